@@ -1,0 +1,42 @@
+# Filmroom: `make test` proves it, `make demo` shows it, `make bench NAME=federation` measures it.
+# Everything is installed into .venv from pinned versions; nothing outside this folder is touched.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: install test test-slow demo bench lint clean
+install: $(STAMP)
+
+# torch first and by itself: an index without the CPU build would otherwise be asked for gigabytes of CUDA.
+$(STAMP): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet $(shell grep -s '^torch==' torch.lock) || exit 4
+	$(BIN)/pip install --quiet --require-hashes --no-deps -r requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	$(BIN)/pip check
+	touch $@
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/pytest
+
+test-slow: install
+	$(BIN)/pytest -m slow
+
+# make demo DATA=folder uses a folder of your own labelled DICOM (see docs/demo.md).
+demo: install
+	$(BIN)/python -m demo $(if $(DATA),--data "$(DATA)")
+
+bench: install
+	$(BIN)/python -m benchmarks.$(NAME)
+
+clean:
+	rm -rf $(VENV) demo-out build *.egg-info

@@ -1,0 +1,359 @@
+"""Whether a research purpose keeps to a dataset's terms of use (Data Use Ontology, DUO).
+
+What the facts at hand cannot decide is left to people (MANUAL). Codes are compared as they stand:
+the ontology makes NPU and NCU kinds of NPUNCU, which inverts their strictness. Diseases match
+exactly or through ancestors the caller supplies; no disease ontology is included.
+
+Source: DUO release 2021-02-23 (EBISPOT/DUO, CC-BY-4.0); matching after DUOS v4 and REMS.
+"""
+
+from __future__ import annotations
+
+import calendar
+from dataclasses import dataclass, replace
+from datetime import date
+from enum import Enum, IntEnum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from consent.errors import DataUseInvalid
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from datetime import datetime
+
+PERMISSIONS: Final = MappingProxyType(
+    {
+        "DUO:0000004": "NRES",
+        "DUO:0000006": "HMB",
+        "DUO:0000007": "DS",
+        "DUO:0000011": "POA",
+        "DUO:0000042": "GRU",
+    }
+)
+"""Primary permissions; a dataset has exactly one."""
+
+MODIFIERS: Final = MappingProxyType(
+    {
+        "DUO:0000012": "RS",
+        "DUO:0000015": "NMDS",
+        "DUO:0000016": "GSO",
+        "DUO:0000018": "NPUNCU",
+        "DUO:0000019": "PUB",
+        "DUO:0000020": "COL",
+        "DUO:0000021": "IRB",
+        "DUO:0000022": "GS",
+        "DUO:0000024": "MOR",
+        "DUO:0000025": "TS",
+        "DUO:0000026": "US",
+        "DUO:0000027": "PS",
+        "DUO:0000028": "IS",
+        "DUO:0000029": "RTN",
+        "DUO:0000043": "CC",
+        "DUO:0000044": "NPOA",
+        "DUO:0000045": "NPU",
+        "DUO:0000046": "NCU",
+    }
+)
+"""Further conditions, each on top of the permission."""
+
+ABSTRACT: Final = frozenset({"DUO:0000001", "DUO:0000017"})
+"""Headings of the ontology, not to be assigned to a dataset."""
+
+MAX_MONTHS: Final = 1200
+"""A longer time limit is taken for a mistake and left to people."""
+
+
+class DataUseDecision(IntEnum):
+    """What the terms say; the strictest of several answers counts."""
+
+    APPROVE = 0
+    MANUAL = 1
+    DENY = 2
+
+
+class ResearchKind(Enum):
+    """What the research is about."""
+
+    HEALTH = "health"
+    GENERAL = "general"
+
+
+@dataclass(frozen=True, slots=True)
+class Modifier:
+    """One condition: a DUO shorthand, or a code unknown here, and its values."""
+
+    code: str
+    values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DataUse:
+    """A dataset's terms: one permission (DUO shorthand), its diseases (MONDO) and its modifiers."""
+
+    permission: str
+    diseases: tuple[str, ...] = ()
+    modifiers: tuple[Modifier, ...] = ()
+
+    def expiry(self, granted_at: datetime) -> datetime | None:
+        """Return when a grant made at `granted_at` ends under the time limit (TS), if one is set.
+
+        Units: a TS value is a number of months; a day the last month has not becomes its last day.
+        """
+        months = [n for m in self.modifiers if m.code == "TS" and (n := _months(m)) is not None]
+        return _add_months(granted_at, min(months)) if months else None
+
+
+@dataclass(frozen=True, slots=True)
+class ResearchPurpose:
+    """What an applicant stated; None and an empty list mean that it was not stated.
+
+    Building an algorithm is methods development, which is why it has no default. `countries`,
+    `institutions` and `users` are those of every participant, the coordinator included (ISO 3166
+    alpha-3 for countries).
+    """
+
+    kind: ResearchKind
+    methods_development: bool
+    diseases: tuple[str, ...] = ()
+    ancestry: bool = False
+    clinical_care: bool = False
+    genetic: bool | None = None
+    commercial: bool | None = None
+    for_profit: bool | None = None
+    countries: tuple[str, ...] = ()
+    institutions: tuple[str, ...] = ()
+    users: tuple[str, ...] = ()
+    projects: tuple[str, ...] = ()
+    topics: tuple[str, ...] = ()
+    ethics_approved_until: date | None = None
+    will_publish: bool | None = None
+    publishes_from: date | None = None
+    collaboration_signed: bool | None = None
+    returns_data: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DataUseVerdict:
+    """The decision, and each term that did not approve."""
+
+    decision: DataUseDecision
+    reasons: tuple[str, ...]
+
+
+# ------------------------------------------------------------------ reading
+
+
+class _StrictModel(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+_Text = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class _ModifierForm(_StrictModel):
+    code: _Text
+    values: list[_Text] = []
+
+
+class _DataUseForm(_StrictModel):
+    permission: _Text
+    diseases: list[_Text] = []
+    modifiers: list[_ModifierForm] = []
+
+
+def parse_data_use(document: Mapping[str, object]) -> DataUse:
+    """Read `{permission, diseases, modifiers: [{code, values}]}`; codes as `DUO:…` or shorthand.
+
+    Raises: DataUseInvalid if the form is wrong or there is not exactly one primary permission.
+    """
+    try:
+        form = _DataUseForm.model_validate(dict(document))
+    except ValidationError as error:
+        fields = {".".join(map(str, fault["loc"])) for fault in error.errors()}
+        raise DataUseInvalid(f"terms of use: wrong or unknown: {', '.join(sorted(fields))}") from None
+    permission = _shorthand(form.permission)
+    modifiers = tuple(Modifier(_shorthand(m.code), tuple(m.values)) for m in form.modifiers)
+    if permission in MODIFIERS.values():
+        raise DataUseInvalid(f"permission: {permission} is a modifier")
+    for modifier in modifiers:
+        if modifier.code in PERMISSIONS.values():
+            raise DataUseInvalid(f"modifiers: {modifier.code} is a second primary permission")
+    if ABSTRACT.intersection([permission, *(m.code for m in modifiers)]):
+        raise DataUseInvalid("an abstract code cannot be assigned to a dataset")
+    return DataUse(permission, tuple(form.diseases), modifiers)
+
+
+def _shorthand(code: str) -> str:
+    return PERMISSIONS.get(code) or MODIFIERS.get(code) or code
+
+
+# ------------------------------------------------------------------ matching
+
+
+def match_data_use(
+    use: DataUse,
+    purpose: ResearchPurpose,
+    at: datetime,
+    ancestors: Mapping[str, frozenset[str]] = MappingProxyType({}),
+) -> DataUseVerdict:
+    """Compare `purpose` with every term of `use`; all have to approve.
+
+    `ancestors` maps a disease to those it is a kind of.
+    """
+    case = _Case(use, purpose, at, ancestors)
+    answers = {use.permission: _PERMISSION_RULES.get(use.permission, _unknown)(case)}
+    for modifier in use.modifiers:
+        rule = _MODIFIER_RULES.get(modifier.code, _unknown)
+        answer = rule(replace(case, values=frozenset(modifier.values)))
+        answers[modifier.code] = max(answer, answers.get(modifier.code, answer))
+    if purpose.clinical_care and "CC" not in answers:
+        answers["CC"] = DataUseDecision.MANUAL
+    reasons = [f"{code}: {a.name.lower()}" for code, a in answers.items() if a]
+    return DataUseVerdict(max(answers.values()), tuple(reasons))
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    use: DataUse
+    purpose: ResearchPurpose
+    at: datetime
+    ancestors: Mapping[str, frozenset[str]]
+    values: frozenset[str] = frozenset()
+
+
+APPROVE, MANUAL, DENY = DataUseDecision.APPROVE, DataUseDecision.MANUAL, DataUseDecision.DENY
+
+
+def _unknown(_case: _Case) -> DataUseDecision:
+    return MANUAL
+
+
+def _approve(_case: _Case) -> DataUseDecision:
+    return APPROVE
+
+
+def _forbidden(stated: bool | None) -> DataUseDecision:  # noqa: FBT001 -- a stated fact, the only argument
+    return {None: MANUAL, True: DENY, False: APPROVE}[stated]
+
+
+def _required(stated: bool | None) -> DataUseDecision:  # noqa: FBT001 -- as above
+    return {None: MANUAL, True: APPROVE, False: DENY}[stated]
+
+
+def _within(stated: Iterable[str], allowed: frozenset[str]) -> DataUseDecision:
+    """Approve a stated subset of what is allowed; what is left open is for people."""
+    asked = frozenset(stated)
+    if not asked or not allowed:
+        return MANUAL
+    return APPROVE if asked <= allowed else DENY
+
+
+def _health(case: _Case) -> DataUseDecision:
+    fits = case.purpose.kind is ResearchKind.HEALTH and not case.purpose.ancestry
+    return APPROVE if fits else DENY
+
+
+def _disease(case: _Case) -> DataUseDecision:
+    if not case.purpose.diseases:
+        return MANUAL if case.purpose.methods_development else DENY
+    if not _diseases_match(case):
+        return DENY
+    # The ontology does not say whether a disease's origins in a population are research on it.
+    return MANUAL if case.purpose.ancestry else APPROVE
+
+
+def _diseases_match(case: _Case) -> bool:
+    """Whether every disease studied is one of the dataset's or a kind of one."""
+    allowed = frozenset(case.use.diseases)
+    return bool(case.purpose.diseases) and all(
+        allowed & ({disease} | case.ancestors.get(disease, frozenset())) for disease in case.purpose.diseases
+    )
+
+
+def _no_methods(case: _Case) -> DataUseDecision:
+    if not case.purpose.methods_development:
+        return APPROVE
+    return MANUAL if case.use.permission == "DS" and _diseases_match(case) else DENY
+
+
+def _ethics(case: _Case) -> DataUseDecision:
+    until = case.purpose.ethics_approved_until
+    if until is None:
+        return MANUAL
+    return APPROVE if case.at.date() <= until else DENY
+
+
+def _moratorium(case: _Case) -> DataUseDecision:
+    dates = [_date(value) for value in case.values]
+    starts = case.purpose.publishes_from
+    if starts is None or not dates or None in dates:
+        return MANUAL
+    return APPROVE if all(d is not None and d <= starts for d in dates) else DENY
+
+
+def _topics(case: _Case) -> DataUseDecision:
+    answer = _within(case.purpose.topics, case.values)
+    return APPROVE if answer is APPROVE else MANUAL
+
+
+def _collaboration(case: _Case) -> DataUseDecision:
+    return APPROVE if case.purpose.collaboration_signed else MANUAL
+
+
+def _time_limit(case: _Case) -> DataUseDecision:
+    """Approve: the limit ends the grant (`DataUse.expiry`), if it can be read."""
+    return MANUAL if _months(Modifier("TS", tuple(case.values))) is None else APPROVE
+
+
+_PERMISSION_RULES: Final[dict[str, Callable[[_Case], DataUseDecision]]] = {
+    "NRES": _approve,
+    "GRU": _approve,
+    "HMB": _health,
+    "DS": _disease,
+    "POA": lambda case: APPROVE if case.purpose.ancestry else DENY,
+}
+_MODIFIER_RULES: Final[dict[str, Callable[[_Case], DataUseDecision]]] = {
+    "CC": _approve,
+    "COL": _collaboration,
+    "GS": lambda case: _within(case.purpose.countries, case.values),
+    "GSO": lambda case: _required(case.purpose.genetic),
+    "IRB": _ethics,
+    "IS": lambda case: _within(case.purpose.institutions, case.values),
+    "MOR": _moratorium,
+    "NCU": lambda case: _forbidden(case.purpose.commercial),
+    "NMDS": _no_methods,
+    "NPOA": lambda case: _forbidden(case.purpose.ancestry),
+    "NPU": lambda case: _forbidden(case.purpose.for_profit),
+    "NPUNCU": lambda case: max(_forbidden(case.purpose.commercial), _forbidden(case.purpose.for_profit)),
+    "PS": lambda case: _within(case.purpose.projects, case.values),
+    "PUB": lambda case: _required(case.purpose.will_publish),
+    "RS": _topics,
+    "RTN": lambda case: _required(case.purpose.returns_data),
+    "TS": _time_limit,
+    "US": lambda case: _within(case.purpose.users, case.values),
+}
+
+
+def _date(text: str) -> date | None:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+def _months(modifier: Modifier) -> int | None:
+    """Return the months of a time limit, if it has one value and that is a positive number."""
+    if len(modifier.values) != 1:
+        return None
+    text = modifier.values[0]
+    return int(text) if text.isascii() and text.isdigit() and 0 < int(text) <= MAX_MONTHS else None
+
+
+def _add_months(start: datetime, months: int) -> datetime:
+    years, month = divmod(start.month - 1 + months, 12)
+    year = start.year + years
+    last_day = calendar.monthrange(year, month + 1)[1]
+    return start.replace(year=year, month=month + 1, day=min(start.day, last_day))

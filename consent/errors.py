@@ -1,0 +1,29 @@
+"""Errors of the consent package.
+
+ConsentError
+├── UnreadableConsent   a resource is no Consent, or names no id or no patient
+├── DataUseInvalid      a dataset's terms of use cannot be read
+└── ReceiptInvalid      a consent receipt is not what its site signed
+"""
+
+from __future__ import annotations
+
+
+class ConsentError(Exception):
+    """Root of this package's errors."""
+
+
+class UnreadableConsent(ConsentError):
+    """A resource from which no consent record can be made; the message holds no patient value."""
+
+
+class DataUseInvalid(ConsentError):
+    """A dataset's terms of use are not in the expected form."""
+
+
+class ReceiptInvalid(ConsentError):
+    """A consent receipt was refused; `reason` is a fixed word for the ledger."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason

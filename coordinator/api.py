@@ -1,0 +1,119 @@
+"""HTTP: the open door (joining with an invitation, partners with a token) and the members' pages (mutual TLS).
+
+Thin: every request is parsed strictly and handed to the module that owns the subject. Annotations are evaluated here,
+because FastAPI reads them at run time.
+"""
+
+import io
+import zipfile
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import sqlalchemy as sa
+from fastapi import Depends, FastAPI, Header, HTTPException, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from coordinator import members, tasks
+from coordinator.authority import Authority
+from coordinator.errors import ConfigurationError, PeerError
+from coordinator.members import JoinRequest
+from coordinator.runs import describe
+from models import TaskRefused
+
+_Pem = Annotated[str, Field(min_length=1, max_length=16_384)]
+
+
+class JoinForm(BaseModel):
+    """What a site posts to join."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    token: Annotated[str, Field(min_length=1, max_length=256)]
+    signing_request: _Pem
+    node_key: _Pem
+    receipt_key: _Pem
+
+
+def open_door(
+    store: sa.Engine,
+    authority: Authority,
+    register: Callable[[bytes, str], int],
+    runs: Path,
+    clock: Callable[[], datetime],
+) -> FastAPI:
+    """Return the application for those who have no client certificate."""
+    app = FastAPI(openapi_url=None)
+
+    def partner(authorization: Annotated[str, Header(max_length=512)] = "") -> str:
+        try:
+            return tasks.partner_of(store, authorization.removeprefix("Bearer "))
+        except PeerError as error:
+            raise HTTPException(403, str(error)) from error
+
+    Partner = Annotated[str, Depends(partner)]  # noqa: N806 -- a type
+
+    @app.post("/v1/join")
+    def join(form: JoinForm) -> dict[str, str]:
+        request = JoinRequest(
+            form.token,
+            form.signing_request.encode(),
+            form.node_key.encode(),
+            form.receipt_key.encode(),
+        )
+        try:
+            return members.take_in(store, authority, register, request, clock())
+        except PeerError as error:
+            raise HTTPException(403, str(error)) from error
+
+    @app.post("/v1/tasks")
+    async def submit(request: Request, by: Partner) -> dict[str, str]:
+        try:
+            return {"digest": tasks.submit(store, await request.body(), by, clock())}
+        except TaskRefused as refusal:
+            raise HTTPException(422, str(refusal)) from refusal
+
+    @app.get("/v1/runs/{run}/bundle")
+    def bundle(run: str, by: Partner) -> Response:
+        _own(store, run, by)
+        folder = runs / run / "bundle"
+        if not folder.is_dir():
+            raise HTTPException(404, "the run has no finished model")
+        return Response(_zip(folder), media_type="application/zip")
+
+    return app
+
+
+def member_pages(store: sa.Engine) -> FastAPI:
+    """Return the application for members, who came through mutual TLS."""
+    app = FastAPI(openapi_url=None)
+
+    @app.get("/v1/members/tasks")
+    def offered() -> list[str]:
+        return [document for _, document, _ in tasks.offered(store)]
+
+    return app
+
+
+def _own(store: sa.Engine, run: str, by: str) -> None:
+    """Pass if the run is of a task of this partner.
+
+    Raises: HTTPException otherwise; it does not tell whether the run exists.
+    """
+    submitted = {digest for digest, _, partner in tasks.offered(store) if partner == by}
+    try:
+        known = describe(store, run)["task"] in submitted
+    except ConfigurationError:
+        known = False
+    if not known:
+        raise HTTPException(404, "there is no such run of this partner")
+
+
+def _zip(folder: Path) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                archive.write(path, path.relative_to(folder))
+    return buffer.getvalue()

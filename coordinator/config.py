@@ -1,0 +1,95 @@
+"""The coordinator's folder and its one TOML file, read once."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+from coordinator.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CONFIG_NAME = "coordinator.toml"
+_TYPES = {"str": (str,), "int": (int,), "float": (int, float)}
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorConfig:
+    """What the consortium decides; each field is described in docs/operating.md."""
+
+    federation: str
+    host: str = "127.0.0.1"
+    fleet_port: int = 9443
+    join_port: int = 9444
+    hold_s: float = 20.0
+    clock_skew_s: float = 30.0
+    minimum_count: int = 16
+    record_arrivals: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse values no coordinator may run with."""
+        if not self.federation.replace("-", "_").isidentifier():
+            raise ConfigurationError(f"federation: {self.federation!r} must be letters, digits, - and _")
+        for key in ("hold_s", "clock_skew_s", "minimum_count"):
+            if getattr(self, key) <= 0:
+                raise ConfigurationError(f"{key}: must be greater than 0")
+        for key in ("fleet_port", "join_port"):
+            if not 0 < getattr(self, key) < 2**16:
+                raise ConfigurationError(f"{key}: must be a port from 1 to 65535")
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorHome:
+    """The coordinator's folder; every path it writes lies below it."""
+
+    root: Path
+
+    @property
+    def database(self) -> Path:
+        """The coordinator's own SQLite file."""
+        return self.root / "coordinator.db"
+
+    @property
+    def fleet_database(self) -> Path:
+        """Flower's link state: nodes, messages, objects."""
+        return self.root / "fleet.db"
+
+    @property
+    def keys(self) -> Path:
+        """Authority and server keys, mode 0700."""
+        return self.root / "keys"
+
+    @property
+    def runs(self) -> Path:
+        """A folder per run: global models, updates of the open round, bundle."""
+        return self.root / "runs"
+
+    def load_config(self) -> CoordinatorConfig:
+        """Read coordinator.toml.
+
+        Raises: ConfigurationError naming the key that is unknown, missing or of the wrong type.
+        """
+        path = self.root / CONFIG_NAME
+        try:
+            document = tomllib.loads(path.read_text())
+        except FileNotFoundError:
+            raise ConfigurationError(
+                f"{path} is missing: run `filmroom-coordinator init` or name the folder with --home"
+            ) from None
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigurationError(f"{path} is not TOML: {error}") from error
+        return _parse(document)
+
+
+def _parse(document: dict[str, object]) -> CoordinatorConfig:
+    known = {field.name: str(field.type) for field in fields(CoordinatorConfig)}
+    for key, value in document.items():
+        if key not in known:
+            raise ConfigurationError(f"{CONFIG_NAME}: unknown key {key!r}; known are {', '.join(known)}")
+        if not isinstance(value, _TYPES[known[key]]) or isinstance(value, bool):
+            raise ConfigurationError(f"{CONFIG_NAME}: {key}: expected {known[key]}")
+    if "federation" not in document:
+        raise ConfigurationError(f"{CONFIG_NAME}: key 'federation' is missing")
+    return CoordinatorConfig(**document)  # type: ignore[arg-type] # types were just checked

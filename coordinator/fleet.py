@@ -1,0 +1,397 @@
+"""Flower's SuperLink inside the coordinator: the listener the sites reach, and the grid the rounds use.
+
+The listener asks for a member's client certificate, lets through the few Fleet routes a site needs plus the members'
+own pages, and nothing else: no Control API, no Runtime API, no documentation, no app bundle. It holds an idle site's
+request until there is work, so a site neither polls nor waits. A message whose sender is not the node that signed the
+request is refused: Flower itself does not compare the two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from base64 import b64decode
+from binascii import Error as Base64Error
+from typing import TYPE_CHECKING, NoReturn
+
+from flwr.app.message import Message, remove_content_from_message
+from flwr.common.constant import SUPERLINK_NODE_ID, SubStatus
+from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
+from flwr.serverapp import Grid
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
+from flwr.supercore.inflatable.inflatable_object import (
+    InflatableObject,
+    get_all_nested_objects,
+    get_object_tree,
+    iterate_object_tree,
+    no_object_id_recompute,
+)
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
+from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
+from flwr.superlink.config_loader import SuperLinkLifespanConfig
+from flwr.superlink.main import create_app
+from google.protobuf.message import DecodeError
+
+from coordinator.errors import CoordinatorError
+from coordinator.listener import Listener, answer_empty, read_body, replay
+from coordinator.objects import FileObjectStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+    from typing import Any
+
+    from flwr.server.superlink.linkstate import LinkState, LinkStateFactory
+    from flwr.supercore.run import Run
+
+    from coordinator.authority import Authority
+    from coordinator.listener import Application, Arrivals, Event, Receive, Send
+
+FLEET_PATHS = frozenset(
+    f"/v1/fleet/{verb}"
+    for verb in (
+        "activate-node",
+        "deactivate-node",
+        "send-node-heartbeat",
+        "pull-messages",
+        "push-messages",
+        "push-object",
+        "pull-object",
+        "confirm-message-received",
+    )
+)
+MEMBER_PREFIX = "/v1/members/"
+# The Control and Runtime APIs are unreachable; the secret only keeps their code paths shut.
+_CLOSED = b"never handed to anyone"
+
+
+class FleetGate:
+    """ASGI application in front of the SuperLink; see the module's docstring."""
+
+    def __init__(
+        self,
+        superlink: Application,
+        members: Application,
+        hold_s: float,
+        arrivals: Arrivals | None,
+    ) -> None:
+        self._superlink = superlink
+        self._members = members
+        self._hold_s = hold_s
+        self._arrivals = arrivals
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._work = asyncio.Event()
+        self.arrived = threading.Event()
+        self.first_byte_at = 0.0
+
+    def wake_sites(self) -> None:
+        """Let every held request look for work again; callable from any thread."""
+        self.first_byte_at = 0.0
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        self._work.set()
+        self._work = asyncio.Event()
+
+    async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._superlink(scope, receive, send)
+            return
+        self._loop = asyncio.get_running_loop()
+        path: str = scope["path"]
+        if path not in FLEET_PATHS and not path.startswith(MEMBER_PREFIX):
+            await answer_empty(send, 404)
+            return
+        body = await read_body(receive)
+        if body is None:
+            await answer_empty(send, 413)
+            return
+        if self._arrivals is not None:
+            self._arrivals(path, body)
+        if path.startswith(MEMBER_PREFIX):
+            await self._members(scope, replay(body), send)
+        elif path.endswith("/pull-messages"):
+            await self._hold(scope, body, send)
+        elif path.endswith("/push-messages") and not _sender_signed(scope, body):
+            await answer_empty(send, 403)
+        else:
+            await self._superlink(scope, replay(body), send)
+            if path.endswith(("/push-object", "/push-messages")):
+                self.arrived.set()
+
+    async def _hold(self, scope: Event, body: bytes, send: Send) -> None:
+        end = time.monotonic() + self._hold_s
+        while True:
+            work = self._work
+            events: list[Event] = []
+
+            async def collect(event: Event, into: list[Event] = events) -> None:
+                into.append(event)
+
+            await self._superlink(dict(scope), replay(body), collect)
+            left = end - time.monotonic()
+            if left <= 0 or not _is_empty(events):
+                break
+            try:
+                await asyncio.wait_for(work.wait(), left)
+            except TimeoutError:
+                break
+        if not _is_empty(events):
+            self.first_byte_at = self.first_byte_at or time.time()
+        for event in events:
+            await send(event)
+
+
+class LinkStateGrid(Grid):
+    """Flower's grid on the SuperLink's own state: no second network hop for the coordinator."""
+
+    def __init__(self, state: LinkState, gate: FleetGate, run: Run) -> None:
+        self._state = state
+        self._gate = gate
+        self._run = run
+
+    def set_run(self, run: Run) -> None:
+        """Take over another run."""
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        """The run whose messages these are."""
+        return self._run
+
+    def create_message(self, *_args: object, **_kwargs: object) -> NoReturn:
+        """Refuse: Flower's own deprecated constructor, not used here."""
+        raise NotImplementedError("build a flwr.app.Message")
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the ids of the nodes that are online."""
+        return sorted(self._state.get_nodes(self._run.run_id))
+
+    def get_nodes(self) -> Any:  # noqa: ANN401 -- Flower's NodeInfo, passed through
+        """Return what Flower knows of the online nodes."""
+        return self._state.get_node_info(node_ids=list(self.get_node_ids()))
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Store each message durably and wake the sites; an empty id means it was not accepted."""
+        run_id, ids = self._run.run_id, []
+        parts: dict[str, InflatableObject] = {}
+        missing: dict[str, None] = {}
+        with no_object_id_recompute():
+            session = self._state.start_session(run_id)
+            for message in messages:
+                message.metadata.__dict__["_message_id"] = message.object_id
+                parts |= get_all_nested_objects(message)
+                stored, wanted = self._state.store_message_and_object_tree(
+                    remove_content_from_message(message), get_object_tree(message), session
+                )
+                ids.append(message.metadata.message_id if stored else "")
+                missing |= dict.fromkeys(wanted)
+            for object_id in missing:
+                self._state.store_object(run_id, session, object_id, parts[object_id].deflate())
+        self._gate.wake_sites()
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Return the replies that have arrived whole; they leave the store as they are returned."""
+        replies = self._state.get_message_res(message_ids=set(message_ids), run_id=self._run.run_id)
+        return [self._inflate(reply) for reply in replies]
+
+    def wait(self, timeout_s: float) -> None:
+        """Sleep until something arrived, at most `timeout_s`."""
+        self._gate.arrived.wait(timeout_s)
+        self._gate.arrived.clear()
+
+    def first_byte_at(self) -> float:
+        """When the first site was handed the messages pushed last (epoch seconds); 0 if none yet."""
+        return self._gate.first_byte_at
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Push `messages` and yield each reply as it lands, until all are in or `timeout` seconds passed."""
+        waiting = {message_id for message_id in self.push_messages(messages) if message_id}
+        end = time.monotonic() + (timeout if timeout is not None else float("inf"))
+        while waiting and time.monotonic() < end:
+            arrived = False
+            for message_id in sorted(waiting):
+                # One id a call: at most one model is in memory at a time.
+                for reply in self.pull_messages([message_id]):
+                    waiting.discard(message_id)
+                    arrived = True
+                    yield reply
+            if waiting and not arrived:
+                self.wait(max(0.0, min(1.0, end - time.monotonic())))
+
+    def _inflate(self, reply: Message) -> Message:
+        message_id, store = reply.metadata.message_id, self._state.object_store
+        ids = [node.object_id for node in iterate_object_tree(store.get_object_tree(message_id))]
+        contents = {object_id: self._content(object_id) for object_id in dict.fromkeys(ids)}
+        self._state.delete_messages(message_ins_ids={reply.metadata.reply_to_message_id})
+        store.delete(message_id)
+        message = inflate_object_from_contents(message_id, contents)
+        if not isinstance(message, Message):
+            raise CoordinatorError("a reply in the link state is not a message")
+        message.metadata.__dict__["_message_id"] = message_id
+        return message
+
+    def _content(self, object_id: str) -> bytes:
+        end = time.monotonic() + MAX_PART_WAIT_S
+        while time.monotonic() < end:
+            content = self._state.get_object(self._run.run_id, object_id)
+            if content:
+                return content
+            if content is None:
+                break
+            self.wait(0.05)
+        raise CoordinatorError("a part of a reply never arrived")
+
+
+# A reply's head may precede its body by the time the body takes on a slow line (Flower: 180 s a part).
+MAX_PART_WAIT_S = 180.0
+
+
+class Fleet:
+    """The embedded SuperLink and its listener, from `start` to `stop`."""
+
+    def __init__(
+        self,
+        database: Path,
+        address: tuple[str, int],
+        authority: Authority,
+        members: Application,
+        hold_s: float,
+        arrivals: Arrivals | None,
+    ) -> None:
+        superlink = create_app(_superlink_config(database, address, authority), SuperLinkLifespan)
+        self.state = _open_state(superlink.state.linkstate_factory, database)
+        self.gate = FleetGate(superlink, members, hold_s, arrivals)
+        self._server = Listener(self.gate, address, authority, client_certificates=True)
+
+    def start(self) -> None:
+        """Listen.
+
+        Raises: ConfigurationError if the address is in use.
+        """
+        self._server.start()
+
+    def stop(self) -> None:
+        """Answer what is held, then stop listening."""
+        self.gate.wake_sites()
+        self._server.stop()
+
+    def register(self, node_key: bytes, site: str) -> int:
+        """Return the node id under which Flower knows `node_key` (PEM or OpenSSH public key bytes)."""
+        known = self.state.get_node_id_by_public_key(node_key)
+        if known is not None:
+            return known
+        return self.state.create_node("<id:none>", "none", node_key, 30, name=site)
+
+    def open_run(self, name: str, task_digest: str) -> FlowerRun:
+        """Open a run in Flower's state; the task's digest stands where Flower keeps an app's hash."""
+        return FlowerRun(self.state, self.gate, name, task_digest)
+
+
+class FlowerRun:
+    """A run in Flower's link state, kept alive by heartbeats until the block ends."""
+
+    def __init__(self, state: LinkState, gate: FleetGate, name: str, task_digest: str) -> None:
+        self._state = state
+        self._gate = gate
+        self._stop = threading.Event()
+        run_id = state.create_run(
+            f"filmroom/{name}",
+            "1.0.0",
+            task_digest,
+            {},
+            "@none/default",
+            None,
+            "<id:none>",
+            "flwr-serverapp",
+        )
+        self._run = state.get_run_info(run_ids=[run_id])[0]
+        if self._run.primary_task_id is None:
+            raise CoordinatorError("Flower's link state gave this run no task")
+        self._task_id = self._run.primary_task_id
+
+    def __enter__(self) -> LinkStateGrid:
+        """Claim the run and return its grid."""
+        if not (self._state.claim_task(self._task_id) and self._state.activate_task(self._task_id)):
+            raise CoordinatorError("Flower's link state did not let this run start")
+        TaskIdentity.task_id = self._task_id
+        TaskIdentity.run_id = self._run.run_id
+        TaskIdentity.node_id = SUPERLINK_NODE_ID
+        threading.Thread(target=self._beat, name="run-heartbeat", daemon=True).start()
+        return LinkStateGrid(self._state, self._gate, self._run)
+
+    def __exit__(self, kind: object, _error: object, _trace: object) -> None:
+        """Close the run and drop what it left in the store."""
+        self._stop.set()
+        outcome = SubStatus.COMPLETED if kind is None else SubStatus.FAILED
+        self._state.finish_task(self._task_id, outcome, "")
+        self._state.cleanup_run(self._run.run_id)
+
+    def _beat(self) -> None:
+        while not self._stop.wait(10):
+            self._state.acknowledge_task_heartbeat(self._task_id)
+
+
+def _open_state(factory: LinkStateFactory, database: Path) -> SqlLinkState:
+    """Give the SuperLink a link state whose large objects lie in files."""
+    store = FileObjectStore(str(database), database.with_suffix(".objects"))
+    store.initialize()
+    state = SqlLinkState(str(database), factory.federation_manager, store)
+    state.initialize()
+    factory.objectstore_factory.store_instance = store
+    factory.state_instance = state
+    return state
+
+
+def _superlink_config(database: Path, address: tuple[str, int], authority: Authority) -> SuperLinkLifespanConfig:
+    return SuperLinkLifespanConfig(
+        control_address="",
+        health_server_address=None,
+        host=address[0],
+        port=address[1],
+        insecure=False,
+        certificates=None,
+        superexec_auth_secret=_CLOSED,
+        authn_plugin=NoOpControlAuthnPlugin(),
+        event_log_plugin=None,
+        fleet_event_log_plugin=None,
+        enable_event_log=False,
+        artifact_provider=None,
+        enable_supernode_auth=True,
+        fleet_api_type="grpc-rere",
+        fleet_api_address=None,
+        simulation=False,
+        ssl_ca_certfile=None,
+        ssl_certfile=str(authority.server_certificate),
+        ssl_keyfile=str(authority.server_key),
+        database=str(database),
+        isolation="process",
+        runtime_dependency_install=False,
+    )
+
+
+def _sender_signed(scope: Event, body: bytes) -> bool:
+    """Return whether every pushed message names the node of the request as its sender.
+
+    Flower checks that the request's node is the one whose key signed it; it does not look at the messages within.
+    """
+    headers = dict(scope["headers"])
+    request = PushMessagesRequest()
+    try:
+        b64decode(headers[FLEET_HTTP_PUBLIC_KEY_HEADER.lower().encode()], validate=True)
+        request.ParseFromString(body)
+    except (KeyError, Base64Error, DecodeError):
+        return False
+    node = request.node.node_id
+    return all(message.metadata.src_node_id == node for message in request.messages_list)
+
+
+def _is_empty(events: Sequence[Event]) -> bool:
+    return bool(events) and events[0].get("status") == 200 and not any(event.get("body") for event in events[1:])  # noqa: PLR2004 -- HTTP's own OK

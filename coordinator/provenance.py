@@ -1,0 +1,138 @@
+"""What is delivered: the model as a MONAI bundle, with the record of how it came to be.
+
+The provenance lists, for each round, who took part, the verified receipts, the digests of the model before and after,
+and what was refused and why. Anyone can check it again: `audit` here, or by hand with the members' public keys.
+"""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+from consent import ReceiptInvalid, open_receipt
+from coordinator.errors import ConfigurationError
+from coordinator.runs import RunRecord, describe
+from coordinator.store import member
+from models import bundle_files, canonical, model_digest, task_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from models import Task
+
+
+def provenance(store: sa.Engine, federation: str, run: str, task: Task) -> dict[str, Any]:
+    """Return the record of `run` as plain values."""
+    record = describe(store, run)
+    return {
+        "format": "filmroom-provenance/1",
+        "federation": federation,
+        "run": run,
+        "task": {"digest": task_digest(task), "document": json.loads(canonical(task))},
+        "started_at": record["started_at"],
+        "receipt_keys": {site: pem.decode() for site, pem in _receipt_keys(store).items()},
+        "rounds": [_round(record, row) for row in _rows(record, "rounds")],
+        "evaluation": [_contribution(row) for row in _rows(record, "contributions") if row["kind"] == "evaluate"],
+    }
+
+
+def write_bundle(record: RunRecord, task: Task, document: Mapping[str, Any]) -> Path:
+    """Write the final model as a MONAI bundle below the run's folder and return its folder."""
+    files = bundle_files(task, record.model(task.rounds), record.layout(), document)
+    folder = record.folder / "bundle"
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return folder
+
+
+def audit(store: sa.Engine, run: str, folder: Path) -> list[str]:
+    """Verify every stored receipt and the chain of models again; return the faults found.
+
+    Checks the signatures, that each receipt speaks of this run, round, base model and update, that the model of each
+    round is the base of the next, and that the models on disk are the ones on record.
+    """
+    record = describe(store, run)
+    keys = {site: _key(pem) for site, pem in _receipt_keys(store).items()}
+    rounds = _rows(record, "rounds")
+    before = {row["round"]: row["model_before"] for row in rounds}
+    faults = [
+        f"round {row['round']}: starts from another model than round {last['round']} made"
+        for last, row in pairwise(rounds)
+        if row["model_before"] != last["model_after"]
+    ]
+    kept = RunRecord(store, folder, run)
+    faults += [
+        f"round {row['round']}: the model on disk is not the one on record"
+        for row in rounds
+        if model_digest(kept.model(row["round"])) != row["model_after"]
+    ]
+    for row in _rows(record, "contributions"):
+        if row["outcome"] == "counted":
+            base = before.get(row["round"]) if row["kind"] == "train" else rounds[-1]["model_after"]
+            faults += _receipt_faults(run, row, keys[row["site"]], base)
+    return faults
+
+
+def receipt_count(store: sa.Engine, run: str) -> int:
+    """Return how many updates of the run were counted."""
+    rows = _rows(describe(store, run), "contributions")
+    return sum(row["outcome"] == "counted" for row in rows)
+
+
+def _receipt_faults(run: str, row: Mapping[str, Any], key: Ed25519PublicKey, base: str | None) -> list[str]:
+    where = f"round {row['round']}, {row['kind']}, {row['site']}"
+    try:
+        receipt = open_receipt(row["receipt"].encode(), key)
+    except ReceiptInvalid as error:
+        return [f"{where}: receipt {error.reason}"]
+    claimed = (receipt.run, receipt.round, receipt.kind, receipt.site, receipt.update)
+    recorded = (run, row["round"], row["kind"], row["site"], row["update"])
+    faults = [] if claimed == recorded else [f"{where}: the receipt speaks of something else"]
+    if receipt.base_model != base:
+        faults.append(f"{where}: the receipt names another base model")
+    return faults
+
+
+def _round(record: Mapping[str, object], row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "round": row["round"],
+        "model_before": row["model_before"],
+        "model_after": row["model_after"],
+        "metrics": row["metrics"],
+        "seconds": row["closed_at"] - row["opened_at"],
+        "contributions": [
+            _contribution(made)
+            for made in _rows(record, "contributions")
+            if made["round"] == row["round"] and made["kind"] == "train"
+        ],
+    }
+
+
+def _contribution(row: Mapping[str, Any]) -> dict[str, Any]:
+    kept = ("site", "outcome", "reason", "weight", "update", "metrics", "receipt")
+    return {key: row[key] for key in kept}
+
+
+def _rows(record: Mapping[str, object], name: str) -> list[dict[str, Any]]:
+    rows: Any = record[name]
+    return list(rows)
+
+
+def _receipt_keys(store: sa.Engine) -> dict[str, bytes]:
+    with store.connect() as db:
+        return {row.site: row.receipt_key for row in db.execute(sa.select(member))}
+
+
+def _key(pem: bytes) -> Ed25519PublicKey:
+    key = load_pem_public_key(pem)
+    if not isinstance(key, Ed25519PublicKey):
+        raise ConfigurationError("a member's receipt key is not an Ed25519 key")
+    return key

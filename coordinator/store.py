@@ -1,0 +1,124 @@
+"""The coordinator's database: its tables, and how it is opened.
+
+SQLite with full synchronisation (PostgreSQL speaks the same SQLAlchemy and comes with its first user). Tables only; the
+modules that own a subject hold its queries. Nothing here names a patient: the coordinator never learns of one.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from sqlalchemy import event
+
+if TYPE_CHECKING:
+    import sqlite3
+    from pathlib import Path
+
+metadata = sa.MetaData()
+
+invitation = sa.Table(
+    "invitation",
+    metadata,
+    sa.Column("token_sha256", sa.String, primary_key=True),
+    sa.Column("site", sa.String, nullable=False, unique=True),
+    sa.Column("expires_at", sa.String, nullable=False),
+    sa.Column("used_at", sa.String),
+)
+
+member = sa.Table(
+    "member",
+    metadata,
+    sa.Column("site", sa.String, primary_key=True),
+    sa.Column("node_id", sa.String, nullable=False, unique=True),  # 64-bit unsigned
+    sa.Column("node_key", sa.LargeBinary, nullable=False),
+    sa.Column("receipt_key", sa.LargeBinary, nullable=False),
+    sa.Column("joined_at", sa.String, nullable=False),
+    sa.Column("revoked_at", sa.String),
+)
+
+partner = sa.Table(
+    "partner",
+    metadata,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("token_sha256", sa.String, nullable=False, unique=True),
+    sa.Column("added_at", sa.String, nullable=False),
+)
+
+task = sa.Table(
+    "task",
+    metadata,
+    sa.Column("digest", sa.String, primary_key=True),
+    sa.Column("document", sa.Text, nullable=False),
+    sa.Column("partner", sa.String, sa.ForeignKey("partner.name"), nullable=False),
+    sa.Column("submitted_at", sa.String, nullable=False),
+)
+
+run = sa.Table(
+    "run",
+    metadata,
+    sa.Column("run", sa.String, primary_key=True),
+    sa.Column("task", sa.String, sa.ForeignKey("task.digest"), nullable=False),
+    sa.Column("state", sa.String, nullable=False),  # requested | running | finished | failed
+    sa.Column("detail", sa.String, nullable=False),
+    sa.Column("requested_at", sa.String, nullable=False),
+    sa.Column("started_at", sa.String),
+    sa.Column("ended_at", sa.String),
+)
+
+# A closed round; round 0 is the initial model. Written before the next round opens.
+round_ = sa.Table(
+    "round",
+    metadata,
+    sa.Column("run", sa.String, sa.ForeignKey("run.run"), primary_key=True),
+    sa.Column("round", sa.Integer, primary_key=True),
+    sa.Column("model_before", sa.String, nullable=False),
+    sa.Column("model_after", sa.String, nullable=False),
+    sa.Column("metrics", sa.Text, nullable=False),
+    sa.Column("opened_at", sa.Float, nullable=False),
+    sa.Column("last_reply_at", sa.Float, nullable=False),
+    sa.Column("closed_at", sa.Float, nullable=False),
+    sa.Column("first_byte_at", sa.Float),
+)
+
+# What each member did in each round: the receipt that was verified, or why nothing was counted.
+contribution = sa.Table(
+    "contribution",
+    metadata,
+    sa.Column("run", sa.String, primary_key=True),
+    sa.Column("round", sa.Integer, primary_key=True),
+    sa.Column("kind", sa.String, primary_key=True),
+    sa.Column("site", sa.String, primary_key=True),
+    sa.Column("outcome", sa.String, nullable=False),  # counted | abstained | refused | absent
+    sa.Column("reason", sa.String, nullable=False),
+    sa.Column("weight", sa.Integer, nullable=False),
+    sa.Column("update", sa.String, nullable=False),  # sha256; empty if none
+    sa.Column("metrics", sa.Text, nullable=False),
+    sa.Column("receipt", sa.LargeBinary),
+    sa.Column("verify_s", sa.Float, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+)
+
+# Each site's receipts form a chain; its head as the coordinator has seen it.
+receipt_head = sa.Table(
+    "receipt_head",
+    metadata,
+    sa.Column("site", sa.String, primary_key=True),
+    sa.Column("digest", sa.String, nullable=False),
+)
+
+
+def open_store(path: Path) -> sa.Engine:
+    """Open the database at `path`, making it (mode 0600) if it is not there."""
+    if not path.exists():
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: sqlite3.Connection, _record: object) -> None:
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    metadata.create_all(engine)
+    return engine

@@ -1,0 +1,97 @@
+"""AI partners and the tasks they submit.
+
+A task is data: it is parsed, bounded and kept by its digest, never run here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from coordinator.errors import ConfigurationError, PeerError
+from coordinator.store import partner, task
+from models import Task, canonical, parse_task, task_digest
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from coordinator.authority import Authority
+    from coordinator.config import CoordinatorConfig
+
+
+def add_partner(store: sa.Engine, config: CoordinatorConfig, authority: Authority, name: str, at: datetime) -> str:
+    """Admit an AI partner; return its access file (JSON), whose token is kept here by digest only.
+
+    Raises: ConfigurationError if the name is taken.
+    """
+    token = secrets.token_urlsafe(32)
+    with store.begin() as db:
+        if db.execute(sa.select(partner.c.name).where(partner.c.name == name)).first():
+            raise ConfigurationError(f"partner {name} exists already")
+        db.execute(sa.insert(partner).values(name=name, token_sha256=_digest(token), added_at=at.isoformat()))
+    document = {
+        "url": f"https://{config.host}:{config.join_port}",
+        "authority": authority.certificate.read_text(),
+        "token": token,
+    }
+    return json.dumps(document, indent=2)
+
+
+def partner_of(store: sa.Engine, token: str) -> str:
+    """Return the partner that holds `token`.
+
+    Raises: PeerError if nobody does.
+    """
+    query = sa.select(partner.c.name).where(partner.c.token_sha256 == _digest(token))
+    with store.connect() as db:
+        name = db.execute(query).scalar()
+    if name is None:
+        raise PeerError("the partner's token is not known here")
+    return str(name)
+
+
+def submit(store: sa.Engine, document: bytes, by: str, at: datetime) -> str:
+    """Keep a partner's task and return its digest; the same task again is the same digest.
+
+    Raises: TaskRefused, naming the key that is not accepted.
+    """
+    parsed = parse_task(document)
+    digest = task_digest(parsed)
+    with store.begin() as db:
+        if not db.execute(sa.select(task.c.digest).where(task.c.digest == digest)).first():
+            db.execute(
+                sa.insert(task).values(
+                    digest=digest,
+                    document=canonical(parsed).decode(),
+                    partner=by,
+                    submitted_at=at.isoformat(),
+                )
+            )
+    return digest
+
+
+def offered(store: sa.Engine) -> list[tuple[str, str, str]]:
+    """Return (digest, document, partner) of every task, oldest first."""
+    query = sa.select(task).order_by(task.c.submitted_at)
+    with store.connect() as db:
+        return [(row.digest, row.document, row.partner) for row in db.execute(query)]
+
+
+def find(store: sa.Engine, digest: str) -> Task:
+    """Return the task with `digest`.
+
+    Raises: ConfigurationError if there is none.
+    """
+    with store.connect() as db:
+        document = db.execute(sa.select(task.c.document).where(task.c.digest == digest)).scalar()
+    if document is None:
+        raise ConfigurationError(f"task {digest} is not known; see `filmroom-coordinator tasks list`")
+    return parse_task(str(document).encode())
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Training and evaluation with PyTorch and MONAI; the only part of `models` that imports them."""

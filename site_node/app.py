@@ -1,0 +1,147 @@
+"""Builds the site node out of its parts and runs it.
+
+The one place, with the command line, that reads a clock. A coordinator that cannot be reached is tried again with
+growing pauses; one node runs in a folder at a time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from site_node import release
+from site_node.config import CONFIG_NAME, Identity, SiteConfig, SiteHome
+from site_node.deidentify.pseudonym import Pseudonymiser
+from site_node.errors import ConfigurationError, PeerError
+from site_node.gate import Gate
+from site_node.rounds import Rounds
+from site_node.store import open_store
+from site_node.training import Trainer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    import sqlalchemy as sa
+
+PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0)
+
+
+def now() -> datetime:
+    """Return the moment, in UTC."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """An opened site folder: configuration, database and the keeper of pseudonyms."""
+
+    home: SiteHome
+    config: SiteConfig
+    store: sa.Engine
+    pseudonymiser: Pseudonymiser
+
+
+def create_site(root: Path, name: str) -> None:
+    """Make a site folder: configuration, pseudonym key, database.
+
+    Raises: ConfigurationError if there is a site already.
+    """
+    config = SiteConfig(name)
+    if (root / CONFIG_NAME).exists():
+        raise ConfigurationError(f"{root} already holds a site")
+    home = SiteHome(root)
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    home.identity.mkdir(mode=0o700, exist_ok=True)
+    if not home.pseudonym_key.exists():
+        descriptor = os.open(home.pseudonym_key, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(os.urandom(32))
+    open_store(home.database).dispose()
+    (root / CONFIG_NAME).write_text(f'name = "{config.name}"\n')
+
+
+def open_site(root: Path) -> Site:
+    """Open a site folder.
+
+    Raises: ConfigurationError if it holds no usable site.
+    """
+    home = SiteHome(root)
+    config = home.load_config()
+    for folder in (home.outbox, home.work):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    pseudonymiser = Pseudonymiser(home.pseudonym_key.read_bytes())
+    return Site(home, config, open_store(home.database), pseudonymiser)
+
+
+def serve(site: Site, say: Callable[[str], None], progress: Callable[[int, int], None]) -> None:
+    """Take part in the federation's rounds until interrupted.
+
+    Raises: ConfigurationError if the site is no member, or another node runs in this folder.
+    """
+    with _alone(site.home):
+        identity = site.home.load_identity()
+        trainer = Trainer(site.home, site.config, progress)
+        gate = Gate(site.store, identity.federation, site.config.minimum_studies)
+        rounds = Rounds(
+            site.home,
+            site.config,
+            site.store,
+            gate,
+            trainer,
+            (identity.federation, identity.site),
+            _receipt_key(identity.receipt_key),
+            now,
+            say,
+        )
+        try:
+            trainer.start()
+            gate.warm()
+            trainer.wait_ready()
+            _take_part(identity.fleet_address, identity, rounds, say)
+        finally:
+            trainer.stop()
+
+
+def _take_part(address: str, identity: Identity, rounds: Rounds, say: Callable[[str], None]) -> None:
+    failures = 0
+    while True:
+        try:
+            with release.open_line(address, identity) as line:
+                say(f"connected to {identity.federation}")
+                rounds.resume(line)
+                failures = 0
+                while True:
+                    incoming = line.announce()
+                    if incoming is not None:
+                        rounds.take_part(line, incoming)
+        except PeerError as error:
+            pause = PAUSES_S[min(failures, len(PAUSES_S) - 1)]
+            failures += 1
+            say(f"{error}; trying again in {pause:g} s")
+            time.sleep(pause)
+
+
+@contextmanager
+def _alone(home: SiteHome) -> Iterator[None]:
+    with (home.root / "serve.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigurationError(f"another site node is running in {home.root}") from None
+        yield
+
+
+def _receipt_key(path: Path) -> Ed25519PrivateKey:
+    key = load_pem_private_key(path.read_bytes(), password=None)
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ConfigurationError(f"{path}: not an Ed25519 key")
+    return key

@@ -1,0 +1,370 @@
+"""`filmroom-site`: what a hospital does with its node.
+
+Exit codes: 0 done; 1 error; 2 usage; 3 refused by policy; 4 wrong configuration; 5 the coordinator refused or cannot be
+reached; 6 no space left, or the file system refused.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections import Counter
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import sqlalchemy as sa
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from consent import Deny, Outcome
+from models import ModelsError, TaskRefused
+from site_node import catalogue, consents, labels, membership, permissions, release
+from site_node.app import Site, create_site, now, open_site
+from site_node.app import serve as run_node
+from site_node.errors import ConfigurationError, PeerError, SiteError
+from site_node.gate import Gate
+from site_node.store import disposition, ledger, participation
+
+EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
+    (TaskRefused, 3),
+    (ConfigurationError, 4),
+    (PeerError, 5),
+    (OSError, 6),
+    (SiteError, 1),
+    (ModelsError, 1),
+)
+
+app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
+consents_app = typer.Typer(no_args_is_help=True, help="Patients' consents.")
+datasets_app = typer.Typer(no_args_is_help=True, help="Datasets and their terms of use.")
+grants_app = typer.Typer(no_args_is_help=True, help="Which project may use which dataset.")
+tasks_app = typer.Typer(no_args_is_help=True, help="Tasks the coordinator offers.")
+for name, group in (
+    ("consents", consents_app),
+    ("datasets", datasets_app),
+    ("grants", grants_app),
+    ("tasks", tasks_app),
+):
+    app.add_typer(group, name=name)
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+By = Annotated[str, typer.Option(help="Who decides this; goes on the record.")]
+
+
+@app.callback()
+def choose_home(
+    context: typer.Context,
+    home: Annotated[Path, typer.Option(help="The site's folder.")] = Path("site"),
+) -> None:
+    """Run one hospital's side of a federation."""
+    context.obj = home
+
+
+def _site(context: typer.Context) -> Site:
+    return open_site(context.obj)
+
+
+@app.command()
+def init(context: typer.Context, name: Annotated[str, typer.Option(help="The site's name.")]) -> None:
+    """Make the site's folder, its pseudonym key and its database."""
+    create_site(context.obj, name)
+    out.print(f"site {name} is ready in {context.obj}; edit site.toml, then join a federation")
+
+
+@app.command()
+def join(context: typer.Context, invitation: Path) -> None:
+    """Join the federation of an invitation file; this site's keys are born now and stay here."""
+    site = _site(context)
+    membership.join(site.home, site.config.name, membership.read_invitation(invitation))
+    out.print(f"{site.config.name} has joined; start the node with `filmroom-site serve`")
+
+
+@app.command()
+def ingest(context: typer.Context, folder: Path, as_json: Json = False) -> None:
+    """Take in every file of a folder: de-identify, hold for review, or quarantine."""
+    from site_node.intake.folder import ingest as take_in  # noqa: PLC0415 -- pydicom is slow to import and no other command needs it
+
+    site = _site(context)
+    if not folder.is_dir():
+        raise ConfigurationError(f"{folder} is not a folder")
+    with Progress(console=err, transient=True) as bar:
+        files = bar.add_task("taking in", total=None)
+        summary = take_in(
+            folder,
+            site.home.root,
+            site.store,
+            site.pseudonymiser,
+            now(),
+            progress=lambda done, total: bar.update(files, completed=done, total=total),
+        )
+    if as_json:
+        print(json.dumps(asdict(summary)))
+        return
+    out.print(_table("what became of the files", asdict(summary)))
+
+
+@app.command()
+def intake(context: typer.Context, as_json: Json = False) -> None:
+    """Show what became of everything that came in, by outcome and reason."""
+    site = _site(context)
+    query = sa.select(disposition.c.outcome, disposition.c.reason, sa.func.count()).group_by(
+        disposition.c.outcome, disposition.c.reason
+    )
+    with site.store.connect() as db:
+        rows = [tuple(row) for row in db.execute(query)]
+    if as_json:
+        print(json.dumps([{"outcome": o, "reason": r, "files": n} for o, r, n in rows]))
+        return
+    table = Table("outcome", "reason", "files", title="intake")
+    for outcome, reason, files in rows:
+        table.add_row(outcome, reason, str(files))
+    out.print(table)
+
+
+@app.command("labels")
+def load_labels(context: typer.Context, csv_file: Path) -> None:
+    """Load class labels from a CSV of original SOPInstanceUIDs."""
+    site = _site(context)
+    found = labels.read_class_labels(csv_file, site.pseudonymiser)
+    known = catalogue.set_class_labels(site.store, found)
+    out.print(f"{len(found)} labels loaded; {known} labelled images are in the catalogue")
+
+
+@consents_app.command("load")
+def load_consents(context: typer.Context, files: list[Path]) -> None:
+    """Load FHIR consents (a Bundle, NDJSON, or one resource per file)."""
+    site = _site(context)
+    faulty = 0
+    for file in files:
+        loaded = consents.load(site.store, file.read_bytes(), site.pseudonymiser, now())
+        faulty += len(loaded.faults)
+        out.print(f"{loaded.records} consents loaded, {loaded.unchanged} unchanged")
+        for key, fault in loaded.faults:
+            err.print(f"not loaded: {key}: {fault}")
+    if faulty:
+        raise typer.Exit(1)
+
+
+@consents_app.command("withdraw")
+def withdraw_consent(context: typer.Context) -> None:
+    """Record that a patient withdraws; the PatientID is asked for, so that no shell keeps it."""
+    site = _site(context)
+    patient_id = typer.prompt("PatientID", hide_input=sys.stdin.isatty()).strip()
+    patient = site.pseudonymiser.patient(patient_id)
+    if not consents.is_known(site.store, patient):
+        err.print("this hospital holds no consent of that patient; the refusal is recorded all the same")
+    epoch = consents.withdraw(site.store, patient, now())
+    out.print(f"recorded as consent epoch {epoch}; running work with this patient's images stops now")
+
+
+@datasets_app.command("register")
+def register_dataset(
+    context: typer.Context,
+    name: str,
+    terms: Annotated[Path, typer.Option(help="Data-use terms (DUO), JSON.")],
+    by: By,
+    modality: Annotated[str, typer.Option(help="DICOM modality of its images.")] = "MR",
+) -> None:
+    """Register a dataset under its terms of use; another person approves it."""
+    try:
+        document = json.loads(terms.read_bytes())
+    except ValueError as error:
+        raise ConfigurationError(f"{terms}: not JSON") from error
+    if not isinstance(document, dict):
+        raise ConfigurationError(f"{terms}: not a JSON object")
+    permissions.register_dataset(_site(context).store, name, document, modality, by, now())
+    out.print(f"dataset {name} registered; it needs approval by another person")
+
+
+@datasets_app.command("approve")
+def approve_dataset(context: typer.Context, name: str, by: By) -> None:
+    """Approve a dataset for use; not by who registered it."""
+    permissions.approve_dataset(_site(context).store, name, by, now())
+    out.print(f"dataset {name} approved")
+
+
+@grants_app.command("add")
+def add_grant(
+    context: typer.Context,
+    dataset: str,
+    project: str,
+    by: By,
+    until: Annotated[datetime, typer.Option(help="When the grant ends (UTC).")],
+) -> None:
+    """Let a project use a dataset until a day."""
+    ends = until.replace(tzinfo=UTC)
+    permissions.grant_access(_site(context).store, dataset, project, by, now(), ends)
+    out.print(f"{project} may use {dataset} until {ends:%Y-%m-%d}")
+
+
+@tasks_app.command("list")
+def list_tasks(context: typer.Context, as_json: Json = False) -> None:
+    """Ask the coordinator for its tasks, and show what was decided on each."""
+    site = _site(context)
+    identity = site.home.load_identity()
+    for document in release.offered_tasks(identity.fleet_address, identity):
+        try:
+            permissions.keep_task(site.store, document, now())
+        except TaskRefused as refusal:
+            err.print(f"a task is not accepted here: {refusal}")
+    with site.store.connect() as db:
+        known = permissions.tasks(db)
+    rows = [
+        {
+            "digest": digest,
+            "name": offered.task.name,
+            "project": offered.task.project,
+            "dataset": offered.dataset,
+            "approved": bool(offered.approval and not offered.approval.revoked_at),
+        }
+        for digest, offered in known.items()
+    ]
+    if as_json:
+        print(json.dumps(rows))
+        return
+    table = Table("digest", "name", "project", "dataset", "approved", title="tasks")
+    for row in rows:
+        table.add_row(*(str(row[key]) for key in row))
+    out.print(table)
+
+
+@tasks_app.command("show")
+def show_task(context: typer.Context, digest: str) -> None:
+    """Print a task as it will run."""
+    with _site(context).store.connect() as db:
+        offered = permissions.tasks(db).get(digest)
+    if offered is None:
+        raise ConfigurationError(f"task {digest} is not known here: run `filmroom-site tasks list`")
+    print(offered.task.model_dump_json(indent=2))
+
+
+@tasks_app.command("approve")
+def approve_task(context: typer.Context, digest: str, dataset: str, by: By) -> None:
+    """Let the task with exactly this digest train on a dataset."""
+    permissions.approve_task(_site(context).store, digest, dataset, by, now())
+    out.print(f"task {digest[:12]} may run on {dataset}")
+
+
+@tasks_app.command("revoke")
+def revoke_task(context: typer.Context, digest: str, by: By) -> None:
+    """Take an approval back; running work stops."""
+    permissions.revoke_task(_site(context).store, digest, by, now())
+    out.print(f"task {digest[:12]} may no longer run here")
+
+
+@app.command()
+def cohort(context: typer.Context, digest: str, as_json: Json = False) -> None:
+    """Show why each study is in or out for a task, by pseudonym; stays in the hospital."""
+    site = _site(context)
+    federation = site.home.load_identity().federation
+    gate = Gate(site.store, federation, site.config.minimum_studies)
+    snapshot = gate.snapshot(digest, now())
+    if isinstance(snapshot, Deny):
+        err.print(f"nothing may be used: {snapshot.reason}")
+        raise typer.Exit(3)
+    verdicts = snapshot.cohort.verdicts
+    if as_json:
+        rows = [
+            {"study": study, "outcome": verdict.outcome.value, "reason": verdict.reason}
+            for study, verdict in sorted(verdicts.items())
+        ]
+        print(json.dumps(rows))
+        return
+    table = Table("study (pseudonym)", "outcome", "reason", title="studies")
+    for study, verdict in sorted(verdicts.items(), key=lambda pair: pair[1].outcome.value):
+        colour = "green" if verdict.outcome is Outcome.PERMIT else "red"
+        table.add_row(study[-16:], f"[{colour}]{verdict.outcome.value}[/]", verdict.reason)
+    out.print(table)
+    out.print(dict(Counter(verdict.outcome.value for verdict in verdicts.values())))
+
+
+@app.command()
+def rounds(context: typer.Context, as_json: Json = False) -> None:
+    """Show what this site did in each round, and why; stays in the hospital."""
+    with _site(context).store.connect() as db:
+        rows = db.execute(sa.select(participation).order_by(participation.c.recorded_at)).mappings()
+        found = [_participation(dict(row)) for row in rows]
+    if as_json:
+        print(json.dumps(found))
+        return
+    columns = ("run", "round", "kind", "outcome", "reason", "gate_s", "receipt_s", "training_s")
+    table = Table(*columns, title="rounds")
+    for row in found:
+        table.add_row(*(f"{row[c]:.3f}" if c.endswith("_s") else str(row[c]) for c in columns))
+    out.print(table)
+
+
+@app.command("ledger")
+def show_ledger(context: typer.Context) -> None:
+    """Print the site's ledger, one JSON object a line."""
+    with _site(context).store.connect() as db:
+        for row in db.execute(sa.select(ledger).order_by(ledger.c.number)):
+            entry = {"at": row.at, "entry": row.entry, **json.loads(row.detail)}
+            print(json.dumps(entry))
+
+
+@app.command()
+def check(context: typer.Context) -> None:
+    """Check configuration, keys and the connection to the coordinator."""
+    site = _site(context)
+    identity = site.home.load_identity()
+    offered = release.offered_tasks(identity.fleet_address, identity)
+    out.print(f"{identity.site} reaches {identity.federation}; it offers {len(offered)} tasks")
+
+
+@app.command()
+def serve(context: typer.Context) -> None:
+    """Run the node: take part in the federation's rounds until interrupted."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    site = _site(context)
+    try:
+        run_node(site, _say, _progress)
+    except KeyboardInterrupt:
+        _say("stopped")
+
+
+def main() -> None:
+    """Run the command line; one line for an error, and its own exit code."""
+    try:
+        app()
+    except tuple(kind for kind, _ in EXIT_CODES) as error:
+        code = next(code for kind, code in EXIT_CODES if isinstance(error, kind))
+        err.print(f"filmroom-site: {_line(error)}", soft_wrap=True, markup=False)
+        sys.exit(code)
+
+
+def _line(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}; nothing half-written is kept: mend it and run this again"
+    return str(error)
+
+
+def _say(line: str) -> None:
+    print(f"{now():%H:%M:%S} {line}", flush=True)
+
+
+def _progress(done: int, total: int) -> None:
+    if sys.stdout.isatty():
+        print(f"\r  batch {done}/{total}", end="\n" if done == total else "", flush=True)
+
+
+def _participation(row: dict[str, Any]) -> dict[str, Any]:
+    receipt = row.pop("receipt")
+    return {**row, "studies": json.loads(row["studies"]), "receipt": receipt is not None}
+
+
+def _table(title: str, values: dict[str, Any]) -> Table:
+    table = Table("", "", title=title, show_header=False)
+    for key, value in values.items():
+        for label, count in value.items() if isinstance(value, dict) else [(key, value)]:
+            table.add_row(label, str(count))
+    return table

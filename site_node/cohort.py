@@ -1,0 +1,73 @@
+"""Which studies may be used now: the catalogue, joined with what each patient's consents decide.
+
+Pure. The frozen set only ever shrinks: `still_permitted` compares a later state with it and never adds to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING, TypeAlias
+
+from consent import Outcome, Study, decide
+from site_node.catalogue import LabelledImage, Series
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
+
+    from consent import ConsentRecord, Request, Verdict
+
+Item: TypeAlias = Series | LabelledImage
+
+
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """The permitted items, and the verdict on every study asked about (for the hospital's eyes only)."""
+
+    items: tuple[Item, ...]
+    verdicts: Mapping[str, Verdict]
+
+    @property
+    def studies(self) -> frozenset[str]:
+        """The de-identified StudyInstanceUIDs of the permitted items."""
+        return frozenset(item.StudyInstanceUID for item in self.items)
+
+
+def freeze(
+    items: Sequence[Item],
+    consents: Mapping[str, tuple[ConsentRecord, ...]],
+    request: Request,
+    at: datetime,
+) -> Cohort:
+    """Return the items whose study's consents permit `request` at `at`."""
+    verdicts = {
+        study.StudyInstanceUID: decide(consents.get(study.patient, ()), study, request, at)
+        for study in {_study(item) for item in items}
+    }
+    permitted = tuple(item for item in items if verdicts[item.StudyInstanceUID].outcome is Outcome.PERMIT)
+    return Cohort(permitted, verdicts)
+
+
+def is_validation(patient: str, fraction: float, seed: int) -> bool:
+    """Return whether the patient's images measure the model instead of training it.
+
+    By patient, never by image, and the same in every round.
+    """
+    digest = hashlib.sha256(f"validation:{seed}:{patient}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") < fraction * 2**64
+
+
+def split(items: Iterable[Item], fraction: float, seed: int) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+    """Return the items to train on and the items to validate with."""
+    train: list[Item] = []
+    validate: list[Item] = []
+    for item in items:
+        (validate if is_validation(item.patient, fraction, seed) else train).append(item)
+    return tuple(train), tuple(validate)
+
+
+def _study(item: Item) -> Study:
+    known = date.fromisoformat(item.study_date) if item.study_date else None
+    return Study(item.patient, item.StudyInstanceUID, known)

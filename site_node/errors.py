@@ -1,0 +1,33 @@
+"""Errors of the site node.
+
+SiteError
+├── ConfigurationError   the site's own set-up is wrong; the operator mends it
+├── UnreadableInstance   a DICOM file cannot be used; it goes to quarantine
+├── PeerError            the coordinator broke the protocol or refused us
+├── ReleaseRefused       what was about to leave is not what the task declares
+└── TrainingFailed       the worker could not finish; the round is given up
+"""
+
+
+class SiteError(Exception):
+    """Root of what this package raises; its text names attributes, never patient values."""
+
+
+class ConfigurationError(SiteError):
+    """The site's configuration, keys or command is wrong."""
+
+
+class UnreadableInstance(SiteError):
+    """A file is not a DICOM instance this site can use."""
+
+
+class PeerError(SiteError):
+    """The coordinator broke the protocol, or refused this site."""
+
+
+class ReleaseRefused(SiteError):
+    """An outgoing message differs from what the task declares."""
+
+
+class TrainingFailed(SiteError):
+    """The training worker did not finish its work."""

@@ -1,0 +1,187 @@
+"""The gate: four permissions, all denied by default, all asked before training and again before release.
+
+Patient consent, the dataset's terms and approval, the access grant, and the approved task digest. Each asking reads one
+consistent state of the database and says which consent epoch it saw, so that a release can compare.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import rfc8785
+
+from consent import (
+    DataUseDecision,
+    Deny,
+    Grant,
+    GrantClaim,
+    Request,
+    ResearchKind,
+    ResearchPurpose,
+    match_data_use,
+    permits_dataset,
+    permits_project,
+    permits_task,
+)
+from site_node import permissions
+from site_node.catalogue import labelled_images, series_with_labels
+from site_node.cohort import Cohort, freeze
+from site_node.consents import ConsentReader, current_epoch
+from site_node.store import reading
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    import sqlalchemy as sa
+
+    from models import Task
+    from site_node.cohort import Item
+
+POLICY = hashlib.sha256(b"filmroom-gate/1: consent AND data use AND grant AND task").hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What may be used for a task, in the state of one consent epoch."""
+
+    task: Task
+    task_digest: str
+    request: Request
+    grants: tuple[GrantClaim, ...]
+    cohort: Cohort
+    epoch: int
+    at: datetime
+
+
+class Gate:
+    """Asks the four permissions of the site's store."""
+
+    def __init__(self, store: sa.Engine, federation: str, minimum_studies: int) -> None:
+        self._store = reading(store)
+        self._recipients = (f"urn:filmroom:federation|{federation}",)
+        self._minimum_studies = minimum_studies
+        self._consents = ConsentReader()
+
+    def warm(self) -> None:
+        """Parse the consent records before the first round needs them."""
+        with self._store.connect() as db:
+            self._consents.read(db, current_epoch(db))
+
+    def approved_task(self, digest: str, at: datetime) -> Task | Deny:
+        """Return the task if this hospital approved it; for work that uses no patient's data."""
+        with self._store.connect() as db:
+            offered = permissions.tasks(db).get(digest)
+        approvals = [offered.approval] if offered and offered.approval else []
+        verdict = permits_task(approvals, digest, at)
+        if isinstance(verdict, Deny):
+            return verdict
+        return offered.task if offered else Deny("task: never offered here")
+
+    def snapshot(self, digest: str, at: datetime) -> Snapshot | Deny:
+        """Return all that may be used for the task with `digest` at `at`, or why nothing may be."""
+        task = self.approved_task(digest, at)
+        if isinstance(task, Deny):
+            return task
+        items = _items(self._store, task)
+        return self._evaluate(task, digest, items, at)
+
+    def recheck(self, snapshot: Snapshot, at: datetime) -> Snapshot | Deny:
+        """Return the same items under the state of now, or why they may no longer be used together.
+
+        The set is never thinned out: one study less, and the whole work done with it is void.
+        """
+        task = self.approved_task(snapshot.task_digest, at)
+        if isinstance(task, Deny):
+            return task
+        current = self._evaluate(task, snapshot.task_digest, snapshot.cohort.items, at)
+        if isinstance(current, Snapshot) and len(current.cohort.items) < len(snapshot.cohort.items):
+            return Deny("consent: a study in use is no longer permitted")
+        return current
+
+    def epoch(self) -> int:
+        """Return the consent epoch of now."""
+        with self._store.connect() as db:
+            return current_epoch(db)
+
+    def _evaluate(self, task: Task, digest: str, items: Sequence[Item], at: datetime) -> Snapshot | Deny:
+        with self._store.connect() as db:
+            epoch = current_epoch(db)
+            claim = _permitted_use(db, task, digest, at)
+            consents = self._consents.read(db, epoch)
+        if isinstance(claim, Deny):
+            return claim
+        request = Request(task.purpose.purposes, self._recipients)
+        cohort = freeze(items, consents, request, at)
+        minimum = max(self._minimum_studies, task.minimum_examples)
+        if len(cohort.studies) < minimum:
+            return Deny(f"cohort: fewer than {minimum} studies are permitted")
+        return Snapshot(task, digest, request, (claim,), cohort, epoch, at)
+
+
+def _permitted_use(db: sa.Connection, task: Task, digest: str, at: datetime) -> GrantClaim | Deny:
+    """Return the grant under which the task's dataset may be used, with how its terms were met."""
+    offered = permissions.tasks(db)[digest]
+    data = permissions.datasets(db).get(offered.dataset or "")
+    if data is None:
+        return Deny("dataset: none is assigned to this task")
+    granted = permissions.grants(db)
+    for verdict in (
+        permits_task([offered.approval] if offered.approval else [], digest, at),
+        permits_dataset([data.approval] if data.approval else [], data.name, at),
+        permits_project(granted, data.name, task.project, at),
+    ):
+        if isinstance(verdict, Deny):
+            return verdict
+    terms = match_data_use(data.terms, _purpose(task), at)
+    if terms.decision is DataUseDecision.DENY:
+        return Deny(f"data use: {', '.join(terms.reasons)}")
+    if data.modality != task.input.modality:
+        return Deny("dataset: another modality than the task's")
+    grant = _latest(granted, data.name, task.project)
+    # Terms that need a human are met by the human who made the grant; the receipt says so.
+    duo: Literal["APPROVE", "MANUAL"] = "APPROVE" if terms.decision is DataUseDecision.APPROVE else "MANUAL"
+    return GrantClaim(dataset=data.name, expires_at=grant.expires_at, duo=duo)
+
+
+def _latest(granted: Sequence[Grant], dataset: str, project: str) -> Grant:
+    matching = [
+        grant for grant in granted if (grant.dataset, grant.project) == (dataset, project) and grant.revoked_at is None
+    ]
+    return max(matching, key=lambda grant: grant.expires_at)
+
+
+def _purpose(task: Task) -> ResearchPurpose:
+    """Return the task's purpose in the words of data-use terms; what it does not state is unknown."""
+    stated = task.purpose
+    return ResearchPurpose(
+        kind=ResearchKind.HEALTH,
+        methods_development=stated.methods_development,
+        diseases=stated.diseases,
+        commercial=stated.commercial,
+        for_profit=stated.for_profit,
+        genetic=False,
+        projects=(task.project,),
+    )
+
+
+def _items(store: sa.Engine, task: Task) -> list[Item]:
+    if task.kind == "classification":
+        return list(labelled_images(store, task.input.modality))
+    labelled = series_with_labels(store, task.input.modality)
+    return [series for series in labelled if series.segmentation is not None]
+
+
+def policy_digest(request: Request) -> str:
+    """Return the digest of the policy and the request it was asked with."""
+    return hashlib.sha256(
+        rfc8785.dumps(
+            {
+                "policy": POLICY,
+                "purposes": list(request.purposes),
+                "recipients": list(request.recipients),
+            }
+        )
+    ).hexdigest()

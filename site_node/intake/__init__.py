@@ -1,0 +1,1 @@
+"""How images come in: everything received ends in exactly one recorded outcome."""

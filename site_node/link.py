@@ -1,0 +1,309 @@
+"""The one line out: a Fleet client of Flower's SuperLink that runs nothing the coordinator ships.
+
+It activates this site's node with a signed request over mutual TLS, receives messages and hands replies over. It never
+asks for an app bundle, starts no child of Flower's, and knows nothing of what a message means. A reply may be handed
+over again: Flower's object push is not idempotent, so a lost answer is cured by announcing the same message once more.
+"""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import httpx
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from flwr.app import Message
+from flwr.app.message import remove_content_from_message
+from flwr.common.constant import HEARTBEAT_MIN_INTERVAL
+from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.fleet_pb2 import (
+    ActivateNodeRequest,
+    DeactivateNodeRequest,
+    PullMessagesRequest,
+    PushMessagesRequest,
+)
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+from flwr.proto.message_pb2 import (
+    ConfirmMessageReceivedRequest,
+    PullObjectRequest,
+    PushObjectRequest,
+)
+from flwr.proto.node_pb2 import Node
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_tree,
+    iterate_object_tree,
+    no_object_id_recompute,
+)
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+
+from site_node.errors import ConfigurationError, PeerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from flwr.proto.message_pb2 import ObjectTree
+
+    from site_node.config import Identity
+
+# The coordinator holds an idle request for 20 s; beyond twice that it is gone.
+TIMEOUT_S = 40.0
+# A global model of this task family; larger messages are refused before they are pulled.
+MAX_OBJECT_BYTES = 64 * 2**20
+MAX_OBJECTS = 4096
+PUSH_ATTEMPTS = 5
+MAX_ANSWER_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A message as announced: its head, and the ids of the objects that make its body."""
+
+    head: Message
+    tree: ObjectTree
+
+
+class Link:
+    """An activated node of the federation; made by `connect`."""
+
+    def __init__(self, client: FleetHttpClient, node: Node) -> None:
+        self._client = client
+        self._node = node
+
+    @property
+    def node_id(self) -> int:
+        """The id the coordinator knows this node by."""
+        return int(self._node.node_id)
+
+    def announce(self) -> Incoming | None:
+        """Wait for the next message, as long as the coordinator holds the request; None if there is none."""
+        with _translated("waiting for work"):
+            answer = self._client.PullMessages(PullMessagesRequest(node=self._node))
+        if not answer.messages_list:
+            return None
+        return Incoming(message_from_proto(answer.messages_list[0]), answer.message_object_trees[0])
+
+    def fetch(self, incoming: Incoming) -> Message:
+        """Pull the body of an announced message.
+
+        Raises: PeerError if the coordinator lacks a part, or sends more than this site accepts.
+        """
+        run_id = incoming.head.metadata.run_id
+        ids = [node.object_id for node in iterate_object_tree(incoming.tree)]
+        if len(ids) > MAX_OBJECTS:
+            raise PeerError(f"the coordinator announced {len(ids)} objects; {MAX_OBJECTS} allowed")
+        contents = {object_id: self._pull(run_id, object_id) for object_id in dict.fromkeys(ids)}
+        with _translated("confirming a message"):
+            self._client.ConfirmMessageReceived(
+                ConfirmMessageReceivedRequest(node=self._node, run_id=run_id, message_object_id=incoming.tree.object_id)
+            )
+        message = inflate_object_from_contents(incoming.tree.object_id, contents)
+        if not isinstance(message, Message):
+            raise PeerError("the coordinator announced something that is not a message")
+        _set_id(message, incoming.head.metadata.message_id)
+        return message
+
+    def hand_over(self, reply: Message) -> None:
+        """Deliver `reply`; announces it again if an answer was lost on the way.
+
+        Raises: PeerError if the coordinator refuses it or stays unreachable.
+        """
+        _set_id(reply, reply.object_id)
+        for attempt in range(PUSH_ATTEMPTS):
+            try:
+                self._push(reply)
+            except PeerError:
+                if attempt == PUSH_ATTEMPTS - 1:
+                    raise
+                threading.Event().wait(0.2 * 2**attempt)
+            else:
+                return
+
+    def _push(self, reply: Message) -> None:
+        with no_object_id_recompute(), _translated("handing over a reply"):
+            head = remove_content_from_message(reply) if reply.has_content() else reply
+            answer = self._client.PushMessages(
+                PushMessagesRequest(
+                    node=self._node,
+                    messages_list=[message_to_proto(head)],
+                    message_object_trees=[get_object_tree(reply)],
+                    clientapp_runtime_list=[0.0],
+                )
+            )
+            wanted = set(answer.objects_to_push)
+            for object_id, part in get_all_nested_objects(reply).items():
+                if object_id in wanted:
+                    stored = self._client.PushObject(
+                        PushObjectRequest(
+                            node=self._node,
+                            run_id=reply.metadata.run_id,
+                            session_id=answer.session_id,
+                            object_id=object_id,
+                            object_content=part.deflate(),
+                        )
+                    ).stored
+                    if not stored:
+                        raise PeerError("the coordinator did not keep a part of the reply")
+
+    def _pull(self, run_id: int, object_id: str) -> bytes:
+        with _translated("fetching a message"):
+            answer = self._client.PullObject(PullObjectRequest(node=self._node, run_id=run_id, object_id=object_id))
+        if not (answer.object_found and answer.object_available):
+            raise PeerError("the coordinator no longer has a part of the message")
+        if len(answer.object_content) > MAX_OBJECT_BYTES:
+            raise PeerError(f"a part of the message is larger than {MAX_OBJECT_BYTES} bytes")
+        return answer.object_content
+
+
+@contextmanager
+def connect(address: str, identity: Identity) -> Iterator[Link]:
+    """Activate this site's node at the coordinator and keep its lease alive until the block ends.
+
+    Raises: PeerError if the coordinator is unreachable or does not know this node.
+    """
+    private = load_pem_private_key(identity.node_key.read_bytes(), password=None)
+    if not isinstance(private, ec.EllipticCurvePrivateKey):
+        raise ConfigurationError(f"{identity.node_key}: not an EC key")
+    client = FleetHttpClient(
+        f"https://{address}",
+        interceptors=[
+            RuntimeVersionHttpInterceptor(component_name="SuperNode"),
+            NodeAuthHttpInterceptor(private, private.public_key()),
+        ],
+        verify=tls_context(identity),
+        timeout=TIMEOUT_S,
+    )
+    request = ActivateNodeRequest(
+        public_key=public_key_to_bytes(private.public_key()),
+        heartbeat_interval=HEARTBEAT_MIN_INTERVAL,
+    )
+    with client:
+        node = Node(node_id=_activate(client, request, identity.node_id))
+        with _heartbeat(client, node):
+            try:
+                yield Link(client, node)
+            finally:
+                _give_back(client, node.node_id)
+
+
+def tls_context(identity: Identity) -> ssl.SSLContext:
+    """Return mutual TLS with this site's certificate, trusting the federation's authority alone."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_verify_locations(identity.authority)
+    context.load_cert_chain(identity.tls_certificate, identity.tls_key)
+    return context
+
+
+def _activate(client: FleetHttpClient, request: ActivateNodeRequest, node_id: int) -> int:
+    """Return the id of the activated node; the lease of a killed predecessor is given back first."""
+    try:
+        return int(client.ActivateNode(request).node_id)
+    except httpx.HTTPStatusError:
+        _give_back(client, node_id)
+    except httpx.HTTPError as error:
+        raise PeerError(f"joining the fleet: {type(error).__name__}") from error
+    with _translated("joining the fleet"):
+        return int(client.ActivateNode(request).node_id)
+
+
+def _give_back(client: FleetHttpClient, node_id: int) -> None:
+    try:
+        client.DeactivateNode(DeactivateNodeRequest(node_id=node_id))
+    except (httpx.HTTPError, RuntimeError):
+        return  # no lease to give back, or nobody to give it to: both are fine
+
+
+@contextmanager
+def _heartbeat(client: FleetHttpClient, node: Node) -> Iterator[None]:
+    stop = threading.Event()
+    request = SendNodeHeartbeatRequest(node=node, heartbeat_interval=HEARTBEAT_MIN_INTERVAL)
+
+    def beat() -> None:
+        while not stop.wait(HEARTBEAT_MIN_INTERVAL / 2):
+            try:
+                client.SendNodeHeartbeat(request)
+            except (httpx.HTTPError, RuntimeError):
+                continue  # the main loop meets the same silence and reports it
+
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+
+
+class _translated:  # noqa: N801 -- reads as a clause
+    """Turn transport failures into PeerError, naming what was being done."""
+
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, httpx.HTTPStatusError):
+            raise PeerError(f"{self._doing}: the coordinator answered {error.response.status_code}") from error
+        if isinstance(error, httpx.HTTPError | RuntimeError | ssl.SSLError):
+            raise PeerError(f"{self._doing}: {type(error).__name__}") from error
+
+
+def _set_id(message: Message, message_id: str) -> None:
+    message.metadata.__dict__["_message_id"] = message_id
+
+
+def post_join(url: str, authority_pem: str, request: Mapping[str, str]) -> Mapping[str, str]:
+    """Send a join request to the coordinator the invitation names and return its answer.
+
+    Raises: PeerError if it cannot be reached, is another than the invitation says, or refuses.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_verify_locations(cadata=authority_pem)
+    with _translated("joining"), httpx.Client(verify=context, timeout=TIMEOUT_S) as client:
+        answer = client.post(f"{url}/v1/join", json=dict(request))
+        if answer.status_code == httpx.codes.FORBIDDEN:
+            raise PeerError(
+                "the coordinator refused the invitation: it is used, expired or not its own; ask for a new one"
+            )
+        answer.raise_for_status()
+        document = _small_json(answer)
+    if not isinstance(document, dict) or not all(isinstance(v, str) for v in document.values()):
+        raise PeerError("joining: the coordinator's answer is malformed")
+    return document
+
+
+def get_tasks(address: str, identity: Identity) -> tuple[bytes, ...]:
+    """Return the task documents the coordinator offers to members.
+
+    Raises: PeerError if it cannot be asked.
+    """
+    with (
+        _translated("asking for tasks"),
+        httpx.Client(verify=tls_context(identity), timeout=TIMEOUT_S) as client,
+    ):
+        answer = client.get(f"https://{address}/v1/members/tasks")
+        answer.raise_for_status()
+        document = _small_json(answer)
+    if not isinstance(document, list) or not all(isinstance(item, str) for item in document):
+        raise PeerError("asking for tasks: the coordinator's answer is malformed")
+    return tuple(item.encode() for item in document)
+
+
+def _small_json(answer: httpx.Response) -> object:
+    if len(answer.content) > MAX_ANSWER_BYTES:
+        raise PeerError(f"the coordinator's answer is larger than {MAX_ANSWER_BYTES} bytes")
+    try:
+        return answer.json()
+    except ValueError as error:
+        raise PeerError("the coordinator's answer is not JSON") from error

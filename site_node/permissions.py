@@ -1,0 +1,208 @@
+"""What people at this hospital decided: datasets, grants and task approvals.
+
+Keeps and reads the decisions; whether they suffice at a moment is decided in `consent.access` and `consent.datause`.
+Four eyes: who registered a dataset cannot be the one who approves it. Every change begins a new consent epoch.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from consent import (
+    DatasetApproval,
+    DataUse,
+    DataUseInvalid,
+    Grant,
+    TaskApproval,
+    parse_data_use,
+)
+from models import Task, parse_task, task_digest
+from site_node import ledger
+from site_node.consents import advance
+from site_node.errors import ConfigurationError
+from site_node.store import access_grant, dataset, task
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A dataset as registered: its terms of use, and the modality of its images."""
+
+    name: str
+    terms: DataUse
+    modality: str
+    approval: DatasetApproval | None
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedTask:
+    """A task the coordinator offered, the dataset it was approved for, and the approval if there is one."""
+
+    task: Task
+    dataset: str | None
+    approval: TaskApproval | None
+
+
+def register_dataset(
+    store: sa.Engine, name: str, terms: Mapping[str, object], modality: str, by: str, at: datetime
+) -> None:
+    """Register a dataset of all accepted images of `modality`, under its data-use terms.
+
+    Raises: ConfigurationError if the terms are not valid or the name is taken.
+    """
+    try:
+        parse_data_use(terms)
+    except DataUseInvalid as error:
+        raise ConfigurationError(f"dataset {name}: {error}") from error
+    with store.begin() as db:
+        if db.execute(sa.select(dataset.c.name).where(dataset.c.name == name)).first():
+            raise ConfigurationError(f"dataset {name} is already registered")
+        db.execute(
+            sa.insert(dataset).values(
+                name=name,
+                terms=json.dumps(terms, sort_keys=True),
+                modality=modality,
+                registered_by=by,
+                registered_at=at.isoformat(),
+            )
+        )
+        advance(db)
+        ledger.write(db, at, "site:dataset:registered", dataset=name, by=by)
+
+
+def approve_dataset(store: sa.Engine, name: str, by: str, at: datetime) -> None:
+    """Let a registered dataset be used.
+
+    Raises: ConfigurationError if it is unknown, or `by` is who registered it.
+    """
+    with store.begin() as db:
+        row = db.execute(sa.select(dataset).where(dataset.c.name == name)).first()
+        if row is None:
+            raise ConfigurationError(f"dataset {name} is not registered")
+        if row.registered_by == by:
+            raise ConfigurationError(f"dataset {name}: {by} registered it; another must approve")
+        db.execute(sa.update(dataset).where(dataset.c.name == name).values(approved_by=by, approved_at=at.isoformat()))
+        advance(db)
+        ledger.write(db, at, "site:dataset:approved", dataset=name, by=by)
+
+
+def grant_access(store: sa.Engine, name: str, project: str, by: str, at: datetime, expires_at: datetime) -> None:
+    """Let `project` use the dataset until `expires_at`.
+
+    Raises: ConfigurationError if the dataset is unknown or the end is not in the future.
+    """
+    if expires_at <= at:
+        raise ConfigurationError("a grant must end in the future")
+    with store.begin() as db:
+        if not db.execute(sa.select(dataset.c.name).where(dataset.c.name == name)).first():
+            raise ConfigurationError(f"dataset {name} is not registered")
+        db.execute(
+            sa.insert(access_grant).values(
+                dataset=name,
+                project=project,
+                granted_by=by,
+                granted_at=at.isoformat(),
+                expires_at=expires_at.isoformat(),
+            )
+        )
+        advance(db)
+        ledger.write(db, at, "site:grant:made", dataset=name, project=project, by=by)
+
+
+def keep_task(store: sa.Engine, document: bytes, at: datetime) -> str:
+    """Keep an offered task and return its digest; nothing is approved by that.
+
+    Raises: TaskRefused, naming the key this hospital does not accept.
+    """
+    digest = task_digest(parse_task(document))
+    with store.begin() as db:
+        if not db.execute(sa.select(task.c.digest).where(task.c.digest == digest)).first():
+            db.execute(sa.insert(task).values(digest=digest, document=document.decode(), received_at=at.isoformat()))
+    return digest
+
+
+def approve_task(store: sa.Engine, digest: str, name: str, by: str, at: datetime) -> None:
+    """Let the task with exactly this digest run on the dataset.
+
+    Raises: ConfigurationError if task or dataset are unknown here.
+    """
+    with store.begin() as db:
+        for table, column, value in (
+            (task, task.c.digest, digest),
+            (dataset, dataset.c.name, name),
+        ):
+            if not db.execute(sa.select(column).where(column == value)).first():
+                raise ConfigurationError(f"{table.name} {value} is not known here")
+        db.execute(
+            sa.update(task)
+            .where(task.c.digest == digest)
+            .values(dataset=name, approved_by=by, approved_at=at.isoformat(), revoked_at=None)
+        )
+        advance(db)
+        ledger.write(db, at, "site:task:approved", task=digest, dataset=name, by=by)
+
+
+def revoke_task(store: sa.Engine, digest: str, by: str, at: datetime) -> None:
+    """Take an approval back; a running round stops as it does for a withdrawal.
+
+    Raises: ConfigurationError if the task is not approved.
+    """
+    with store.begin() as db:
+        changed = db.execute(
+            sa.update(task)
+            .where(task.c.digest == digest, task.c.approved_at.is_not(None))
+            .values(revoked_at=at.isoformat())
+        )
+        if changed.rowcount != 1:
+            raise ConfigurationError(f"task {digest} is not approved here")
+        advance(db)
+        ledger.write(db, at, "site:task:revoked", task=digest, by=by)
+
+
+def tasks(db: sa.Connection) -> dict[str, OfferedTask]:
+    """Return the offered tasks by digest."""
+    return {row.digest: _offered(row) for row in db.execute(sa.select(task))}
+
+
+def datasets(db: sa.Connection) -> dict[str, Dataset]:
+    """Return the datasets by name."""
+    return {row.name: _dataset(row) for row in db.execute(sa.select(dataset))}
+
+
+def grants(db: sa.Connection) -> list[Grant]:
+    """Return every grant that was ever made."""
+    return [
+        Grant(
+            row.dataset,
+            row.project,
+            _at(row.granted_at),
+            _at(row.expires_at),
+            _maybe(row.revoked_at),
+        )
+        for row in db.execute(sa.select(access_grant))
+    ]
+
+
+def _offered(row: sa.Row[tuple[object, ...]]) -> OfferedTask:
+    approval = TaskApproval(row.digest, _at(row.approved_at), _maybe(row.revoked_at)) if row.approved_at else None
+    return OfferedTask(parse_task(row.document.encode()), row.dataset, approval)
+
+
+def _dataset(row: sa.Row[tuple[object, ...]]) -> Dataset:
+    approval = DatasetApproval(row.name, _at(row.approved_at)) if row.approved_at else None
+    return Dataset(row.name, parse_data_use(json.loads(row.terms)), row.modality, approval)
+
+
+def _at(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def _maybe(text: str | None) -> datetime | None:
+    return _at(text) if text else None

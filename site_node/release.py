@@ -1,0 +1,136 @@
+"""The only way out of the hospital. No other module may import the line (import-linter holds it to that).
+
+Everything that leaves is built here, from scratch, out of a declared schema; nothing that training returned is
+forwarded. What may leave is listed in `LEAVES`, which the README repeats and a test compares.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+
+from models import check_update, metric_names, model_digest
+from site_node import link
+from site_node.errors import ReleaseRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from models import Task
+    from site_node.config import Identity
+    from site_node.link import Incoming as Incoming  # noqa: PLC0414 -- for those who may not see the line
+
+    Arrays = Mapping[str, NDArray[np.generic]]
+
+LEAVES = (
+    "when joining: the one-time token, three public keys and a certificate signing request",
+    "while connected: signed timestamps of the node key (to be known, to keep the lease, to ask for work)",
+    "per training round: the model's weights after local training, in the shapes of the global model",
+    "per training round and evaluation: the task's declared scalar metrics",
+    "per training round and evaluation: one signed consent receipt",
+    "once per run: the untrained model's weights, layout and digest, which follow from the task alone",
+    "instead of a result: one code for every reason to abstain",
+)
+
+ABSTAIN = 1001
+
+
+def check_metrics(task: Task, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the metrics that may leave for `task`, as plain floats in declared order.
+
+    Raises: ReleaseRefused if there is any other, or one is not a finite number.
+    """
+    names = metric_names(task)
+    for name, value in metrics.items():
+        if name not in names:
+            raise ReleaseRefused("a metric is not among the task's declared metrics")
+        if type(value) is not float or not math.isfinite(value):
+            raise ReleaseRefused(f"metric {name} is not a finite number")
+    return {name: metrics[name] for name in names if name in metrics}
+
+
+def check_arrays(task: Task, arrays: Arrays, base: Arrays) -> dict[str, NDArray[np.generic]]:
+    """Return copies of the weights in the base model's order, names, shapes and dtypes.
+
+    Raises: UpdateRefused if they differ from the base model in kind, are not finite, or moved too far.
+    """
+    check_update(arrays, base, task.strategy.max_update_norm)
+    return {name: np.ascontiguousarray(arrays[name]) for name in base}
+
+
+@contextmanager
+def open_line(address: str, identity: Identity) -> Iterator[Line]:
+    """Connect to the federation's fleet until the block ends.
+
+    Raises: PeerError if the coordinator is unreachable or does not know this site.
+    """
+    with link.connect(address, identity) as connected:
+        yield Line(connected)
+
+
+class Line:
+    """The connected line: messages come in as they are, and go out only by the methods below."""
+
+    def __init__(self, connected: link.Link) -> None:
+        self._link = connected
+
+    def announce(self) -> Incoming | None:
+        """Wait for the next message; None if there was none for a while."""
+        return self._link.announce()
+
+    def fetch(self, incoming: Incoming) -> Message:
+        """Return the announced message with its body."""
+        return self._link.fetch(incoming)
+
+    def release(self, head: Message, arrays: Arrays, metrics: Mapping[str, float], receipt: bytes) -> None:
+        """Answer `head` with weights, metrics and the receipt that binds them."""
+        content: dict[str, MetricRecord | ConfigRecord] = {
+            "metrics": MetricRecord(dict(metrics)),
+            "receipt": ConfigRecord({"envelope": receipt}),
+        }
+        self._send(head, arrays, content)
+
+    def release_initial(self, head: Message, arrays: Arrays, layout: str, *, whole: bool) -> None:
+        """Answer `head` with the untrained model's digest and layout, and its weights if `whole`."""
+        model = ConfigRecord({"digest": model_digest(arrays), "layout": layout})
+        self._send(head, arrays if whole else {}, {"model": model})
+
+    def abstain(self, head: Message) -> None:
+        """Answer `head` with the one code that stands for every reason not to take part."""
+        self._link.hand_over(Message(Error(code=ABSTAIN, reason="abstain"), reply_to=head))
+
+    def _send(self, head: Message, arrays: Arrays, content: Mapping[str, MetricRecord | ConfigRecord]) -> None:
+        records = RecordDict(dict(content))
+        if arrays:
+            records["arrays"] = ArrayRecord({name: Array(np.asarray(array)) for name, array in arrays.items()})
+        self._link.hand_over(Message(records, reply_to=head))
+
+
+def join(
+    url: str, authority_pem: str, token: str, signing_request: bytes, keys: Mapping[str, bytes]
+) -> Mapping[str, str]:
+    """Send this site's public keys to the coordinator and return its answer.
+
+    Raises: PeerError if the invitation is refused or the coordinator is not who the invitation says.
+    """
+    request = {
+        "token": token,
+        "signing_request": signing_request.decode(),
+        "node_key": keys["node"].decode(),
+        "receipt_key": keys["receipt"].decode(),
+    }
+    return link.post_join(url, authority_pem, request)
+
+
+def offered_tasks(address: str, identity: Identity) -> tuple[bytes, ...]:
+    """Ask the coordinator for the tasks it offers; nothing but the question leaves.
+
+    Raises: PeerError if the coordinator cannot be asked.
+    """
+    return link.get_tasks(address, identity)

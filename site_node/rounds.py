@@ -1,0 +1,428 @@
+"""One round at the hospital, from the coordinator's message to the answer.
+
+Snapshot, training, re-check, receipt, release: in this order, and the release commits in one transaction that compares
+the consent epoch. Whatever goes wrong on the way, the answer is the same one code; the reason stays in the hospital.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+
+import sqlalchemy as sa
+from flwr.app import ArrayRecord, ConfigRecord
+from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.message_pb2 import Message as MessageProto
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from safetensors.numpy import load_file, save_file
+
+from consent import (
+    MLTRAINING,
+    NO_PREVIOUS,
+    Bucket,
+    Deny,
+    Eligibility,
+    Epoch,
+    Receipt,
+    Times,
+    bucket_with_hysteresis,
+    count_bucket,
+    open_receipt,
+    receipt_digest,
+    sign_receipt,
+)
+from models import UpdateRefused, model_digest, update_digest
+from site_node import ledger
+from site_node.consents import current_epoch
+from site_node.errors import PeerError, ReleaseRefused, TrainingFailed
+from site_node.gate import Snapshot, policy_digest
+from site_node.release import check_arrays, check_metrics
+from site_node.store import inflight, outbox, participation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+
+    import numpy as np
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from flwr.app import Message
+    from numpy.typing import NDArray
+
+    from site_node.config import SiteConfig, SiteHome
+    from site_node.gate import Gate
+    from site_node.release import Incoming, Line
+    from site_node.training import Trained, Trainer
+
+    Arrays = Mapping[str, NDArray[np.generic]]
+
+# Consents of other patients may change between the re-check and the release; then both are done again.
+RELEASE_ATTEMPTS = 3
+
+_Text = Annotated[str, Field(min_length=1, max_length=256)]
+_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Instruction(BaseModel):
+    """What the coordinator asks for in one message."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["initialise", "train", "evaluate"]
+    run: _Text
+    round: Annotated[int, Field(ge=0, le=1_000_000)]
+    task: _Sha256
+    nonce: _Text
+    base_model: _Sha256
+    sent_at: AwareDatetime
+    deadline: AwareDatetime
+    receipt_head: _Sha256
+    whole: bool = False
+
+
+class Abstention(Exception):
+    """The round goes on without this site; `reason` stays in the hospital."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Release(NamedTuple):
+    """What was committed to leave."""
+
+    arrays: Arrays
+    metrics: Mapping[str, float]
+    receipt: bytes
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """Seconds spent at the gate, on the receipt, and in training."""
+
+    gate: float = 0.0
+    receipt: float = 0.0
+    training: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One instruction in progress."""
+
+    instruction: Instruction
+    message_id: str
+    base: Arrays
+    watch: Stopwatch = field(default_factory=Stopwatch)
+
+
+class Rounds:
+    """Answers the coordinator's messages with what the gate permits."""
+
+    def __init__(
+        self,
+        home: SiteHome,
+        config: SiteConfig,
+        store: sa.Engine,
+        gate: Gate,
+        trainer: Trainer,
+        site: tuple[str, str],
+        receipt_key: Ed25519PrivateKey,
+        clock: Callable[[], datetime],
+        say: Callable[[str], None],
+    ) -> None:
+        self._home = home
+        self._config = config
+        self._store = store
+        self._gate = gate
+        self._trainer = trainer
+        self._federation, self._site = site
+        self._key = receipt_key
+        self._clock = clock
+        self._say = say
+
+    def resume(self, line: Line) -> None:
+        """Answer what a killed predecessor left: hand over what was committed, abstain from the rest."""
+        with self._store.begin() as db:
+            waiting = db.execute(sa.select(inflight)).all()
+        for row in waiting:
+            head = message_from_proto(MessageProto.FromString(row.head))
+            try:
+                self._answer_again(line, head, row.message_id)
+            except PeerError as error:
+                self._say(f"an answer from before the restart was no longer wanted ({error})")
+            self._settle(row.message_id)
+
+    def take_part(self, line: Line, incoming: Incoming) -> None:
+        """Do what the announced message asks, as far as it is permitted, and answer it.
+
+        Raises: PeerError if the message cannot be had or the answer not handed over; `resume` then cares for it.
+        """
+        message_id, work = incoming.head.metadata.message_id, None
+        self._note(incoming.head)
+        message = line.fetch(incoming)
+        try:
+            work = self._read(message)
+            self._say(_announcement(work.instruction))
+            if work.instruction.kind == "initialise":
+                self._initialise(line, message, work)
+            else:
+                released = self._earn(work)
+                line.release(message, released.arrays, released.metrics, released.receipt)
+                self._say(f"round {work.instruction.round}: released")
+        except Abstention as abstention:
+            self._say(f"abstained: {abstention.reason}")
+            self._abstained(work, abstention.reason)
+            line.abstain(message)
+        self._settle(message_id)
+
+    def _read(self, message: Message) -> _Work:
+        """Return the work of `message`.
+
+        Raises: Abstention if it is not an instruction this site can check.
+        """
+        record = message.content.get("instruction")
+        if not isinstance(record, ConfigRecord):
+            raise Abstention("the message holds no instruction")
+        try:
+            instruction = Instruction.model_validate(dict(record))
+        except ValidationError as error:
+            keys = {str(fault["loc"][0]) for fault in error.errors() if fault["loc"]}
+            raise Abstention(f"instruction: {', '.join(sorted(keys))} is not valid") from None
+        self._check_clock(instruction)
+        arrays = message.content.array_records.get("arrays", ArrayRecord())
+        base = {name: array.numpy() for name, array in arrays.items()}
+        if instruction.kind != "initialise" and model_digest(base) != instruction.base_model:
+            raise Abstention("the base model is not the one the instruction names")
+        return _Work(instruction, message.metadata.message_id, base)
+
+    def _check_clock(self, instruction: Instruction) -> None:
+        now = self._clock()
+        skew = (instruction.sent_at - now).total_seconds()
+        if skew > self._config.clock_skew_s:
+            raise Abstention(f"clocks differ by {skew:.0f} s: set this machine's clock")
+        if now >= instruction.deadline:
+            raise Abstention("the deadline has passed; if this repeats, set this machine's clock")
+
+    def _initialise(self, line: Line, message: Message, work: _Work) -> None:
+        task = self._gate.approved_task(work.instruction.task, self._clock())
+        if isinstance(task, Deny):
+            raise Abstention(task.reason)
+        made = self._train(work, lambda: self._trainer.run("initialise", task, self._in_time(work)))
+        line.release_initial(message, made.arrays, made.layout, whole=work.instruction.whole)
+        with self._store.begin() as db:
+            digest = model_digest(made.arrays)
+            ledger.write(db, self._clock(), "site:model:initialised", model=digest)
+
+    def _earn(self, work: _Work) -> Release:
+        """Return a release that was committed while everything in it was permitted.
+
+        Raises: Abstention; whatever was computed is then gone.
+        """
+        snapshot = self._ask(work, lambda: self._gate.snapshot(work.instruction.task, self._clock()))
+        made = self._train(work, lambda: self._compute(work, snapshot))
+        trained_at = self._clock()
+        try:
+            metrics = check_metrics(snapshot.task, made.metrics)
+            arrays = check_arrays(snapshot.task, made.arrays, work.base) if made.arrays else {}
+        except (ReleaseRefused, UpdateRefused) as refusal:
+            raise Abstention(str(refusal)) from refusal
+        for _ in range(RELEASE_ATTEMPTS):
+            checked = self._ask(work, lambda: self._gate.recheck(snapshot, self._clock()))
+            released = self._commit(work, snapshot, checked, trained_at, arrays, metrics)
+            if released is not None:
+                return released
+        raise Abstention("consent: the records kept changing at release")
+
+    def _ask(self, work: _Work, question: Callable[[], Snapshot | Deny]) -> Snapshot:
+        started = time.perf_counter()
+        answer = question()
+        work.watch.gate += time.perf_counter() - started
+        if isinstance(answer, Deny):
+            raise Abstention(answer.reason)
+        return answer
+
+    def _compute(self, work: _Work, snapshot: Snapshot) -> Trained | None:
+        in_time = self._in_time(work)
+        seen = [snapshot.epoch]
+
+        def may_go_on() -> bool:
+            epoch = self._gate.epoch()
+            if epoch != seen[0]:
+                seen[0] = epoch
+                if isinstance(self._gate.recheck(snapshot, self._clock()), Deny):
+                    return False
+            return in_time()
+
+        kind = work.instruction.kind
+        return self._trainer.run(
+            kind,
+            snapshot.task,
+            may_go_on,
+            round_number=work.instruction.round,
+            base=work.base,
+            items=snapshot.cohort.items,
+        )
+
+    def _in_time(self, work: _Work) -> Callable[[], bool]:
+        return lambda: self._clock() < work.instruction.deadline
+
+    def _train(self, work: _Work, run: Callable[[], Trained | None]) -> Trained:
+        started = time.perf_counter()
+        try:
+            made = run()
+        except TrainingFailed as error:
+            raise Abstention(str(error)) from error
+        finally:
+            work.watch.training += time.perf_counter() - started
+        if made is None:
+            raise Abstention("stopped: a permission was taken back, or time ran out; work discarded")
+        return made
+
+    def _abstained(self, work: _Work | None, reason: str) -> None:
+        with self._store.begin() as db:
+            if work is not None:
+                self._participated(db, work, None, reason, None)
+            ledger.write(db, self._clock(), "site:round:abstained", reason=reason)
+
+    def _commit(
+        self,
+        work: _Work,
+        snapshot: Snapshot,
+        checked: Snapshot,
+        trained_at: datetime,
+        arrays: Arrays,
+        metrics: Mapping[str, float],
+    ) -> Release | None:
+        """Commit the release if the consent epoch is still the one that was re-checked; else None."""
+        started = time.perf_counter()
+        path = self._home.outbox / f"{work.message_id}.safetensors"
+        if arrays:
+            save_file(dict(arrays), path)
+        digest = update_digest(arrays, metrics)
+        with self._store.begin() as db:
+            now = self._clock()
+            if current_epoch(db) != checked.epoch or now >= checked.grants[0].expires_at:
+                path.unlink(missing_ok=True)
+                return None
+            times = Times(snapshot=snapshot.at, trained=trained_at, recheck=checked.at, released=now)
+            receipt = self._receipt(db, work, checked, times, digest)
+            envelope = sign_receipt(receipt, self._key)
+            work.watch.receipt += time.perf_counter() - started
+            self._participated(db, work, checked, "", envelope)
+            db.execute(
+                sa.insert(outbox).values(
+                    message_id=work.message_id,
+                    arrays=path.name if arrays else None,
+                    metrics=json.dumps(metrics),
+                    receipt=envelope,
+                )
+            )
+            ledger.write(db, now, "site:update:released", round=work.instruction.round, update=digest)
+        return Release(arrays, metrics, envelope)
+
+    def _receipt(self, db: sa.Connection, work: _Work, checked: Snapshot, times: Times, digest: str) -> Receipt:
+        instruction = work.instruction
+        bucket = self._bucket(db, instruction, len(checked.cohort.studies))
+        return Receipt(
+            federation=self._federation,
+            run=instruction.run,
+            round=instruction.round,
+            kind=instruction.kind,
+            nonce=instruction.nonce,
+            site=self._site,
+            base_model=instruction.base_model,
+            task=instruction.task,
+            update=digest,
+            eligibility=Eligibility(
+                policy=policy_digest(checked.request),
+                purposes=checked.request.purposes,
+                activity=(MLTRAINING,),
+                recipients=checked.request.recipients,
+            ),
+            grants=checked.grants,
+            count_bucket=bucket.label,
+            weight=bucket.weight,
+            times=times,
+            epoch=Epoch(recheck=checked.epoch, release=checked.epoch),
+            prev=self._previous(db, instruction.receipt_head),
+        )
+
+    def _bucket(self, db: sa.Connection, instruction: Instruction, studies: int) -> Bucket:
+        columns = participation.c
+        envelope = db.execute(
+            sa.select(columns.receipt)
+            .where(columns.run == instruction.run, columns.receipt.is_not(None))
+            .order_by(columns.round.desc())
+            .limit(1)
+        ).scalar()
+        if envelope is None:
+            return count_bucket(studies)
+        previous = open_receipt(envelope, self._key.public_key())
+        return bucket_with_hysteresis(studies, Bucket(previous.count_bucket, previous.weight))
+
+    def _previous(self, db: sa.Connection, head: str) -> str:
+        """Return the receipt this one follows: the last the coordinator has, if it is one of ours.
+
+        A receipt that was committed and never arrived stays in the site's own record as a side branch.
+        """
+        envelopes = db.execute(sa.select(participation.c.receipt).where(participation.c.receipt.is_not(None))).scalars()
+        known = {NO_PREVIOUS, *(receipt_digest(envelope) for envelope in envelopes)}
+        if head not in known:
+            raise Abstention("the coordinator names a receipt this site never made")
+        return head
+
+    def _participated(
+        self,
+        db: sa.Connection,
+        work: _Work,
+        used: Snapshot | None,
+        reason: str,
+        receipt: bytes | None,
+    ) -> None:
+        instruction, watch = work.instruction, work.watch
+        db.execute(
+            sa.insert(participation).values(
+                run=instruction.run,
+                round=instruction.round,
+                kind=instruction.kind,
+                nonce=instruction.nonce,
+                outcome="released" if used else "abstained",
+                reason=reason,
+                epoch=used.epoch if used else current_epoch(db),
+                studies=json.dumps(sorted(used.cohort.studies) if used else []),
+                receipt=receipt,
+                gate_s=watch.gate,
+                receipt_s=watch.receipt,
+                training_s=watch.training,
+                recorded_at=self._clock().isoformat(),
+            )
+        )
+
+    def _note(self, head: Message) -> None:
+        with self._store.begin() as db:
+            db.execute(
+                sa.insert(inflight).values(
+                    message_id=head.metadata.message_id,
+                    head=message_to_proto(head).SerializeToString(),
+                )
+            )
+
+    def _answer_again(self, line: Line, head: Message, message_id: str) -> None:
+        with self._store.begin() as db:
+            row = db.execute(sa.select(outbox).where(outbox.c.message_id == message_id)).first()
+        if row is None:
+            line.abstain(head)
+            return
+        arrays = load_file(self._home.outbox / row.arrays) if row.arrays else {}
+        line.release(head, arrays, json.loads(row.metrics), row.receipt)
+
+    def _settle(self, message_id: str) -> None:
+        with self._store.begin() as db:
+            db.execute(sa.delete(inflight).where(inflight.c.message_id == message_id))
+            db.execute(sa.delete(outbox).where(outbox.c.message_id == message_id))
+        (self._home.outbox / f"{message_id}.safetensors").unlink(missing_ok=True)
+
+
+def _announcement(instruction: Instruction) -> str:
+    return f"{instruction.kind}: run {instruction.run}, round {instruction.round}"

@@ -1,0 +1,190 @@
+"""The site's database: its tables, and how it is opened.
+
+SQLite in WAL mode with full synchronisation, so what was committed survives `kill -9`. Tables only; the modules
+that own a subject hold its queries. Patients appear here by keyed pseudonym. The FHIR source text of a consent is
+kept as it came, because an auditor must be able to re-read it; the file is mode 0600.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from sqlalchemy import event
+
+if TYPE_CHECKING:
+    import sqlite3
+    from pathlib import Path
+
+metadata = sa.MetaData()
+
+# Every file that ever came in: what became of it, and why. Nothing is silently skipped.
+disposition = sa.Table(
+    "disposition",
+    metadata,
+    sa.Column("source_sha256", sa.String, primary_key=True),
+    sa.Column("outcome", sa.String, nullable=False),  # accepted | held | quarantined
+    sa.Column("reason", sa.String, nullable=False),  # names tags and rules, never values
+    sa.Column("kept_as", sa.String, nullable=False),  # path below the site folder
+    sa.Column("recorded_at", sa.String, nullable=False),
+)
+
+# De-identified instances; the only ones training may read.
+instance = sa.Table(
+    "instance",
+    metadata,
+    sa.Column("SOPInstanceUID", sa.String, primary_key=True),
+    sa.Column("SeriesInstanceUID", sa.String, nullable=False, index=True),
+    sa.Column("StudyInstanceUID", sa.String, nullable=False, index=True),
+    sa.Column("SOPClassUID", sa.String, nullable=False),
+    sa.Column("Modality", sa.String, nullable=False),
+    sa.Column("patient", sa.String, nullable=False, index=True),  # keyed pseudonym
+    sa.Column("study_date", sa.String),  # true acquisition date (ISO); stays inside
+    sa.Column("references_series", sa.String),  # of a SEG: the image series it labels
+    sa.Column("path", sa.String, nullable=False),  # below the site folder
+    sa.Column("sha256", sa.String, nullable=False),
+    sa.Column("source_sha256", sa.String, sa.ForeignKey("disposition.source_sha256")),
+)
+
+# Class labels of images that carry none of their own (a SEG is its own label).
+class_label = sa.Table(
+    "class_label",
+    metadata,
+    sa.Column("SOPInstanceUID", sa.String, primary_key=True),
+    sa.Column("value", sa.Integer, nullable=False),
+)
+
+# One row; every change of what is permitted adds one, in the transaction of the change.
+consent_epoch = sa.Table(
+    "consent_epoch",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("epoch", sa.Integer, nullable=False),
+)
+
+consent_record = sa.Table(
+    "consent_record",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("consent_id", sa.String, nullable=False, index=True),
+    sa.Column("patient", sa.String, nullable=False, index=True),
+    sa.Column("resource", sa.Text, nullable=False),
+    sa.Column("sha256", sa.String, nullable=False),
+    sa.Column("recorded_at", sa.String, nullable=False),
+    sa.Column("superseded_at", sa.String),
+)
+
+dataset = sa.Table(
+    "dataset",
+    metadata,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("terms", sa.Text, nullable=False),  # data-use terms, canonical JSON
+    sa.Column("modality", sa.String, nullable=False),
+    sa.Column("registered_by", sa.String, nullable=False),
+    sa.Column("registered_at", sa.String, nullable=False),
+    sa.Column("approved_by", sa.String),
+    sa.Column("approved_at", sa.String),
+)
+
+access_grant = sa.Table(
+    "access_grant",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("dataset", sa.String, sa.ForeignKey("dataset.name"), nullable=False),
+    sa.Column("project", sa.String, nullable=False),
+    sa.Column("granted_by", sa.String, nullable=False),
+    sa.Column("granted_at", sa.String, nullable=False),
+    sa.Column("expires_at", sa.String, nullable=False),
+    sa.Column("revoked_at", sa.String),
+)
+
+# Tasks as the coordinator offered them, and what this hospital said of each.
+task = sa.Table(
+    "task",
+    metadata,
+    sa.Column("digest", sa.String, primary_key=True),
+    sa.Column("document", sa.Text, nullable=False),
+    sa.Column("received_at", sa.String, nullable=False),
+    sa.Column("dataset", sa.String, sa.ForeignKey("dataset.name")),
+    sa.Column("approved_by", sa.String),
+    sa.Column("approved_at", sa.String),
+    sa.Column("revoked_at", sa.String),
+)
+
+# One row per instruction that was answered. The nonce names one opening of a round: at most one release each.
+participation = sa.Table(
+    "participation",
+    metadata,
+    sa.Column("run", sa.String, primary_key=True),
+    sa.Column("round", sa.Integer, primary_key=True),
+    sa.Column("kind", sa.String, primary_key=True),
+    sa.Column("nonce", sa.String, primary_key=True),
+    sa.Column("outcome", sa.String, nullable=False),  # released | abstained
+    sa.Column("reason", sa.String, nullable=False),  # inside the hospital only
+    sa.Column("epoch", sa.Integer, nullable=False),
+    sa.Column("studies", sa.Text, nullable=False),  # de-identified StudyInstanceUIDs used, JSON
+    sa.Column("receipt", sa.LargeBinary),
+    sa.Column("gate_s", sa.Float, nullable=False),
+    sa.Column("receipt_s", sa.Float, nullable=False),
+    sa.Column("training_s", sa.Float, nullable=False),
+    sa.Column("recorded_at", sa.String, nullable=False),
+)
+
+# A message that was received and not yet answered; a restarted process answers it.
+inflight = sa.Table(
+    "inflight",
+    metadata,
+    sa.Column("message_id", sa.String, primary_key=True),
+    sa.Column("head", sa.LargeBinary, nullable=False),  # Flower's Message, without content
+)
+
+# A release that was committed and not yet handed over; deleted once the coordinator has it.
+outbox = sa.Table(
+    "outbox",
+    metadata,
+    sa.Column("message_id", sa.String, primary_key=True),
+    sa.Column("arrays", sa.String),  # path below the site folder
+    sa.Column("metrics", sa.Text, nullable=False),
+    sa.Column("receipt", sa.LargeBinary, nullable=False),
+)
+
+# What an auditor reads: `source:subject:action`, append only.
+ledger = sa.Table(
+    "ledger",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("at", sa.String, nullable=False),
+    sa.Column("entry", sa.String, nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),  # JSON: digests, counts, reasons
+)
+
+
+def reading(store: sa.Engine) -> sa.Engine:
+    """Return `store` for reading: one consistent state, without waiting for a writer."""
+    return store.execution_options(reading=True)
+
+
+def open_store(path: Path) -> sa.Engine:
+    """Open the database at `path`, making it (mode 0600) if it is not there."""
+    if not path.exists():
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None  # transactions begin below, not where sqlite3 guesses
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        reading = connection.get_execution_options().get("reading", False)
+        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+    metadata.create_all(engine)
+    with engine.begin() as db:
+        db.execute(
+            sa.text("INSERT OR IGNORE INTO consent_epoch (id, epoch) VALUES (1, 0)"),
+        )
+    return engine

@@ -1,0 +1,234 @@
+"""Terms of use in DUO codes: the codes against the ontology's table, and each code's rule."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from itertools import product
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from consent.datause import (
+    ABSTRACT,
+    MODIFIERS,
+    PERMISSIONS,
+    DataUse,
+    DataUseDecision,
+    Modifier,
+    ResearchKind,
+    ResearchPurpose,
+    match_data_use,
+    parse_data_use,
+)
+from consent.errors import DataUseInvalid
+
+APPROVE, MANUAL, DENY = DataUseDecision.APPROVE, DataUseDecision.MANUAL, DataUseDecision.DENY
+TABLE: Final = Path(__file__).parents[2].parent / "shared/data/consent/duo/duo.csv"
+AT: Final = datetime(2026, 6, 1, tzinfo=UTC)
+HEALTH: Final = ResearchPurpose(ResearchKind.HEALTH, methods_development=False)
+PNEUMONIA: Final = "MONDO:0005249"
+LUNG: Final = "MONDO:0005275"
+ANCESTORS: Final = {PNEUMONIA: frozenset({LUNG})}
+
+Facts = dict[str, Any]
+
+
+def test_the_codes_are_the_ontologys() -> None:
+    if not TABLE.exists():
+        pytest.skip(f"the DUO table is not at {TABLE}")
+    with TABLE.open(newline="") as file:
+        rows = {row["id"]: row["shorthand"] for row in csv.DictReader(file)}
+
+    assert {code: name for code, name in rows.items() if name} == {**PERMISSIONS, **MODIFIERS}
+    assert {code for code, name in rows.items() if not name} == ABSTRACT
+    assert len(rows) == 25
+
+
+@pytest.mark.parametrize(
+    ("permission", "facts", "expected"),
+    [
+        ("NRES", {}, APPROVE),
+        ("NRES", {"clinical_care": True}, MANUAL),
+        ("GRU", {"kind": ResearchKind.GENERAL, "ancestry": True}, APPROVE),
+        ("GRU", {"methods_development": True}, APPROVE),
+        ("HMB", {}, APPROVE),
+        ("HMB", {"kind": ResearchKind.GENERAL}, DENY),
+        ("HMB", {"ancestry": True}, DENY),
+        ("DS", {"diseases": (LUNG,)}, APPROVE),
+        ("DS", {"diseases": (PNEUMONIA,)}, APPROVE),
+        ("DS", {"diseases": (PNEUMONIA, "MONDO:1")}, DENY),
+        ("DS", {"diseases": (LUNG,), "ancestry": True}, MANUAL),
+        ("DS", {}, DENY),
+        ("DS", {"methods_development": True}, MANUAL),
+        ("POA", {"ancestry": True}, APPROVE),
+        ("POA", {}, DENY),
+        ("POA", {"methods_development": True}, DENY),
+        ("DUO:9999999", {}, MANUAL),
+    ],
+)
+def test_the_permission_decides(permission: str, facts: Facts, expected: DataUseDecision) -> None:
+    use = DataUse(permission, diseases=(LUNG,))
+
+    verdict = match_data_use(use, replace(HEALTH, **facts), AT, ANCESTORS)
+
+    assert verdict.decision is expected
+    assert bool(verdict.reasons) == (expected is not APPROVE)
+
+
+@pytest.mark.parametrize(
+    ("code", "values", "facts", "expected"),
+    [
+        ("NPOA", (), {}, APPROVE),
+        ("NPOA", (), {"ancestry": True}, DENY),
+        ("NMDS", (), {}, APPROVE),
+        ("NMDS", (), {"methods_development": True}, DENY),
+        ("GSO", (), {"genetic": True}, APPROVE),
+        ("GSO", (), {"genetic": False}, DENY),
+        ("GSO", (), {}, MANUAL),
+        ("CC", (), {"clinical_care": True}, APPROVE),
+        ("NPU", (), {"for_profit": False}, APPROVE),
+        ("NPU", (), {"for_profit": True}, DENY),
+        ("NPU", (), {"commercial": False}, MANUAL),
+        ("NCU", (), {"commercial": False}, APPROVE),
+        ("NCU", (), {"commercial": True}, DENY),
+        ("NCU", (), {"for_profit": False}, MANUAL),
+        ("NPUNCU", (), {"commercial": False, "for_profit": False}, APPROVE),
+        ("NPUNCU", (), {"commercial": False}, MANUAL),
+        ("NPUNCU", (), {"commercial": False, "for_profit": True}, DENY),
+        ("NPUNCU", (), {"commercial": True}, DENY),
+        ("GS", ("DEU", "FRA"), {"countries": ("DEU",)}, APPROVE),
+        ("GS", ("DEU", "FRA"), {"countries": ("DEU", "USA")}, DENY),
+        ("GS", ("DEU",), {}, MANUAL),
+        ("GS", (), {"countries": ("DEU",)}, MANUAL),
+        ("IS", ("north",), {"institutions": ("north",)}, APPROVE),
+        ("IS", ("north",), {"institutions": ("north", "south")}, DENY),
+        ("US", ("u1",), {"users": ("u1",)}, APPROVE),
+        ("US", ("u1",), {"users": ("u2",)}, DENY),
+        ("PS", ("p1",), {"projects": ("p1",)}, APPROVE),
+        ("PS", ("p1",), {"projects": ("p2",)}, DENY),
+        ("RS", ("paediatrics",), {"topics": ("paediatrics",)}, APPROVE),
+        ("RS", ("paediatrics",), {"topics": ("ageing",)}, MANUAL),
+        ("RS", ("paediatrics",), {}, MANUAL),
+        ("IRB", (), {"ethics_approved_until": date(2026, 6, 1)}, APPROVE),
+        ("IRB", (), {"ethics_approved_until": date(2026, 5, 31)}, DENY),
+        ("IRB", (), {}, MANUAL),
+        ("PUB", (), {"will_publish": True}, APPROVE),
+        ("PUB", (), {"will_publish": False}, DENY),
+        ("PUB", (), {}, MANUAL),
+        ("MOR", ("2027-01-01",), {"publishes_from": date(2027, 1, 1)}, APPROVE),
+        ("MOR", ("2027-01-01",), {"publishes_from": date(2026, 12, 31)}, DENY),
+        ("MOR", ("2027-01-01",), {}, MANUAL),
+        ("MOR", ("soon",), {"publishes_from": date(2027, 1, 1)}, MANUAL),
+        ("MOR", (), {"publishes_from": date(2027, 1, 1)}, MANUAL),
+        ("COL", (), {"collaboration_signed": True}, APPROVE),
+        ("COL", (), {"collaboration_signed": False}, MANUAL),
+        ("TS", ("12",), {}, APPROVE),
+        ("TS", ("a year",), {}, MANUAL),
+        ("TS", (), {}, MANUAL),
+        ("TS", ("0",), {}, MANUAL),
+        ("RTN", (), {"returns_data": True}, APPROVE),
+        ("RTN", (), {"returns_data": False}, DENY),
+        ("RTN", (), {}, MANUAL),
+        ("DUO:9999999", (), {}, MANUAL),
+    ],
+)
+def test_the_modifier_decides(code: str, values: tuple[str, ...], facts: Facts, expected: DataUseDecision) -> None:
+    use = DataUse("GRU", modifiers=(Modifier(code, values),))
+
+    assert match_data_use(use, replace(HEALTH, **facts), AT).decision is expected
+
+
+def test_methods_on_a_matching_disease_need_a_person_despite_their_prohibition() -> None:
+    use = DataUse("DS", (LUNG,), (Modifier("NMDS"),))
+    methods = replace(HEALTH, methods_development=True, diseases=(LUNG,))
+
+    assert match_data_use(use, methods, AT).decision is MANUAL
+
+
+def test_every_modifier_has_a_rule_of_its_own() -> None:
+    stated = ResearchPurpose(
+        ResearchKind.HEALTH,
+        methods_development=False,
+        genetic=True,
+        commercial=False,
+        for_profit=False,
+        countries=("x",),
+        institutions=("x",),
+        users=("x",),
+        projects=("x",),
+        topics=("x",),
+        ethics_approved_until=date(2030, 1, 1),
+        will_publish=True,
+        publishes_from=date(2030, 1, 1),
+        collaboration_signed=True,
+        returns_data=True,
+    )
+    values = {"MOR": ("2027-01-01",), "TS": ("12",)}
+    use = DataUse("GRU", (), tuple(Modifier(c, values.get(c, ("x",))) for c in MODIFIERS.values()))
+
+    assert match_data_use(use, stated, AT).decision is APPROVE
+
+
+def test_an_added_modifier_never_helps() -> None:
+    for permission, code in product(PERMISSIONS.values(), MODIFIERS.values()):
+        bare = match_data_use(DataUse(permission), HEALTH, AT).decision
+        narrowed = DataUse(permission, modifiers=(Modifier(code),))
+
+        assert match_data_use(narrowed, HEALTH, AT).decision >= bare
+
+
+def test_a_modifier_given_twice_has_to_hold_twice() -> None:
+    use = DataUse("GRU", modifiers=(Modifier("GS", ("DEU",)), Modifier("GS", ("FRA",))))
+
+    verdict = match_data_use(use, replace(HEALTH, countries=("FRA",)), AT)
+
+    assert verdict.decision is DENY
+    assert verdict.reasons == ("GS: deny",)
+
+
+def test_codes_and_shorthands_read_the_same() -> None:
+    by_code = {"permission": "DUO:0000007", "diseases": [LUNG], "modifiers": [{"code": "NCU"}]}
+    by_name = {**by_code, "permission": "DS", "modifiers": [{"code": "DUO:0000046"}]}
+
+    expected = DataUse("DS", (LUNG,), (Modifier("NCU"),))
+    assert parse_data_use(by_code) == parse_data_use(by_name) == expected
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        {"permission": ["GRU", "HMB"]},
+        {"permission": "NCU"},
+        {"permission": "GRU", "modifiers": [{"code": "HMB"}]},
+        {"permission": "DUO:0000001"},
+        {"permission": "GRU", "modifiers": [{"code": "DUO:0000017"}]},
+        {"permission": "GRU", "modifiers": [{"code": "TS", "values": [12]}]},
+        {"permission": "GRU", "colour": "red"},
+        {"permission": "GRU", "modifiers": None},
+    ],
+)
+def test_terms_without_exactly_one_permission_or_of_another_form_are_invalid(
+    document: dict[str, object],
+) -> None:
+    with pytest.raises(DataUseInvalid):
+        parse_data_use(document)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (("12",), datetime(2025, 2, 28, tzinfo=UTC)),
+        (("1",), datetime(2024, 3, 29, tzinfo=UTC)),
+        (("10",), datetime(2024, 12, 29, tzinfo=UTC)),
+        (("11",), datetime(2025, 1, 29, tzinfo=UTC)),
+        (("x",), None),
+    ],
+)
+def test_a_time_limit_ends_the_grant(values: tuple[str, ...], expected: datetime | None) -> None:
+    use = DataUse("GRU", modifiers=(Modifier("TS", values), Modifier("NCU")))
+
+    assert use.expiry(datetime(2024, 2, 29, tzinfo=UTC)) == expected

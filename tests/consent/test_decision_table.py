@@ -1,0 +1,414 @@
+"""Every clause of the decision, one row each: what the consents say, and what must come of it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from consent.decision import Outcome, Request, Study, decide
+from consent.record import UNRESOLVED, Period, Scope
+from tests.consent.records import (
+    AT,
+    FUTURE,
+    HUB,
+    PAST,
+    REQUEST,
+    RESEARCH,
+    STUDY,
+    deny,
+    permit,
+    record,
+)
+
+if TYPE_CHECKING:
+    from consent.record import ConsentRecord
+
+PERMIT, DENY, NO_CONSENT, REVIEW = (
+    Outcome.PERMIT,
+    Outcome.DENY,
+    Outcome.NO_CONSENT,
+    Outcome.REVIEW,
+)
+H: Final = ("HRESCH",)
+BOTH: Final = Request(("BIORCH",), (HUB, "Organization/spoke"))
+EXPIRED: Final = Period(None, PAST)
+COMING: Final = Period(FUTURE, None)
+
+
+def _only(**limits: Any) -> list[ConsentRecord]:
+    """Research refused in general and permitted within `limits`."""
+    return [record(deny(children=(permit(**{"purposes": H, **limits}),)))]
+
+
+def _except(**limits: Any) -> list[ConsentRecord]:
+    """Research permitted in general and refused within `limits`."""
+    return [record(permit(purposes=H, children=(deny(**limits),)))]
+
+
+Row = tuple[str, "list[ConsentRecord]", Request, Outcome]
+ROWS: Final[list[Row]] = [
+    # whether a consent counts at all
+    ("silence is not consent", [], REQUEST, NO_CONSENT),
+    ("an active permission of research", [RESEARCH], REQUEST, PERMIT),
+    *[
+        (f"a permission that is {status}", [replace(RESEARCH, status=status)], REQUEST, NO_CONSENT)
+        for status in ("draft", "proposed", "rejected", "inactive", "not-done", "unknown")
+    ],
+    (
+        "entered-in-error is ignored as a refusal too",
+        [RESEARCH, record(deny(), status="entered-in-error")],
+        REQUEST,
+        PERMIT,
+    ),
+    ("an inactive refusal", [RESEARCH, record(deny(), status="inactive")], REQUEST, PERMIT),
+    ("a status nobody knows", [replace(RESEARCH, status="Active")], REQUEST, REVIEW),
+    ("an order not to resuscitate", [record(deny(), scope=Scope.OTHER)], REQUEST, NO_CONSENT),
+    (
+        "an unreadable consent of another scope",
+        [RESEARCH, record(deny(), scope=Scope.OTHER, review="x: unknown element")],
+        REQUEST,
+        PERMIT,
+    ),
+    ("not understood", [replace(RESEARCH, review="x: unknown element")], REQUEST, REVIEW),
+    (
+        "not understood beside a permission",
+        [RESEARCH, replace(RESEARCH, review="x: unknown element")],
+        REQUEST,
+        REVIEW,
+    ),
+    (
+        "not understood beside a refusal",
+        [record(deny()), replace(RESEARCH, review="x: unknown element")],
+        REQUEST,
+        DENY,
+    ),
+    ("dated in the future", [replace(RESEARCH, dated_at=FUTURE)], REQUEST, NO_CONSENT),
+    ("without a date", [replace(RESEARCH, dated_at=None)], REQUEST, NO_CONSENT),
+    ("a refusal dated in the future", [record(deny(), dated_at=FUTURE)], REQUEST, DENY),
+    # when it holds
+    ("expired as a whole", [replace(RESEARCH, period=EXPIRED)], REQUEST, NO_CONSENT),
+    ("not yet begun", [replace(RESEARCH, period=COMING)], REQUEST, NO_CONSENT),
+    ("an expired refusal", [record(deny(), period=EXPIRED)], REQUEST, NO_CONSENT),
+    ("expired at the root", [record(permit(purposes=H, period=EXPIRED))], REQUEST, NO_CONSENT),
+    ("expired in the exception", _only(period=EXPIRED), REQUEST, DENY),
+    ("the last instant belongs to it", _only(period=Period(PAST, AT)), REQUEST, PERMIT),
+    ("the first instant belongs to it", _only(period=Period(AT, FUTURE)), REQUEST, PERMIT),
+    ("one instant too late", _only(period=Period(PAST, AT - timedelta(seconds=1))), REQUEST, DENY),
+    ("a refusal for a time gone by", _except(period=EXPIRED), REQUEST, PERMIT),
+    # for which purpose
+    ("the very purpose", [record(permit(purposes=("BIORCH",)))], REQUEST, PERMIT),
+    ("a sibling purpose", [record(permit(purposes=("CLINTRCH",)))], REQUEST, NO_CONSENT),
+    (
+        "a narrower permission than asked",
+        [record(permit(purposes=("BIORCH",)))],
+        Request(("HRESCH",), (HUB,)),
+        NO_CONSENT,
+    ),
+    ("treatment is not research", [record(permit(purposes=("TREAT",)))], REQUEST, NO_CONSENT),
+    ("any of several purposes", [record(permit(purposes=("TREAT", *H)))], REQUEST, PERMIT),
+    (
+        "only one of two purposes permitted",
+        [RESEARCH],
+        Request(("BIORCH", "HQUALIMP"), (HUB,)),
+        NO_CONSENT,
+    ),
+    (
+        "one purpose permitted by each of two consents",
+        [RESEARCH, record(permit(purposes=("HQUALIMP",)))],
+        Request(("BIORCH", "HQUALIMP"), (HUB,)),
+        PERMIT,
+    ),
+    ("a permission that names no purpose", [record(permit())], REQUEST, NO_CONSENT),
+    ("unless it is about research", [record(permit(), scope=Scope.RESEARCH)], REQUEST, PERMIT),
+    (
+        "research scope does not widen a named purpose",
+        [record(permit(purposes=("TREAT",)), scope=Scope.RESEARCH)],
+        REQUEST,
+        NO_CONSENT,
+    ),
+    ("a purpose from an unknown table", [record(permit(purposes=("",)))], REQUEST, NO_CONSENT),
+    ("a refusal with such a purpose", _except(purposes=(UNRESOLVED,)), REQUEST, DENY),
+    ("a refusal of the whole", _except(purposes=H), REQUEST, DENY),
+    ("a refusal of another purpose", _except(purposes=("CLINTRCH",)), REQUEST, PERMIT),
+    (
+        "a refusal of a part of what is asked",
+        _except(purposes=("CLINTRCH",)),
+        Request(("HRESCH",), (HUB,)),
+        DENY,
+    ),
+    # training
+    ("training refused", _except(purposes=("MLTRAINING",)), REQUEST, DENY),
+    ("operations refused", _except(purposes=("HOPERAT",)), REQUEST, PERMIT),
+    ("training alone permitted", _only(purposes=("MLTRAINING",)), REQUEST, DENY),
+    (
+        "training refused elsewhere",
+        [RESEARCH, record(deny(purposes=("MLTRAINING",)))],
+        REQUEST,
+        DENY,
+    ),
+    (
+        "research as an exception to a refusal of training",
+        [record(deny(purposes=("MLTRAINING",), children=(permit(purposes=H),)))],
+        REQUEST,
+        NO_CONSENT,
+    ),
+    # for whom
+    ("the very recipient", _only(recipients=(HUB,)), REQUEST, PERMIT),
+    ("one of two recipients", _only(recipients=(HUB,)), BOTH, DENY),
+    ("both recipients", _only(recipients=(HUB, "Organization/spoke")), BOTH, PERMIT),
+    ("another recipient refused", _except(recipients=("Organization/54",)), REQUEST, PERMIT),
+    ("one of two refused", _except(recipients=("Organization/spoke",)), BOTH, DENY),
+    ("a recipient in other words refused", _except(recipients=("urn:x|1",)), REQUEST, DENY),
+    ("a recipient in other words permitted", _only(recipients=("urn:x|1",)), REQUEST, DENY),
+    ("a group refused", _except(recipients=("Group/1",)), REQUEST, DENY),
+    ("a recipient nobody can tell refused", _except(recipients=(UNRESOLVED,)), REQUEST, DENY),
+    (
+        "a recipient nobody can tell refused, and a bare name asked",
+        _except(recipients=(UNRESOLVED,)),
+        Request(("BIORCH",), ("hub",)),
+        DENY,
+    ),
+    (
+        "each recipient permitted by another consent, and refused by it to the other",
+        [
+            *_only(recipients=(HUB,)),
+            *_only(recipients=("Organization/spoke",)),
+        ],
+        BOTH,
+        DENY,
+    ),
+    (
+        "each recipient permitted by another consent",
+        [
+            record(permit(purposes=H, recipients=(HUB,))),
+            record(permit(purposes=H, recipients=("Organization/spoke",))),
+        ],
+        BOTH,
+        PERMIT,
+    ),
+    # which action
+    ("use permitted", _only(actions=("use",)), REQUEST, PERMIT),
+    ("access is not use", _only(actions=("access",)), REQUEST, DENY),
+    ("an unknown action permitted", _only(actions=(UNRESOLVED,)), REQUEST, DENY),
+    *[
+        (f"{action} refused", _except(actions=(action,)), REQUEST, DENY)
+        for action in ("use", "access", "collect", UNRESOLVED)
+    ],
+    ("disclosure refused", _except(actions=("disclose", "correct")), REQUEST, PERMIT),
+    (
+        "use as an exception to refused access",
+        [record(deny(actions=("access",), children=(permit(purposes=H, actions=("use",)),)))],
+        REQUEST,
+        NO_CONSENT,
+    ),
+    # which data
+    ("studies of that time", _only(data_period=Period(None, PAST)), REQUEST, PERMIT),
+    ("studies of another time", _only(data_period=Period(PAST, None)), REQUEST, DENY),
+    ("studies of that time refused", _except(data_period=Period(None, PAST)), REQUEST, DENY),
+    ("studies of another time refused", _except(data_period=Period(PAST)), REQUEST, PERMIT),
+    (
+        "a part of the study's day refused",
+        _except(data_period=Period(datetime(2024, 5, 1, 18, tzinfo=UTC))),
+        REQUEST,
+        DENY,
+    ),
+    (
+        "a part of the study's day permitted",
+        _only(data_period=Period(datetime(2024, 5, 1, 18, tzinfo=UTC))),
+        REQUEST,
+        DENY,
+    ),
+    ("this very study", _only(data_references=("1.2.3.4",)), REQUEST, PERMIT),
+    ("another study", _only(data_references=("9.9",)), REQUEST, DENY),
+    ("this very study refused", _except(data_references=("1.2.3.4",)), REQUEST, DENY),
+    ("another study refused", _except(data_references=("9.9",)), REQUEST, PERMIT),
+    ("data nobody can tell refused", _except(data_references=(UNRESOLVED,)), REQUEST, DENY),
+    ("labelled data refused", _except(security_labels=("R",)), REQUEST, DENY),
+    ("labelled data permitted", _only(security_labels=("V",)), REQUEST, DENY),
+    ("an unknown limit of a refusal", _except(unknown=True), REQUEST, DENY),
+    ("an unknown limit of a permission", _only(unknown=True), REQUEST, DENY),
+    (
+        "an unknown limit does not revive a refusal of another purpose",
+        _except(unknown=True, purposes=("CLINTRCH",)),
+        REQUEST,
+        PERMIT,
+    ),
+    # exceptions
+    ("all limits of one rule together", _only(actions=("use",), period=EXPIRED), REQUEST, DENY),
+    (
+        "siblings are alternatives",
+        [record(deny(children=(permit(purposes=("TREAT",)), permit(purposes=H))))],
+        REQUEST,
+        PERMIT,
+    ),
+    (
+        "an exception to an exception",
+        [record(permit(purposes=H, children=(deny(children=(permit(recipients=(HUB,)),)),)))],
+        REQUEST,
+        PERMIT,
+    ),
+    (
+        "an exception to a refusal nobody can delimit",
+        [record(deny(unknown=True, children=(permit(purposes=H),)))],
+        REQUEST,
+        NO_CONSENT,
+    ),
+    (
+        "a refusal beside the permitting exception",
+        [record(deny(children=(permit(purposes=H), deny(recipients=(HUB,)))))],
+        REQUEST,
+        DENY,
+    ),
+    (
+        "a permission below a permission does not widen it",
+        [record(permit(purposes=("TREAT",), children=(permit(purposes=H),)))],
+        REQUEST,
+        NO_CONSENT,
+    ),
+    (
+        "a refusal below a permission nobody can delimit",
+        [record(permit(purposes=H, unknown=True, children=(deny(),)))],
+        REQUEST,
+        DENY,
+    ),
+    (
+        "an exception has to name the purpose itself",
+        [record(deny(purposes=H, children=(permit(),)))],
+        REQUEST,
+        DENY,
+    ),
+    (
+        "an exception to a refusal of a part",
+        [record(deny(purposes=("CLINTRCH",), children=(permit(purposes=H),)))],
+        Request(("HRESCH",), (HUB,)),
+        NO_CONSENT,
+    ),
+    (
+        "an unknown limit of a permission about research",
+        [record(permit(unknown=True), scope=Scope.RESEARCH)],
+        REQUEST,
+        NO_CONSENT,
+    ),
+    (
+        "a purpose named where nobody can tell whether it applies lifts no refusal",
+        [
+            record(
+                permit(purposes=H, unknown=True, children=(deny(children=(permit(),)),)),
+            )
+        ],
+        REQUEST,
+        DENY,
+    ),
+    (
+        "a refusal below a permission of an unknown purpose",
+        [record(permit(purposes=(UNRESOLVED,), children=(deny(),)))],
+        REQUEST,
+        DENY,
+    ),
+    (
+        "a refusal below a permission of an unknown action",
+        [record(permit(purposes=H, actions=(UNRESOLVED,), children=(deny(),)))],
+        REQUEST,
+        DENY,
+    ),
+    (
+        "research as an exception to a nested refusal of training",
+        [record(deny(children=(deny(purposes=("MLTRAINING",), children=(permit(purposes=H),)),)))],
+        REQUEST,
+        DENY,
+    ),
+    # several consents
+    ("two conflicting consents", [RESEARCH, record(deny())], REQUEST, DENY),
+    (
+        "a newer permission does not lift an older refusal",
+        [record(deny(), dated_at=PAST), replace(RESEARCH, dated_at=AT)],
+        REQUEST,
+        DENY,
+    ),
+    ("a consent on other things", [RESEARCH, record(permit(purposes=("TREAT",)))], REQUEST, PERMIT),
+]
+
+
+@pytest.mark.parametrize(
+    ("records", "request_", "expected"),
+    [row[1:] for row in ROWS],
+    ids=[row[0] for row in ROWS],
+)
+def test_the_clause_decides(records: list[ConsentRecord], request_: Request, expected: Outcome) -> None:
+    assert decide(records, STUDY, request_, AT).outcome is expected
+
+
+@pytest.mark.parametrize("rule", [_except, _only])
+def test_a_study_without_a_date_is_refused_wherever_dates_matter(rule: Any) -> None:
+    undated = Study("patient-1", "1.2.3.4", None)
+
+    verdict = decide(rule(data_period=Period(None, PAST)), undated, REQUEST, AT)
+
+    assert verdict.outcome is DENY
+
+
+@pytest.mark.parametrize(
+    ("records", "reason"),
+    [
+        ([], "no consent on record"),
+        ([replace(RESEARCH, status="inactive")], "no active consent on research or privacy"),
+        ([replace(RESEARCH, period=EXPIRED)], "the consent has expired"),
+        ([record(permit(purposes=H, period=EXPIRED))], "the consent has expired"),
+        ([replace(RESEARCH, dated_at=FUTURE)], "the consent has no date or a date to come"),
+        ([record(permit(purposes=("TREAT",)))], "no active consent covers this use"),
+    ],
+)
+def test_the_reason_for_missing_consent_tells_which_kind_of_missing(records: list[ConsentRecord], reason: str) -> None:
+    assert decide(records, STUDY, REQUEST, AT).reason == reason
+
+
+def test_the_trace_names_the_refusing_consent_and_the_use_it_refuses() -> None:
+    refusal = replace(_except(purposes=("MLTRAINING",))[0], consent_id="refusal")
+
+    verdict = decide([RESEARCH, refusal], STUDY, REQUEST, AT)
+
+    assert verdict.trace == (
+        f"asked: BIORCH with MLTRAINING, for {HUB}",
+        "c: permit",
+        "refusal: deny",
+    )
+
+
+def test_a_request_without_purpose_or_recipient_cannot_be_made() -> None:
+    for purposes, recipients in ((), (HUB,)), (("BIORCH",), ()), (("BIORCH",), ("",)):
+        with pytest.raises(ValueError, match="at least one"):
+            Request(purposes, recipients)
+
+
+@pytest.mark.parametrize("code", ["MLTRAINING", "BIORESEARCH", "PurposeOfUse"])
+def test_a_request_for_something_that_is_no_purpose_cannot_be_made(code: str) -> None:
+    with pytest.raises(ValueError, match=code):
+        Request((code,), (HUB,))
+
+
+def test_a_moment_without_time_zone_is_refused() -> None:
+    with pytest.raises(ValueError, match="time zone"):
+        decide([RESEARCH], STUDY, REQUEST, AT.replace(tzinfo=None))
+
+
+def test_the_time_zone_of_the_moment_does_not_matter() -> None:
+    records = _only(period=Period(PAST, AT))
+    elsewhere = AT.astimezone(timezone(timedelta(hours=9)))
+
+    assert decide(records, STUDY, REQUEST, elsewhere).outcome is PERMIT
+
+
+def test_ten_thousand_patients_are_decided_at_once() -> None:
+    rule = permit(purposes=H, period=Period(PAST, FUTURE))
+    cases = [([record(rule, consent_id=str(n))], Study(str(n), f"1.2.{n}", date(2024, 5, 1))) for n in range(10_000)]
+
+    started = time.process_time()
+    verdicts = [decide(records, study, BOTH, AT) for records, study in cases]
+    elapsed_s = time.process_time() - started
+
+    assert {v.outcome for v in verdicts} == {PERMIT}
+    assert elapsed_s < 0.5  # measured: 0.06 on one core; the rest is for a busy machine

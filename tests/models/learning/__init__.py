@@ -1,0 +1,1 @@
+"""Proof of training and evaluation, with the real frameworks on very small data."""

@@ -1,0 +1,39 @@
+"""A site's folder and database, empty and in a temporary place."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from site_node.store import open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import sqlalchemy as sa
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Return the site's folder."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def store(root: Path) -> Iterator[sa.Engine]:
+    """Yield the site's database."""
+    engine = open_store(root / "site.db")
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Path:
+    """Return an empty folder that files arrive in."""
+    folder = tmp_path / "inbox"
+    folder.mkdir()
+    return folder
