@@ -10,10 +10,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: install test test-slow demo bench lint clean
 install: $(STAMP)
 
-# torch first and by itself: an index without the CPU build would otherwise be asked for gigabytes of CUDA.
-$(STAMP): requirements.lock pyproject.toml
+# torch by itself: its version is ours, its build the machine's. Where only a CUDA build is found, a machine
+# without a GPU is spared gigabytes by naming an index with the CPU build: make install TORCH_INDEX=URL
+$(STAMP): requirements.lock torch.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet $(shell grep -s '^torch==' torch.lock) || exit 4
+	$(BIN)/pip install --quiet -r torch.lock $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 	$(BIN)/pip install --quiet --require-hashes --no-deps -r requirements.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
 	$(BIN)/pip check
