@@ -68,7 +68,7 @@ TASK: Final[dict[str, object]] = {
     "metrics": ["dice"],
     "rounds": 6,
     "local_epochs": 3,
-    "batch_size": 12,
+    "batch_size": 8,
     "seed": 7,
     "validation_fraction": 0.25,
     "strategy": {"name": "FedAvg", "quorum": 2, "deadline_s": 60, "max_update_norm": 1000.0},
