@@ -16,7 +16,7 @@ from binascii import Error as Base64Error
 from typing import TYPE_CHECKING, NoReturn
 
 from flwr.app.message import Message, remove_content_from_message
-from flwr.common.constant import SUPERLINK_NODE_ID, SubStatus
+from flwr.common.constant import SUPERLINK_NODE_ID, Status, SubStatus
 from flwr.proto.fleet_pb2 import PushMessagesRequest
 from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
 from flwr.serverapp import Grid
@@ -65,6 +65,7 @@ FLEET_PATHS = frozenset(
     )
 )
 MEMBER_PREFIX = "/v1/members/"
+UNFINISHED = (Status.PENDING, Status.STARTING, Status.RUNNING)
 # The Control and Runtime APIs are unreachable; the secret only keeps their code paths shut.
 _CLOSED = b"never handed to anyone"
 
@@ -272,10 +273,12 @@ class Fleet:
         self._server = Listener(self.gate, address, authority, client_certificates=True)
 
     def start(self) -> None:
-        """Listen.
+        """Close what a killed predecessor left open, then listen.
 
         Raises: ConfigurationError if the address is in use.
         """
+        for run in self.state.get_run_info(statuses=UNFINISHED):
+            self.state.stop_run(run.run_id)
         self._server.start()
 
     def stop(self) -> None:

@@ -107,7 +107,7 @@ class ConsentedAveraging(Strategy):
         It follows from the task alone, so all must arrive at the same bytes.
         Raises: RunFailed if fewer than the quorum agree, or the model asked for is not the one agreed on.
         """
-        answers = self._initial_answers(grid, self._online(grid), whole=False)
+        answers = self._initial_answers(grid, self._quorum_online(grid), whole=False)
         agreed, votes = Counter(answers.values()).most_common(1)[0] if answers else (("", ""), 0)
         if votes < self._task.strategy.quorum:
             raise RunFailed(f"{votes} sites agree on the untrained model; the quorum is more")
@@ -219,7 +219,7 @@ class ConsentedAveraging(Strategy):
         deadline = self._task.strategy.deadline_s
         return [
             self._message(opening, member, RecordDict({"arrays": arrays}), config, deadline)
-            for member in self._quorum_online(grid)
+            for member in (self._quorum_online(grid) if kind == "train" else self._online(grid))
         ]
 
     def _begin(self, kind: str, number: int, base_model: str) -> _Opening:

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
+from safetensors.numpy import load_file
 
 from consent import Request
 from demo.report import FEDERATED, POOLED
 from demo.results import Curve, Picture, Score
-from models import parse_task
-from models.learning.build import build_network
+from models import parse_layout, parse_task
+from models.learning.build import build_network, load_state
 from models.learning.evaluate import evaluate, predict
 from models.learning.train import train
 from site_node.catalogue import Series, series_with_labels
@@ -115,11 +116,10 @@ def main() -> None:
     }
     curves = [*train_alone(task, sites), *train_pooled(task, sites)]
     pictures: dict[str, tuple[Picture, ...]] = {}
-    if arguments.model is not None:
-        network = build_network(task)
-        network.load_state_dict(torch.load(arguments.model, weights_only=True))
-        curves += _scored(task, FEDERATED, [network], sites)
-        pictures = {name: _pictures(network, task, site) for name, site in sites.items()}
+    if arguments.models is not None:
+        curves += _scored(task, FEDERATED, _federated(task, arguments.models, 1), sites)
+        (final,) = _federated(task, arguments.models, task.rounds)
+        pictures = {name: _pictures(final, task, site) for name, site in sites.items()}
     found = Baselines(tuple(curves), pictures)
     arguments.output.write_text(json.dumps(asdict(found)))
 
@@ -130,7 +130,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--site", action="append", required=True, metavar="NAME=HOME")
     parser.add_argument("--recipient", required=True, help="as the consents are asked for it")
     parser.add_argument("--at", type=datetime.fromisoformat, required=True, help="with time zone")
-    parser.add_argument("--model", type=Path, help="the federated model's checkpoint")
+    parser.add_argument("--models", type=Path, help="folder of the federated models, one a round")
     parser.add_argument("--output", type=Path, required=True)
     return parser.parse_args()
 
@@ -144,6 +144,15 @@ def _after_each_round(task: Task, examples: Sequence[Example]) -> Iterable[nn.Mo
     network = build_network(task)
     for number in range(1, task.rounds + 1):
         train(network, task, examples, number, aborted=lambda: False)
+        yield network
+
+
+def _federated(task: Task, folder: Path, first: int) -> Iterable[nn.Module]:
+    """Give the federated model after each round, from `first` on."""
+    network = build_network(task)
+    layout = parse_layout((folder / "layout.json").read_bytes())
+    for number in range(first, task.rounds + 1):
+        load_state(network, load_file(folder / f"round-{number:04d}.safetensors"), layout)
         yield network
 
 

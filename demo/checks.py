@@ -17,6 +17,7 @@ from pydicom import dcmread
 from consent import ReceiptInvalid, open_receipt
 from demo.results import Check, Search
 from demo.searches import pixel_hits, planted_hits
+from demo.stage import KILLED_IN, WITHDRAWS_IN
 from site_node.deidentify.pseudonym import Pseudonymiser
 
 if TYPE_CHECKING:
@@ -148,11 +149,11 @@ def _withdrawal(evidence: Evidence) -> Check:
     before = [row["round"] for row in _released(evidence, site) if study in row["studies"]]
     trained = [row for row in evidence.rounds[site] if row["kind"] == "train"]
     stopped = [row["round"] for row in trained if row["outcome"] == "abstained"]
-    later = [row["round"] for row in _released(evidence, site) if row["round"] > 3]  # noqa: PLR2004 -- round 3 is when
+    later = [row["round"] for row in _released(evidence, site) if row["round"] > WITHDRAWS_IN]
     return Check(
         "A withdrawal stops the running round, and no later round has the patient",
-        before == [1, 2] and 3 in stopped and bool(later),  # noqa: PLR2004 -- as above
-        f"{site}: the patient's study was in rounds {before}; round 3 was discarded ({3 in stopped}); "
+        before == list(range(1, WITHDRAWS_IN)) and WITHDRAWS_IN in stopped and bool(later),
+        f"{site}: the patient's study was in rounds {before}; round {WITHDRAWS_IN} was discarded ({WITHDRAWS_IN in stopped}); "
         f"released later without it: rounds {sorted(set(later))}",
     )
 
@@ -210,11 +211,11 @@ def _quorum(evidence: Evidence) -> Check:
 
 
 def _came_back(evidence: Evidence) -> Check:
-    missed, back = (evidence.killed in _counted(evidence, number) for number in (4, 5))
+    missed, back = (evidence.killed in _counted(evidence, number) for number in (KILLED_IN, KILLED_IN + 1))
     return Check(
         "A killed site takes part again",
         not missed and back,
-        f"{evidence.killed} was killed with SIGKILL in round 4 (counted: {missed}) and counted in round 5: {back}",
+        f"{evidence.killed}: killed with SIGKILL in round {KILLED_IN} (counted: {missed}), counted in the next: {back}",
     )
 
 
@@ -279,11 +280,7 @@ def _counted(evidence: Evidence, number: int) -> set[str]:
 
 
 def _released(evidence: Evidence, site: str) -> list[Mapping[str, Any]]:
-    return [
-        row
-        for row in evidence.rounds[site]
-        if row["outcome"] == "released" and row["kind"] == "train"
-    ]
+    return [row for row in evidence.rounds[site] if row["outcome"] == "released" and row["kind"] == "train"]
 
 
 def _images(evidence: Evidence) -> Iterator[NDArray[np.generic]]:

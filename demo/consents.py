@@ -13,7 +13,7 @@ from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from datetime import datetime
 
     from demo.hospitals import Inbox
@@ -110,6 +110,14 @@ _SPECIAL: Final = (
 )
 
 
+def simple_consents(outcomes: Mapping[str, str], at: datetime) -> bytes:
+    """Give a Bundle in which each patient (by id) permits research, or denies it."""
+    kinds = {"permit": _PERMITS[0], "deny": _SPECIAL[0]}
+    return _bundle(
+        resource for patient_id, outcome in outcomes.items() for resource in _consents(patient_id, kinds[outcome], at)
+    )
+
+
 def consent_kinds(inbox: Inbox) -> Mapping[str, Kind]:
     """Give each patient's kind by patient id; 21 patients or more have every kind."""
     return {patient.patient_id: _kind(place) for place, patient in enumerate(inbox.patients)}
@@ -120,9 +128,12 @@ def make_consents(inbox: Inbox, at: datetime) -> bytes:
     resources = [
         resource for patient_id, kind in consent_kinds(inbox).items() for resource in _consents(patient_id, kind, at)
     ]
+    return _bundle(resources)
+
+
+def _bundle(resources: Iterable[Json]) -> bytes:
     entries = [{"resource": resource} for resource in resources]
-    bundle = {"resourceType": "Bundle", "type": "collection", "entry": entries}
-    return json.dumps(bundle, indent=1).encode()
+    return json.dumps({"resourceType": "Bundle", "type": "collection", "entry": entries}, indent=1).encode()
 
 
 def _kind(place: int) -> Kind:

@@ -81,6 +81,7 @@ def learning_curves(panels: Sequence[Panel]) -> str:
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for ax, panel in zip(axes, panels, strict=True):
             _draw_panel(ax, panel)
+        axes[0].set_ylim(_floor(panels), 1)
         axes[0].set_ylabel("Dice on held-out patients")
         lines = {line.get_label(): line for ax in axes for line in ax.get_lines()}
         names = [name for name in _LINES if name in lines]
@@ -94,13 +95,18 @@ def learning_curves(panels: Sequence[Panel]) -> str:
         return _svg(figure)
 
 
+def _floor(panels: Sequence[Panel]) -> float:
+    """Give a round number below every value, so that the curves use the whole height."""
+    values = [value for panel in panels for line in panel.lines for value in line.values]
+    return max(0.0, math.floor(min(values, default=0.0) * 10 - 0.5) / 10)
+
+
 def _draw_panel(ax: Axes, panel: Panel) -> None:
     for line in panel.lines:
         rounds = range(1, len(line.values) + 1)
         ax.plot(rounds, line.values, label=line.emphasis, **_LINES[line.emphasis])
     ax.set_title(panel.title, fontsize=12, fontweight="bold", loc="left")
     ax.set_xlabel("round")
-    ax.set_ylim(0, 1)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(axis="y", color="#dde3e9")
     ax.spines[["top", "right"]].set_visible(False)

@@ -36,7 +36,7 @@ _STATES: dict[str, Participated] = {
 }
 
 
-def findings(  # noqa: D417 -- each is named for what it is
+def findings(
     evidence: Evidence,
     seconds: Seconds,
     baselines: Baselines,

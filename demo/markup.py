@@ -10,10 +10,11 @@ if TYPE_CHECKING:
 
 
 class Cell(NamedTuple):
-    """A table cell: its text, and its class in the style sheet."""
+    """A table cell: its text, its class in the style sheet, and a remark below the text."""
 
     text: str
     kind: str = ""
+    remark: str = ""
 
 
 Row: TypeAlias = "Sequence[str | Cell]"
@@ -76,8 +77,9 @@ def _row(cells: Row) -> str:
 
 
 def _cell(cell: str | Cell, tag: str, scope: str = "") -> str:
-    text, kind = (cell, "") if isinstance(cell, str) else cell
-    return f"<{tag}{scope}{_class(kind)}>{escape(text)}</{tag}>"
+    text, kind, remark = Cell(cell) if isinstance(cell, str) else cell
+    below = f"<small>{escape(remark)}</small>" if remark else ""
+    return f"<{tag}{scope}{_class(kind)}>{escape(text)}{below}</{tag}>"
 
 
 def _class(kind: str) -> str:

@@ -7,7 +7,6 @@ patient of each hospital refuses. Nothing in the folder is altered.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections import Counter, defaultdict
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from pydicom.errors import InvalidDicomError
 
 from demo.consents import simple_consents
 from demo.stage import Stage, Ward
-from demo.task import TASK, task_for
+from demo.task import task_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -29,7 +28,14 @@ if TYPE_CHECKING:
 
 HOSPITALS = ("north", "east", "west")
 FEWEST_PATIENTS = 5
-_PLANTED = ("PatientName", "PatientID", "PatientBirthDate", "PatientAddress", "AccessionNumber", "ReferringPhysicianName")
+_PLANTED = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientAddress",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+)
 _SHORTEST = 4  # shorter texts are found by chance in any file
 
 
@@ -60,8 +66,10 @@ def own_stage(data: Path, root: Path) -> Stage:
     modality = Counter(str(file.ds.Modality) for file in files if file.ds.Modality != "SEG").most_common(1)[0][0]
     wards = tuple(_ward(name, own, root / name, labels) for name, own in dealt.items())
     smallest = min(len(ward.expected) for ward in wards)
-    told = f"Your own data: {len(files)} files of {sum(len(w.expected) for w in wards)} patients. Consents are invented."
-    return Stage(told, task_for(TASK, modality, labels), modality, max(2, smallest - 3), wards)
+    told = (
+        f"Your own data: {len(files)} files of {sum(len(w.expected) for w in wards)} patients. Consents are invented."
+    )
+    return Stage(told, task_for(modality, labels), modality, max(2, smallest - 3), wards)
 
 
 def _read(data: Path) -> list[_File]:
@@ -81,8 +89,10 @@ def _read(data: Path) -> list[_File]:
 
 
 def _deal(data: Path, files: Iterable[_File]) -> dict[str, list[_File]]:
-    folders = sorted({file.path.relative_to(data).parts[0] for file in files if len(file.path.relative_to(data).parts) > 1})
-    by_folder = 2 <= len(folders) <= len(HOSPITALS)
+    folders = sorted(
+        {file.path.relative_to(data).parts[0] for file in files if len(file.path.relative_to(data).parts) > 1}
+    )
+    by_folder = len(folders) in range(2, len(HOSPITALS) + 1)
     patients = sorted({str(file.ds.PatientID) for file in files})
     dealt: dict[str, list[_File]] = defaultdict(list)
     for file in files:
@@ -97,7 +107,11 @@ def _labels(dealt: Iterable[list[_File]]) -> list[dict[str, Any]]:
     each = [_codes(files) for files in dealt]
     common = set.intersection(*(set(codes) for codes in each))
     return [
-        {"value": value, "name": each[0][key].lower(), "code": {"scheme": key[0], "value": key[1], "meaning": each[0][key]}}
+        {
+            "value": value,
+            "name": each[0][key].lower(),
+            "code": {"scheme": key[0], "value": key[1], "meaning": each[0][key]},
+        }
         for value, key in enumerate(sorted(common), start=1)
     ]
 
@@ -117,14 +131,14 @@ def _ward(name: str, files: list[_File], folder: Path, labels: list[dict[str, An
         shutil.copyfile(file.path, folder / f"{number:06d}.dcm")
     wanted = {(label["code"]["scheme"], label["code"]["value"]) for label in labels}
     studies = _labelled_studies(files, wanted)
-    refuses = sorted(studies)[0]
+    refuses = min(studies)
     expected = {pid: ("deny", "deny") if pid == refuses else ("permit", "permit") for pid in studies}
     return Ward(
         name=name,
         title=name.capitalize(),
         inbox=folder,
         files=len(files),
-        consents=json.dumps(simple_consents(expected, datetime.now(UTC))).encode(),
+        consents=simple_consents({pid: outcome for pid, (_, outcome) in expected.items()}, datetime.now(UTC)),
         planted=tuple(sorted(_planted(files))),
         expected=expected,
         studies=studies,

@@ -24,7 +24,9 @@ from demo.figures import (
 from demo.markup import Cell, Row, figure, heading, number, paragraph, section, table, verdict
 
 if TYPE_CHECKING:
-    from demo.results import Curve, HospitalResult, Participation, Picture, Results
+    from collections.abc import Sequence
+
+    from demo.results import Count, Curve, HospitalResult, Participation, Picture, Results
 
 FEDERATED: Final = "federated"
 POOLED: Final = "pooled"
@@ -149,10 +151,8 @@ def _learning(results: Results) -> str:
             f"Learning curves, one panel a hospital. Final federated Dice: {words}.",
             "Dice is the overlap of found and true tissue: 1 is perfect, 0 is none.",
         ),
-        '<div class="columns">',
         _transfer(results),
         _by_label(results),
-        "</div>",
     )
 
 
@@ -185,10 +185,9 @@ def _transfer(results: Results) -> str:
         kind = "number best" if model == FEDERATED else "number"
         mean = final_dice(results, model)
         rows.append([title, *(Cell(_dice(score), kind) for score in (*scores, mean))])
-    heads = [Cell(hospital.title, "number") for hospital in results.hospitals]
     return table(
         "Final mean Dice: trained on (rows), held-out patients of (columns)",
-        ["Trained on", *heads, Cell("All", "number")],
+        ["Trained on", *_places(results), Cell("All", "number")],
         rows,
     )
 
@@ -213,8 +212,13 @@ def _pictures(results: Results) -> str:
     shown = [
         part
         for hospital in results.hospitals
-        for part in (heading(hospital.title), *map(_picture, hospital.pictures))
         if hospital.pictures
+        for part in (
+            heading(hospital.title),
+            '<div class="pictures">',
+            *map(_picture, hospital.pictures),
+            "</div>",
+        )
     ]
     return section(
         "pictures",
@@ -222,8 +226,7 @@ def _pictures(results: Results) -> str:
         paragraph(_HONEST, "honest"),
         paragraph(_ONLY_HERE),
         f"<p>{''.join(keys)}</p>",
-        '<div class="tiles" aria-hidden="true"><span>image</span><span>true tissues</span>'
-        "<span>federated model</span><span>difference</span></div>",
+        paragraph("From left to right: image, true tissues, federated model, difference."),
         *shown,
     )
 
@@ -264,60 +267,51 @@ def _participation(results: Results) -> str:
 def _took_part(each: Participation | None) -> Cell:
     if each is None:
         return Cell("n/a")
-    note = f": {each.note}" if each.note else ""
-    return Cell(f"{_MARKS[each.state]} {each.state}{note}", each.state)
+    return Cell(f"{_MARKS[each.state]} {each.state}", each.state, each.note)
 
 
 def _consent(results: Results) -> str:
-    decided: list[Row] = [
-        [hospital.title, count.outcome, count.reason, number(count.count)]
-        for hospital in results.hospitals
-        for count in hospital.eligibility
-    ]
-    expected: list[Row] = [
-        [
-            kind.kind,
-            hospital.title,
-            kind.expected,
-            number(kind.patients),
-            number(kind.as_expected),
-            verdict(held=kind.patients == kind.as_expected),
-        ]
-        for hospital in results.hospitals
-        for kind in hospital.consents
-    ]
     return section(
         "consent",
         "Why each study is in or out",
         paragraph("Counts only, as each hospital sees them; none of this leaves a hospital."),
         table(
             "Labelled studies by decision",
-            ["Hospital", "Study is", "Reason", Cell("Studies", "number")],
-            decided,
+            ["Study is", "Reason", *_places(results)],
+            _side_by_side([hospital.eligibility for hospital in results.hospitals]),
         ),
-        table(
-            "Planted consents: expected and actual decisions",
-            [
-                "Kind of consent",
-                "Hospital",
-                "Expected",
-                Cell("Patients", "number"),
-                Cell("As expected", "number"),
-                "Holds",
-            ],
-            sorted(expected, key=lambda row: str(row[0])),
-        ),
+        _expected(results),
     )
 
 
-def _intake(results: Results) -> str:
+def _expected(results: Results) -> str:
+    """Give, for each kind of planted consent, how many patients of how many came out right."""
+    kinds = list(dict.fromkeys(kind for h in results.hospitals for kind in _kinds(h)))
     rows: list[Row] = []
-    for hospital in results.hospitals:
-        rows += [[hospital.title, each.outcome, each.reason, number(each.count)] for each in hospital.intake]
-        total = sum(each.count for each in hospital.intake)
-        whole = "every file is accounted for" if total == hospital.files else "FILES ARE MISSING"
-        said = f"{whole}: {hospital.files:,} files in the inbox"
-        rows.append([hospital.title, "total", said, number(total)])
+    for kind, expected in kinds:
+        found = [_kinds(hospital).get((kind, expected), (0, 0)) for hospital in results.hospitals]
+        counts = [Cell(f"{right} of {patients}", "number") for right, patients in found]
+        held = all(right == patients for right, patients in found)
+        rows.append([kind, expected, *counts, verdict(held=held)])
+    return table(
+        "Planted consents: how many patients were decided as expected",
+        ["Kind of consent", "Expected", *_places(results), "Holds"],
+        rows,
+    )
+
+
+def _kinds(hospital: HospitalResult) -> dict[tuple[str, str], tuple[int, int]]:
+    return {(each.kind, each.expected): (each.as_expected, each.patients) for each in hospital.consents}
+
+
+def _intake(results: Results) -> str:
+    totals = [sum(each.count for each in hospital.intake) for hospital in results.hospitals]
+    missing = [h.files - total for h, total in zip(results.hospitals, totals, strict=True)]
+    rows: list[Row] = [
+        *_side_by_side([hospital.intake for hospital in results.hospitals]),
+        ["all files", "sum of the above", *map(number, totals)],
+        ["all files", "in the inbox and not accounted for", *map(number, missing)],
+    ]
     return section(
         "intake",
         "What came in",
@@ -325,21 +319,30 @@ def _intake(results: Results) -> str:
             "Virtual patients, real public test files of many kinds, and broken files. What cannot"
             " be read is quarantined; what may show a person waits for one to look at it."
         ),
-        table(
-            "Files by outcome",
-            ["Hospital", "Outcome", "Reason", Cell("Files", "number")],
-            rows,
-        ),
+        table("Files by outcome", ["Outcome", "Reason", *_places(results)], rows),
     )
+
+
+def _places(results: Results) -> list[Cell]:
+    return [Cell(hospital.title, "number") for hospital in results.hospitals]
+
+
+def _side_by_side(counts: Sequence[Sequence[Count]]) -> list[Row]:
+    """Give a row for each outcome and reason, with the count of each hospital."""
+    by_place = [{(each.outcome, each.reason): each.count for each in place} for place in counts]
+    keys = dict.fromkeys(key for place in by_place for key in place)
+    outcomes = list(dict.fromkeys(outcome for outcome, _ in keys))
+    ordered = sorted(keys, key=lambda key: outcomes.index(key[0]))
+    return [[*key, *(number(place.get(key, 0)) for place in by_place)] for key in ordered]
+
+
+def _counted(results: Results) -> int:
+    return sum(each.count for hospital in results.hospitals for each in hospital.intake)
 
 
 def _checks(results: Results) -> str:
     search = results.search
     rows: list[Row] = [[check.invariant, verdict(held=check.held), check.how] for check in results.checks]
-    sent: list[Row] = [
-        [hospital.title, number(hospital.sent_messages), Cell(_size(hospital.sent_bytes), "number")]
-        for hospital in results.hospitals
-    ]
     return section(
         "checks",
         "What was checked",
@@ -349,11 +352,6 @@ def _checks(results: Results) -> str:
             f" searched byte by byte for {search.planted:,} planted identities, as text, hexadecimal"
             f" and Base64, and for the pixels of {search.images:,} images. Found:"
             f" {search.planted_hits} identities and {search.pixel_hits} runs of pixels."
-        ),
-        table(
-            "What left each hospital",
-            ["Hospital", Cell("Messages", "number"), Cell("Size", "number")],
-            sent,
         ),
     )
 

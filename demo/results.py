@@ -46,8 +46,6 @@ class HospitalResult:
     intake: tuple[Count, ...]
     consents: tuple[ConsentResult, ...]
     eligibility: tuple[Count, ...]
-    sent_messages: int
-    sent_bytes: int
     pictures: tuple[Picture, ...]
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # 23 of 30 patients permit: one more than the default minimum of 20 studies needs after a withdrawal, and some to spare.
 PATIENTS = 30
 SEED = 20261124
+# In which rounds a patient withdraws, and a site node is killed.
+WITHDRAWS_IN, KILLED_IN = 3, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +64,8 @@ def invented_stage(root: Path, at: datetime, progress: Callable[[str, int, int],
     return Stage(told, TASK, "MR", 20, wards)
 
 
-def _ward(
-    name: HospitalName, folder: Path, at: datetime, progress: Callable[[str, int, int], None]
-) -> Ward:
-    inbox = make_inbox(
-        name, folder, PATIENTS, SEED, lambda done, total: progress(name, done, total)
-    )
+def _ward(name: HospitalName, folder: Path, at: datetime, progress: Callable[[str, int, int], None]) -> Ward:
+    inbox = make_inbox(name, folder, PATIENTS, SEED, lambda done, total: progress(name, done, total))
     return Ward(
         name=name,
         title=HOSPITALS[name].title,

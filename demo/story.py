@@ -6,7 +6,6 @@ Drives the public commands step by step and shows what happens. What was found i
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from demo.checks import Evidence
 from demo.consortium import CommandFailed
 from demo.meter import Meter
+from demo.stage import KILLED_IN, WITHDRAWS_IN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,9 +33,7 @@ if TYPE_CHECKING:
 
 DATASET = "labelled"
 PARTNER = "acme-imaging"
-WITHDRAWS_IN, KILLED_IN = 3, 4
 ROUND_S = 300.0
-_CLOSED = re.compile(r"round (\d+)/\d+: .*")
 
 
 @dataclass(slots=True)
@@ -175,9 +173,7 @@ class Story:
                     self._withdraw()
                 if number == KILLED_IN:
                     self._kill()
-                said = self._await(
-                    f"round {number}", lambda said, n=number: f"round {n}/{rounds}:" in said
-                )
+                said = self._await(f"round {number}", _contains(f"round {number}/{rounds}:"))
                 self.seconds.cpu_at[number] = meter.total()
                 bars.update(row, completed=number)
                 self._say(next(line for line in said.splitlines() if f"round {number}/" in line))
@@ -254,7 +250,9 @@ class Story:
     def _example(self, name: str) -> Path:
         """Return the folder of one de-identified image series of a hospital."""
         site = self._consortium.home(name) / "deidentified"
-        return max((path.parent for path in site.rglob("*.dcm")), key=lambda folder: (len(list(folder.iterdir())), folder))
+        return max(
+            (path.parent for path in site.rglob("*.dcm")), key=lambda folder: (len(list(folder.iterdir())), folder)
+        )
 
     def _bars(self) -> Progress:
         columns = (TextColumn("  {task.description:<24}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
@@ -265,6 +263,10 @@ class Story:
 
     def _say(self, line: str) -> None:
         self._console.print(f"  {line}")
+
+
+def _contains(text: str) -> Callable[[str], bool]:
+    return lambda said: text in said
 
 
 _INFER = """

@@ -5,16 +5,19 @@ A document for `filmroom-coordinator tasks submit`; it is data and trains nothin
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from demo.anatomy import GREY_MATTER, WHITE_MATTER
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 _IMAGE: Final = ["image"]
 _BOTH: Final = ["image", "label"]
 _NORMALISE: Final = {"name": "NormalizeIntensityd", "arguments": {"keys": _IMAGE}}
 _LEFT_RIGHT: Final = 1  # of (row, column)
 
-TASK: Final[dict[str, object]] = {
+TASK: Final[dict[str, Any]] = {
     "format": "filmroom-task/1",
     "name": "brain-tissue",
     "title": "Grey and white matter in axial MR slices of the brain",
@@ -73,3 +76,19 @@ TASK: Final[dict[str, object]] = {
     "validation_fraction": 0.25,
     "strategy": {"name": "FedAvg", "quorum": 2, "deadline_s": 60, "max_update_norm": 1000.0},
 }
+
+
+def task_for(modality: str, labels: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Give the demo's task for images of another modality, with other labels, of any size."""
+    network = {**TASK["network"]["arguments"], "out_channels": len(labels) + 1}
+    fit = {"name": "ResizeWithPadOrCropd", "arguments": {"keys": _BOTH, "spatial_size": [256, 256]}}
+    transforms = {stage: [fit, *steps] for stage, steps in TASK["transforms"].items()}
+    return {
+        **TASK,
+        "name": "own-data",
+        "title": f"{', '.join(label['name'] for label in labels)} in {modality} slices",
+        "input": {"modality": modality, "spatial_dims": 2},
+        "labels": list(labels),
+        "network": {"name": "UNet", "arguments": network},
+        "transforms": transforms,
+    }

@@ -3,7 +3,8 @@
 SiteError
 ├── ConfigurationError   the site's own set-up is wrong; the operator mends it
 ├── UnreadableInstance   a DICOM file cannot be used; it goes to quarantine
-├── PeerError            the coordinator broke the protocol or refused us
+├── PeerError            the coordinator broke the protocol or cannot be reached
+│   └── PeerRefused      it answered, and will not have this: asking again is of no use
 ├── ReleaseRefused       what was about to leave is not what the task declares
 └── TrainingFailed       the worker could not finish; the round is given up
 """
@@ -22,7 +23,11 @@ class UnreadableInstance(SiteError):
 
 
 class PeerError(SiteError):
-    """The coordinator broke the protocol, or refused this site."""
+    """The coordinator broke the protocol, or cannot be reached."""
+
+
+class PeerRefused(PeerError):
+    """The coordinator answered that it will not have this."""
 
 
 class ReleaseRefused(SiteError):

@@ -45,7 +45,7 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from site_node.errors import ConfigurationError, PeerError
+from site_node.errors import ConfigurationError, PeerError, PeerRefused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -114,12 +114,14 @@ class Link:
     def hand_over(self, reply: Message) -> None:
         """Deliver `reply`; announces it again if an answer was lost on the way.
 
-        Raises: PeerError if the coordinator refuses it or stays unreachable.
+        Raises: PeerRefused if the coordinator will not have it; PeerError if it stays unreachable.
         """
         _set_id(reply, reply.object_id)
         for attempt in range(PUSH_ATTEMPTS):
             try:
                 self._push(reply)
+            except PeerRefused:
+                raise
             except PeerError:
                 if attempt == PUSH_ATTEMPTS - 1:
                     raise
@@ -253,7 +255,8 @@ class _translated:  # noqa: N801 -- reads as a clause
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, httpx.HTTPStatusError):
-            raise PeerError(f"{self._doing}: the coordinator answered {error.response.status_code}") from error
+            kind = PeerRefused if error.response.is_client_error else PeerError
+            raise kind(f"{self._doing}: the coordinator answered {error.response.status_code}") from error
         if isinstance(error, httpx.HTTPError | RuntimeError | ssl.SSLError):
             raise PeerError(f"{self._doing}: {type(error).__name__}") from error
 

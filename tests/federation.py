@@ -1,0 +1,329 @@
+"""A federation in memory: the real strategy, record and database, and sites that sign real receipts, without sockets.
+
+A site behaves until it is told not to (`federation.site("north").replay_last_update()`). It trains nothing: its update
+follows from its name and the round, so that two federations can be compared bit by bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import numpy as np
+import sqlalchemy as sa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+from consent import Eligibility, Epoch, GrantClaim, Receipt, Times, count_bucket, sign_receipt
+from coordinator import runs, tasks
+from coordinator.config import CoordinatorConfig
+from coordinator.runs import RunRecord, describe
+from coordinator.store import member, open_store, partner
+from coordinator.strategy import ConsentedAveraging
+from models import layout_bytes, layout_of, model_digest, pack, parse_task, update_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    Arrays = Mapping[str, NDArray[Any]]
+    Fault = Callable[["Answer"], "Answer | None"]
+
+NAME: Final = "north-sea"
+SITES: Final = ("east", "north", "west")
+STATE: Final = {
+    "conv.weight": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3),
+    "norm.count": np.array(0, dtype=np.int64),
+}
+UNTRAINED: Final = pack(STATE)
+LAYOUT: Final = layout_bytes(layout_of(STATE))
+STUDIES: Final = {"east": 20, "north": 40, "west": 70}
+TASK: Final = {
+    "format": "filmroom-task/1",
+    "name": "tissue",
+    "title": "Tissue on MR",
+    "project": "tissue-2026",
+    "kind": "segmentation",
+    "purpose": {"purposes": ["CLINTRCH"]},
+    "input": {"modality": "MR", "spatial_dims": 2},
+    "labels": [{"value": 1, "name": "tissue"}],
+    "network": {
+        "name": "UNet",
+        "arguments": {
+            "spatial_dims": 2,
+            "in_channels": 1,
+            "out_channels": 2,
+            "channels": [4, 8],
+            "strides": [2],
+        },
+    },
+    "loss": {"name": "DiceCELoss"},
+    "optimiser": {"name": "Adam", "arguments": {"lr": 0.01}},
+    "metrics": ["dice"],
+    "rounds": 3,
+    "local_epochs": 1,
+    "batch_size": 4,
+    "seed": 7,
+    "validation_fraction": 0.2,
+    "strategy": {"name": "FedAvg", "quorum": 2, "deadline_s": 1.0, "max_update_norm": 100},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a site is about to send; a fault changes it. Set `envelope` to send a receipt other than the fitting one."""
+
+    arrays: Arrays
+    metrics: Mapping[str, float]
+    claim: Mapping[str, Any]
+    key: Ed25519PrivateKey
+    envelope: bytes | None = None
+    error: bool = False
+
+
+@dataclass(slots=True)
+class Site:
+    """A scripted hospital."""
+
+    name: str
+    node_id: int
+    key: Ed25519PrivateKey
+    untrained: Arrays = field(default_factory=lambda: UNTRAINED)
+    layout: bytes = LAYOUT
+    fault: Fault | None = None
+    sent: Answer | None = None
+    asked: list[str] = field(default_factory=list)
+
+    def behave(self) -> None:
+        """Answer as agreed from now on."""
+        self.fault = None
+
+    def silent(self) -> None:
+        """Answer nothing."""
+        self.fault = lambda _answer: None
+
+    def fails(self) -> None:
+        """Answer with an error."""
+        self.fault = lambda answer: replace(answer, error=True)
+
+    def claims(self, **changes: object) -> None:
+        """Sign a receipt that says something else."""
+        self.fault = lambda answer: replace(answer, claim={**answer.claim, **changes})
+
+    def replay_last_update(self) -> None:
+        """Send what was sent before, receipt and all."""
+        earlier = self.sent
+        self.fault = lambda _answer: earlier
+
+    def forged_signature(self) -> None:
+        """Sign with a key that is not the member's."""
+        self.fault = lambda answer: replace(answer, key=Ed25519PrivateKey.generate())
+
+    def too_few(self) -> None:
+        """Train on fewer studies than the consortium demands."""
+        bucket = count_bucket(2)
+        self.claims(count_bucket=bucket.label, weight=bucket.weight)
+
+    def sends(self, **arrays: NDArray[Any]) -> None:
+        """Send these arrays in place of the trained ones, under a receipt that fits them."""
+        self.fault = lambda answer: replace(answer, arrays={**answer.arrays, **arrays})
+
+    def reports(self, **metrics: float) -> None:
+        """Report these metrics too, under a receipt that fits them."""
+        self.fault = lambda answer: replace(answer, metrics={**answer.metrics, **metrics})
+
+    def answer(self, message: Message) -> Message | None:
+        """Return the reply to one message; None for no reply."""
+        instruction = dict(message.content.config_records["instruction"])
+        self.asked.append(f"{instruction['kind']} {instruction['round']}")
+        if instruction["kind"] == "initialise":
+            return self._initial(message, whole=bool(instruction["whole"]))
+        honest = self._honest(instruction, _unpacked(message))
+        made = honest if self.fault is None else self.fault(honest)
+        if made is None or made.error:
+            return None if made is None else Message(Error(code=1001, reason="abstain"), reply_to=message)
+        envelope = made.envelope or _signed(made)
+        self.sent = replace(made, envelope=envelope)
+        records = RecordDict(
+            {"metrics": MetricRecord(dict(made.metrics)), "receipt": ConfigRecord({"envelope": envelope})}
+        )
+        if made.arrays:
+            records["arrays"] = _packed(made.arrays)
+        return Message(records, reply_to=message)
+
+    def _initial(self, message: Message, *, whole: bool) -> Message:
+        digest = model_digest(self.untrained)
+        records = RecordDict({"model": ConfigRecord({"digest": digest, "layout": self.layout.decode()})})
+        if whole:
+            records["arrays"] = _packed(self.untrained)
+        return Message(records, reply_to=message)
+
+    def _honest(self, instruction: Mapping[str, Any], base: Arrays) -> Answer:
+        trains = instruction["kind"] == "train"
+        metrics = {"train_loss": 0.5} if trains else {"dice": 0.75}
+        bucket = count_bucket(STUDIES[self.name])
+        at = datetime.now(UTC)
+        claim = {
+            **{name: instruction[name] for name in ("run", "round", "kind", "nonce", "base_model", "task")},
+            "federation": NAME,
+            "site": self.name,
+            "eligibility": Eligibility(
+                policy="d" * 64, purposes=("CLINTRCH",), activity=("MLTRAINING",), recipients=("Organization/hub",)
+            ),
+            "grants": (GrantClaim(dataset="brain-mr", expires_at=at + timedelta(days=1), duo="APPROVE"),),
+            "count_bucket": bucket.label,
+            "weight": bucket.weight,
+            "times": Times(snapshot=at, trained=at, recheck=at, released=at),
+            "epoch": Epoch(recheck=4, release=4),
+            "prev": instruction["receipt_head"],
+        }
+        return Answer(_trained(base, self.name, instruction["round"]) if trains else {}, metrics, claim, self.key)
+
+
+class MemoryGrid(Grid):
+    """Flower's grid without a network: each message is answered at once, in the order `arrival` gives."""
+
+    def __init__(self, sites: Sequence[Site], arrival: Callable[[Sequence[Site]], Sequence[Site]]) -> None:
+        self._sites = {site.node_id: site for site in sites}
+        self._arrival = arrival
+        self._run = Run.create_empty(run_id=7)
+        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 7, 1
+
+    def set_run(self, run: Run) -> None:
+        """Take over another run."""
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        """The run whose messages these are."""
+        return self._run
+
+    def create_message(self, *_args: object, **_kwargs: object) -> NoReturn:
+        """Refuse, as the real grid does."""
+        raise NotImplementedError
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the ids of all sites: every one is online."""
+        return sorted(self._sites)
+
+    def push_messages(self, _messages: Iterable[Message]) -> NoReturn:
+        """Refuse: the strategy sends and receives at once."""
+        raise NotImplementedError
+
+    def pull_messages(self, _message_ids: Iterable[str]) -> NoReturn:
+        """Refuse, as above."""
+        raise NotImplementedError
+
+    def first_byte_at(self) -> float:
+        """When the first site was handed the messages pushed last."""
+        return time.time()
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Yield the sites' replies in order of arrival."""
+        del timeout
+        asked = {message.metadata.dst_node_id: message for message in messages}
+        for site in self._arrival([self._sites[node_id] for node_id in asked]):
+            message = asked[site.node_id]
+            message.metadata.__dict__["_message_id"] = message.object_id
+            reply = site.answer(message)
+            if reply is not None:
+                yield reply
+
+
+class Federation:
+    """A coordinator's record with members, a task and a run, and the sites that answer it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        arrival: Callable[[Sequence[Site]], Sequence[Site]] = list,
+        strategy: Mapping[str, float] | None = None,
+        run: str | None = None,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.store = open_store(folder / "coordinator.db")
+        self.config = CoordinatorConfig(NAME)
+        self.sites = {name: Site(name, 100 + place, _key(name)) for place, name in enumerate(SITES)}
+        document = {**TASK, "strategy": {**TASK["strategy"], **(strategy or {})}}  # type: ignore[dict-item] # a mapping
+        self.task = parse_task(json.dumps(document).encode())
+        self.said: list[str] = []
+        self.grid = MemoryGrid(list(self.sites.values()), arrival)
+        self.run = run or self._found(json.dumps(document).encode())
+        self.record = RunRecord(self.store, folder / "runs", self.run)
+
+    def site(self, name: str) -> Site:
+        """Return a member by name."""
+        return self.sites[name]
+
+    def strategy(self, stopping: Callable[[], bool] = lambda: False) -> ConsentedAveraging:
+        """Return the strategy under test, on this federation's record."""
+        return ConsentedAveraging(self.task, self.record, self.store, self.config, self.said.append, stopping)
+
+    def train(self, rounds: int | None = None) -> dict[str, NDArray[Any]]:
+        """Run (or go on with) the run as the coordinator does, and return the final model."""
+        strategy = self.strategy()
+        if self.record.last_round() is None:
+            strategy.initialise(self.grid)  # type: ignore[arg-type] # what is used of it
+        base = self.record.model(self.record.last_round() or 0)
+        strategy.start(self.grid, _packed(base), rounds or self.task.rounds)
+        return self.record.model(self.record.last_round() or 0)
+
+    def outcome(self, number: int, site: str, kind: str = "train") -> tuple[str, str]:
+        """Return what is on record of a site in a round: (outcome, reason)."""
+        made: Any = describe(self.store, self.run)["contributions"]
+        return next(
+            (row["outcome"], row["reason"])
+            for row in made
+            if (row["round"], row["site"], row["kind"]) == (number, site, kind)
+        )
+
+    def _found(self, document: bytes) -> str:
+        at = datetime.now(UTC)
+        with self.store.begin() as db:
+            db.execute(sa.insert(partner).values(name="acme", token_sha256="0" * 64, added_at=at.isoformat()))
+            for site in self.sites.values():
+                pem = site.key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+                db.execute(
+                    sa.insert(member).values(
+                        site=site.name,
+                        node_id=str(site.node_id),
+                        node_key=pem,
+                        receipt_key=pem,
+                        joined_at=at.isoformat(),
+                    )
+                )
+        return runs.request(self.store, tasks.submit(self.store, document, "acme", at), at)
+
+
+def _key(name: str) -> Ed25519PrivateKey:
+    return Ed25519PrivateKey.from_private_bytes(hashlib.sha256(name.encode()).digest())
+
+
+def _trained(base: Arrays, site: str, number: int) -> Arrays:
+    rng = np.random.default_rng([number, *site.encode()])
+    step = rng.normal(size=base["float32"].shape).astype(np.float32)
+    return {"float32": base["float32"] + step, "int64": base["int64"] + STUDIES[site]}
+
+
+def _signed(made: Answer) -> bytes:
+    update = update_digest(made.arrays, {**made.metrics})
+    return sign_receipt(Receipt(**{"update": update, **made.claim}), made.key)
+
+
+def _packed(arrays: Arrays) -> ArrayRecord:
+    return ArrayRecord({name: Array(np.asarray(array)) for name, array in arrays.items()})
+
+
+def _unpacked(message: Message) -> Arrays:
+    return {name: array.numpy() for name, array in message.content.array_records["arrays"].items()}
