@@ -153,7 +153,8 @@ def _withdrawal(evidence: Evidence) -> Check:
     return Check(
         "A withdrawal stops the running round, and no later round has the patient",
         before == list(range(1, WITHDRAWS_IN)) and WITHDRAWS_IN in stopped and bool(later),
-        f"{site}: the patient's study was in rounds {before}; round {WITHDRAWS_IN} was discarded ({WITHDRAWS_IN in stopped}); "
+        f"{site}: the patient's study was in rounds {before}; "
+        f"round {WITHDRAWS_IN} was discarded ({WITHDRAWS_IN in stopped}); "
         f"released later without it: rounds {sorted(set(later))}",
     )
 
@@ -245,13 +246,14 @@ def _nothing_lost(evidence: Evidence) -> Check:
     lost = 0
     for ward in evidence.stage.wards:
         site = evidence.root / ward.name
+        lost += ward.files - sum(row["files"] for row in evidence.intake[ward.name])
         for outcome, folder in (("held", "review"), ("quarantined", "quarantine")):
             known = sum(r["files"] for r in evidence.intake[ward.name] if r["outcome"] == outcome)
             lost += known - len(_files(site / folder))
     return Check(
         "Nothing that came in is lost",
         lost == 0,
-        f"every held or quarantined file is kept whole beside its reason; {lost} missing",
+        f"every file has one outcome, and what was held or quarantined is kept whole; {lost} missing",
     )
 
 

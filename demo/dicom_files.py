@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from demo.hospitals import Hospital, Protocol
     from demo.identities import FakePatient
 
-_SEGMENTS: Final = (
+SEGMENTS: Final = (
     (GREY_MATTER, "Grey matter", codes.SCT.GrayMatter),
     (WHITE_MATTER, "White matter", codes.SCT.WhiteMatter),
 )
@@ -56,12 +56,12 @@ def image_series(scan: Scan) -> list[Dataset]:
 def segmentation(scan: Scan, images: list[Dataset]) -> Dataset:
     """Give the DICOM SEG with grey and white matter as segments, bound to `images`."""
     patient = scan.patient
-    masks = np.stack([scan.brain.labels == value for value, _, _ in _SEGMENTS], axis=-1)
+    masks = np.stack([scan.brain.labels == value for value, _, _ in SEGMENTS], axis=-1)
     ds = hd.seg.Segmentation(
         source_images=images,
         pixel_array=masks,
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=[_segment(value, label, code) for value, label, code in _SEGMENTS],
+        segment_descriptions=[_segment(value, label, code) for value, label, code in SEGMENTS],
         series_instance_uid=original_uid(patient.patient_id, "segmentation series"),
         series_number=900,
         sop_instance_uid=original_uid(patient.patient_id, "segmentation"),

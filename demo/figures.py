@@ -7,6 +7,7 @@ Which numbers are drawn is decided in `demo.report`.
 from __future__ import annotations
 
 import base64
+import math
 from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final, Literal

@@ -123,6 +123,10 @@ def _headlines(results: Results) -> str:
             "invariants checked and held",
             bad=held < len(results.checks),
         ),
+        _headline(
+            f"{_counted(results):,} of {sum(each.files for each in results.hospitals):,}",
+            "files that came in are accounted for",
+        ),
         _headline(f"{results.wall_s:.0f} s", f"from empty folders to this page; {results.cpu_s:.0f} s CPU"),
     )
     return f'<ul class="headlines">\n{"".join(items)}</ul>'

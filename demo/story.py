@@ -54,6 +54,7 @@ class Story:
         self._console = console
         self._digest = ""
         self._run = ""
+        self._copies: dict[str, int] = {}
         self.seconds = Seconds()
         self.access = consortium.root / "partner.json"
         self.withdraws = stage.wards[1 % len(stage.wards)]
@@ -119,6 +120,7 @@ class Story:
         self._consortium.set_up_site(ward.name, {"minimum_studies": self._stage.minimum_studies})
         done()
         summary = json.loads(site(ward.name, "ingest", str(ward.inbox), "--json"))
+        self._copies[ward.name] = summary["already_known"]
         done()
         consents = self._consortium.root / f"{ward.name}.consents.json"
         consents.write_bytes(ward.consents)
@@ -218,7 +220,7 @@ class Story:
         consortium.coordinator("models", "fetch", self._run, str(bundle), "--access", str(self.access))
         names = [ward.name for ward in self._stage.wards]
         rounds = {name: json.loads(consortium.site(name, "rounds", "--json")) for name in names}
-        intake = {name: json.loads(consortium.site(name, "intake", "--json")) for name in names}
+        intake = {name: [*json.loads(consortium.site(name, "intake", "--json")), self._copy(name)] for name in names}
         record = json.loads(consortium.coordinator("runs", "show", self._run))
         started = [psutil.Process(pid) for pids in consortium.pids().values() for pid in pids]
         audit = self._audit()
@@ -239,6 +241,10 @@ class Story:
             refused_task=refused,
             left_running=len(alive),
         )
+
+    def _copy(self, name: str) -> dict[str, Any]:
+        """Return the row of files that hold the same bytes as another; each is kept once."""
+        return {"outcome": "copy", "reason": "the same bytes as another file", "files": self._copies[name]}
 
     def _audit(self) -> str:
         try:
