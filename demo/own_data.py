@@ -69,7 +69,7 @@ def own_stage(data: Path, root: Path) -> Stage:
     told = (
         f"Your own data: {len(files)} files of {sum(len(w.expected) for w in wards)} patients. Consents are invented."
     )
-    return Stage(told, task_for(modality, labels), modality, max(2, smallest - 3), wards)
+    return Stage(told, task_for(modality, labels), modality, max(2, smallest - 3), 2, wards)
 
 
 def _read(data: Path) -> list[_File]:

@@ -51,21 +51,26 @@ class Stage:
     task: Mapping[str, Any]
     modality: str
     minimum_studies: int
+    minimum_count: int
     wards: tuple[Ward, ...]
 
 
-def invented_stage(root: Path, at: datetime, progress: Callable[[str, int, int], None]) -> Stage:
+def invented_stage(
+    root: Path, at: datetime, progress: Callable[[str, int, int], None], patients: int = PATIENTS
+) -> Stage:
     """Make the inboxes of three invented hospitals below `root`."""
-    wards = tuple(_ward(name, root / name, at, progress) for name in HOSPITALS)
+    wards = tuple(_ward(name, root / name, patients, at, progress) for name in HOSPITALS)
     told = (
         "The anatomy is real: the MNI152 average of 152 brains, skull-stripped. The variation between patients, "
         "the scanners and every identity are synthetic."
     )
-    return Stage(told, TASK, "MR", 20, wards)
+    return Stage(told, TASK, "MR", 20, 16, wards)
 
 
-def _ward(name: HospitalName, folder: Path, at: datetime, progress: Callable[[str, int, int], None]) -> Ward:
-    inbox = make_inbox(name, folder, PATIENTS, SEED, lambda done, total: progress(name, done, total))
+def _ward(
+    name: HospitalName, folder: Path, patients: int, at: datetime, progress: Callable[[str, int, int], None]
+) -> Ward:
+    inbox = make_inbox(name, folder, patients, SEED, lambda done, total: progress(name, done, total))
     return Ward(
         name=name,
         title=HOSPITALS[name].title,

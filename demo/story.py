@@ -79,7 +79,7 @@ class Story:
 
     def _open(self) -> None:
         self._step("A coordinator starts; it knows no patient and has no images")
-        self._consortium.set_up_coordinator({"record_arrivals": "arrivals"})
+        self._consortium.set_up_coordinator({"record_arrivals": "arrivals", "minimum_count": self._stage.minimum_count})
         self._consortium.start("coordinator", until="listens")
         self._consortium.coordinator("partners", "add", PARTNER, "--to", str(self.access))
 

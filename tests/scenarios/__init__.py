@@ -1,0 +1,1 @@
+"""Situations: whole processes, started and stopped as people do."""
