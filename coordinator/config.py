@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
@@ -33,8 +34,8 @@ class CoordinatorConfig:
         if not self.federation.replace("-", "_").isidentifier():
             raise ConfigurationError(f"federation: {self.federation!r} must be letters, digits, - and _")
         for key in ("hold_s", "clock_skew_s", "minimum_count"):
-            if getattr(self, key) <= 0:
-                raise ConfigurationError(f"{key}: must be greater than 0")
+            if not 0 < getattr(self, key) < math.inf:
+                raise ConfigurationError(f"{key}: must be a number greater than 0")
         for key in ("fleet_port", "join_port"):
             if not 0 < getattr(self, key) < 2**16:
                 raise ConfigurationError(f"{key}: must be a port from 1 to 65535")
@@ -78,7 +79,7 @@ class CoordinatorHome:
             raise ConfigurationError(
                 f"{path} is missing: run `filmroom-coordinator init` or name the folder with --home"
             ) from None
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"{path} is not TOML: {error}") from error
         return _parse(document)
 

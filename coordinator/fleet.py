@@ -29,6 +29,7 @@ from flwr.supercore.inflatable.inflatable_object import (
     no_object_id_recompute,
 )
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.object_store.object_store import NoObjectInStoreError
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
@@ -118,7 +119,7 @@ class FleetGate:
         if path.startswith(MEMBER_PREFIX):
             await self._members(scope, replay(body), send)
         elif path.endswith("/pull-messages"):
-            await self._hold(scope, body, send)
+            await self._hold(scope, body, receive, send)
         elif path.endswith("/push-messages") and not _sender_signed(scope, body):
             await answer_empty(send, 403)
         else:
@@ -126,27 +127,38 @@ class FleetGate:
             if path.endswith(("/push-object", "/push-messages")):
                 self.arrived.set()
 
-    async def _hold(self, scope: Event, body: bytes, send: Send) -> None:
+    async def _hold(self, scope: Event, body: bytes, receive: Receive, send: Send) -> None:
+        """Answer with work as soon as there is some; a site that hung up is handed none, since it is handed once."""
         end = time.monotonic() + self._hold_s
-        while True:
-            work = self._work
-            events: list[Event] = []
-
-            async def collect(event: Event, into: list[Event] = events) -> None:
-                into.append(event)
-
-            await self._superlink(dict(scope), replay(body), collect)
-            left = end - time.monotonic()
-            if left <= 0 or not _is_empty(events):
-                break
-            try:
-                await asyncio.wait_for(work.wait(), left)
-            except TimeoutError:
-                break
+        gone = asyncio.ensure_future(receive())  # the body is whole: what comes next is the end of the connection
+        try:
+            while True:
+                work = asyncio.ensure_future(self._work.wait())
+                events = await self._look(scope, body)
+                left = end - time.monotonic()
+                if left <= 0 or not _is_empty(events):
+                    break
+                done, _ = await asyncio.wait({work, gone}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                if gone in done:
+                    return
+                if not done:
+                    break
+        finally:
+            gone.cancel()
+            work.cancel()
         if not _is_empty(events):
             self.first_byte_at = self.first_byte_at or time.time()
         for event in events:
             await send(event)
+
+    async def _look(self, scope: Event, body: bytes) -> list[Event]:
+        events: list[Event] = []
+
+        async def collect(event: Event) -> None:
+            events.append(event)
+
+        await self._superlink(dict(scope), replay(body), collect)
+        return events
 
 
 class LinkStateGrid(Grid):
@@ -201,7 +213,8 @@ class LinkStateGrid(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Return the replies that have arrived whole; they leave the store as they are returned."""
         replies = self._state.get_message_res(message_ids=set(message_ids), run_id=self._run.run_id)
-        return [self._inflate(reply) for reply in replies]
+        inflated = [self._inflate(reply) for reply in replies]
+        return [message for message in inflated if message is not None]
 
     def wait(self, timeout_s: float) -> None:
         """Sleep until something arrived, at most `timeout_s`."""
@@ -227,15 +240,19 @@ class LinkStateGrid(Grid):
             if waiting and not arrived:
                 self.wait(max(0.0, min(1.0, end - time.monotonic())))
 
-    def _inflate(self, reply: Message) -> Message:
+    def _inflate(self, reply: Message) -> Message | None:
+        """Return the whole reply; None if its parts never came or do not make a message: then there was no answer."""
         message_id, store = reply.metadata.message_id, self._state.object_store
-        ids = [node.object_id for node in iterate_object_tree(store.get_object_tree(message_id))]
-        contents = {object_id: self._content(object_id) for object_id in dict.fromkeys(ids)}
+        try:
+            ids = [node.object_id for node in iterate_object_tree(store.get_object_tree(message_id))]
+            contents = {object_id: self._content(object_id) for object_id in dict.fromkeys(ids)}
+            message = inflate_object_from_contents(message_id, contents)
+        except (CoordinatorError, NoObjectInStoreError, ValueError, TypeError, KeyError):
+            message = None
         self._state.delete_messages(message_ins_ids={reply.metadata.reply_to_message_id})
         store.delete(message_id)
-        message = inflate_object_from_contents(message_id, contents)
         if not isinstance(message, Message):
-            raise CoordinatorError("a reply in the link state is not a message")
+            return None
         message.metadata.__dict__["_message_id"] = message_id
         return message
 

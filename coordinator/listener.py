@@ -56,6 +56,7 @@ class Listener:
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
+                ws="none",  # a WebSocket would pass the gate, which looks at requests
                 timeout_graceful_shutdown=3,
             )
         )

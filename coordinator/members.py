@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -93,6 +94,8 @@ def take_in(
             raise PeerError("the invitation is unknown, used or expired")
         certificate = authority.sign_member(request.signing_request, row.site, at)
         node_id = register(request.node_key, row.site)
+        if db.execute(sa.select(member.c.site).where(member.c.node_id == str(node_id))).first():
+            raise PeerError("the node key is another member's")
         db.execute(sa.update(invitation).where(invitation.c.site == row.site).values(used_at=at.isoformat()))
         db.execute(
             sa.insert(member).values(
@@ -138,7 +141,7 @@ def _check_keys(request: JoinRequest) -> None:
     try:
         node = load_pem_public_key(request.node_key)
         receipt = load_pem_public_key(request.receipt_key)
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise PeerError("a public key is malformed") from error
     if not (isinstance(node, ec.EllipticCurvePublicKey) and isinstance(receipt, Ed25519PublicKey)):
         raise PeerError("a public key is of the wrong kind")

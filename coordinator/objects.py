@@ -53,6 +53,8 @@ class FileObjectStore(SqlObjectStore):
 
     def delete(self, object_id: str) -> None:
         """Delete an object that nothing refers to, and its unreferenced parts."""
+        # A site names what it has received; only an id that was registered, and so is a digest, becomes a path.
+        known = object_id in self
         super().delete(object_id)
-        if object_id not in self:
+        if known and object_id not in self:
             (self._folder / object_id).unlink(missing_ok=True)

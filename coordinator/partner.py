@@ -40,7 +40,7 @@ def read_access(path: Path) -> Access:
     """
     try:
         return Access.model_validate_json(path.read_bytes())
-    except ValidationError:
+    except (OSError, ValidationError):
         raise ConfigurationError(f"{path}: not a partner's access file") from None
 
 

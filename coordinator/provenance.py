@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from consent import ReceiptInvalid, open_receipt
-from coordinator.errors import ConfigurationError
+from coordinator.errors import ConfigurationError, RunFailed
 from coordinator.runs import RunRecord, describe
 from coordinator.store import member
-from models import bundle_files, canonical, model_digest, task_digest
+from models import bundle_files, canonical, task_digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,11 +69,7 @@ def audit(store: sa.Engine, run: str, folder: Path) -> list[str]:
         if row["model_before"] != last["model_after"]
     ]
     kept = RunRecord(store, folder, run)
-    faults += [
-        f"round {row['round']}: the model on disk is not the one on record"
-        for row in rounds
-        if model_digest(kept.model(row["round"])) != row["model_after"]
-    ]
+    faults += [fault for row in rounds for fault in _model_faults(kept, row["round"])]
     for row in _rows(record, "contributions"):
         if row["outcome"] == "counted":
             base = before.get(row["round"]) if row["kind"] == "train" else rounds[-1]["model_after"]
@@ -87,14 +83,22 @@ def receipt_count(store: sa.Engine, run: str) -> int:
     return sum(row["outcome"] == "counted" for row in rows)
 
 
+def _model_faults(kept: RunRecord, number: int) -> list[str]:
+    try:
+        kept.model(number)
+    except RunFailed as error:
+        return [f"round {number}: {error}"]
+    return []
+
+
 def _receipt_faults(run: str, row: Mapping[str, Any], key: Ed25519PublicKey, base: str | None) -> list[str]:
     where = f"round {row['round']}, {row['kind']}, {row['site']}"
     try:
         receipt = open_receipt(row["receipt"].encode(), key)
     except ReceiptInvalid as error:
         return [f"{where}: receipt {error.reason}"]
-    claimed = (receipt.run, receipt.round, receipt.kind, receipt.site, receipt.update)
-    recorded = (run, row["round"], row["kind"], row["site"], row["update"])
+    claimed = (receipt.run, receipt.round, receipt.kind, receipt.site, receipt.update, receipt.weight)
+    recorded = (run, row["round"], row["kind"], row["site"], row["update"], row["weight"])
     faults = [] if claimed == recorded else [f"{where}: the receipt speaks of something else"]
     if receipt.base_model != base:
         faults.append(f"{where}: the receipt names another base model")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from coordinator.errors import ConfigurationError, RunFailed
@@ -116,7 +117,10 @@ class RunRecord:
 
         Raises: RunFailed if the file is not what the record says.
         """
-        arrays = dict(load_file(self._model_path(number)))
+        try:
+            arrays = dict(load_file(self._model_path(number)))
+        except (OSError, SafetensorError) as error:
+            raise RunFailed(f"the model of round {number} on disk is missing or damaged") from error
         query = sa.select(round_.c.model_after).where(round_.c.run == self.name, round_.c.round == number)
         with self._store.connect() as db:
             expected = db.execute(query).scalar()

@@ -8,16 +8,19 @@ names, so memory does not grow with their number and the same participation give
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Result, Strategy
+from numpy.lib.format import read_array_header_1_0, read_magic
 from safetensors.numpy import load_file, save_file
 
 from consent import NO_PREVIOUS, receipt_digest
@@ -29,13 +32,14 @@ from models import (
     UpdateRefused,
     WeightedMean,
     check_update,
-    layout_digest,
     metric_names,
     model_digest,
     parse_layout,
     task_digest,
+    unpack,
     update_digest,
 )
+from models.update import DTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -56,6 +60,8 @@ if TYPE_CHECKING:
 # A round short of its quorum is opened again, with a new nonce, before the run is given up.
 ROUND_ATTEMPTS = 3
 ABSENT = "no answer before the deadline"
+# How Flower serialises an array.
+NPY_VERSION = (1, 0)
 KINDS = {"initialise": "query.initialise", "train": "train", "evaluate": "evaluate"}
 
 
@@ -199,6 +205,7 @@ class ConsentedAveraging(Strategy):
                 self._say(_told(closing, self._task.rounds))
                 return result
             self._record.keep_contributions(closing)
+            self._clear_spool()
             self._say(f"round {number}: {_outcomes(closing)}; short of the quorum, asked again")
         raise RunFailed(f"round {number} stayed short of its quorum of {self._task.strategy.quorum}")
 
@@ -215,12 +222,11 @@ class ConsentedAveraging(Strategy):
         self, kind: str, number: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
         self._base = _arrays(arrays)
+        asked = self._quorum_online(grid) if kind == "train" else self._online(grid)
+        # The deadline counts from here: not from before the wait for a quorum.
         opening = self._begin(kind, number, model_digest(self._base))
         deadline = self._task.strategy.deadline_s
-        return [
-            self._message(opening, member, RecordDict({"arrays": arrays}), config, deadline)
-            for member in (self._quorum_online(grid) if kind == "train" else self._online(grid))
-        ]
+        return [self._message(opening, member, RecordDict({"arrays": arrays}), config, deadline) for member in asked]
 
     def _begin(self, kind: str, number: int, base_model: str) -> _Opening:
         self._open = _Opening(
@@ -351,16 +357,14 @@ class ConsentedAveraging(Strategy):
         for reply in grid.send_and_receive(messages, timeout=deadline):
             member = opening.asked.get(reply.metadata.src_node_id)
             if member is not None and not reply.has_error():
-                answer = _initial(reply)
+                answer = _initial(reply, whole=whole)
                 if answer is not None:
-                    answers[member.site] = answer
-                    self._base = _arrays(reply.content.array_records.get("arrays", ArrayRecord()))
+                    answers[member.site], self._base = answer
         return answers
 
     def _fetch_initial(self, grid: LinkStateGrid, member: Member, agreed: tuple[str, str]) -> Arrays | None:
         answers = self._initial_answers(grid, [member], whole=True)
-        whole = answers.get(member.site) == agreed and model_digest(self._base) == agreed[0]
-        return self._base if whole else None
+        return self._base if answers.get(member.site) == agreed else None
 
     def _online(self, grid: Grid) -> list[Member]:
         online = set(grid.get_node_ids())
@@ -397,7 +401,23 @@ def _now() -> datetime:
 
 
 def _arrays(record: ArrayRecord) -> dict[str, NDArray[np.generic]]:
-    return {name: array.numpy() for name, array in record.items()}
+    return {name: _array(array) for name, array in record.items()}
+
+
+def _array(array: Array) -> NDArray[np.generic]:
+    """Return what `array` carries, if it is one plain npy array whose header claims no more than has arrived.
+
+    Raises: ValueError, TypeError if it is anything else.
+    """
+    if array.dtype not in DTYPES or math.prod(array.shape) * np.dtype(array.dtype).itemsize > len(array.data):
+        raise ValueError("an array is of a kind that does not travel, or claims more than it carries")
+    file = BytesIO(array.data)
+    if read_magic(file) != NPY_VERSION:
+        raise ValueError("an array is not npy 1.0")
+    shape, _, dtype = read_array_header_1_0(file)
+    if (shape, dtype) != (array.shape, np.dtype(array.dtype)):
+        raise ValueError("an array's header differs from its description")
+    return array.numpy()
 
 
 def _record_of(arrays: Arrays) -> ArrayRecord:
@@ -408,28 +428,36 @@ def _plain(metrics: MetricRecord | None) -> dict[str, float]:
     return {name: value for name, value in (metrics or {}).items() if isinstance(value, float)}
 
 
-def _initial(reply: Message) -> tuple[str, str] | None:
-    """Return the digest and the layout a site claims for the untrained model; None if malformed."""
+def _initial(reply: Message, *, whole: bool) -> tuple[tuple[str, str], Arrays] | None:
+    """Return the digest and the layout a site claims for the untrained model, and the arrays if `whole`.
+
+    Nothing is returned for an answer that is malformed, or whose arrays are not those it claims.
+    """
     model = reply.content.config_records.get("model", ConfigRecord())
     digest, layout = model.get("digest"), model.get("layout")
     if not isinstance(digest, str) or not isinstance(layout, str):
         return None
     try:
-        layout_digest(parse_layout(layout.encode()))
-    except UpdateRefused:
+        slots = parse_layout(layout.encode())
+        arrays = _arrays(reply.content.array_records["arrays"]) if whole else {}
+        if whole and (model_digest(arrays) != digest or not unpack(arrays, slots)):
+            return None
+    except (UpdateRefused, ValueError, TypeError, KeyError):
         return None
-    return digest, layout
+    return (digest, layout), arrays
 
 
 def _mean_metrics(made: Iterable[Contribution]) -> MetricRecord:
     """Return the weighted mean of each metric over the contributions that report it."""
-    sums: Counter[str] = Counter()
+    made = list(made)
     weights: Counter[str] = Counter()
     for one in made:
+        weights.update(dict.fromkeys(one.metrics or {}, one.weight))
+    means = dict.fromkeys(weights, 0.0)
+    for one in made:
         for name, value in (one.metrics or {}).items():
-            sums[name] += value * one.weight  # type: ignore[assignment] # Counter holds any number
-            weights[name] += one.weight
-    return MetricRecord({name: sums[name] / weights[name] for name in sums})
+            means[name] += value * (one.weight / weights[name])  # shares first: a huge value does not overflow
+    return MetricRecord({**means})
 
 
 def _outcomes(closing: Closing) -> str:

@@ -100,6 +100,8 @@ def _make_repeatable(ds: Dataset, patient: FakePatient) -> None:
     dimensions = original_uid(patient.patient_id, "dimensions")
     for item in (*ds.DimensionOrganizationSequence, *ds.DimensionIndexSequence):
         item.DimensionOrganizationUID = dimensions
+    for item in ds.ContributingEquipmentSequence:
+        item.ContributionDateTime = ds.ContentDate + ds.ContentTime
 
 
 def _image(scan: Scan, place: int) -> Dataset:

@@ -41,11 +41,15 @@ def freeze(
     request: Request,
     at: datetime,
 ) -> Cohort:
-    """Return the items whose study's consents permit `request` at `at`."""
-    verdicts = {
-        study.StudyInstanceUID: decide(consents.get(study.patient, ()), study, request, at)
-        for study in {_study(item) for item in items}
-    }
+    """Return the items whose study's consents permit `request` at `at`.
+
+    Where two patients or dates are known under one StudyInstanceUID, all must permit.
+    """
+    verdicts: dict[str, Verdict] = {}
+    for study in dict.fromkeys(map(_study, items)):
+        verdict = decide(consents.get(study.patient, ()), study, request, at)
+        if study.StudyInstanceUID not in verdicts or verdict.outcome is not Outcome.PERMIT:
+            verdicts[study.StudyInstanceUID] = verdict
     permitted = tuple(item for item in items if verdicts[item.StudyInstanceUID].outcome is Outcome.PERMIT)
     return Cohort(permitted, verdicts)
 

@@ -6,6 +6,7 @@ Does not create keys (enrolment does) and reads no environment variable.
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
@@ -33,8 +34,9 @@ class SiteConfig:
         if not self.name.isidentifier():
             raise ConfigurationError(f"name: {self.name!r} must be letters, digits and _")
         for key in ("minimum_studies", "training_threads", "abort_after_s", "clock_skew_s"):
-            if getattr(self, key) <= 0:
-                raise ConfigurationError(f"{key}: must be greater than 0")
+            value = getattr(self, key)
+            if not (math.isfinite(value) and value > 0):
+                raise ConfigurationError(f"{key}: must be finite and greater than 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,7 @@ def _read_toml(path: Path) -> dict[str, object]:
         raise ConfigurationError(
             f"{path} is missing: run `filmroom-site init` or name the folder with --home"
         ) from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} is not TOML: {error}") from error
 
 

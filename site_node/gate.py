@@ -97,6 +97,8 @@ class Gate:
         if isinstance(task, Deny):
             return task
         current = self._evaluate(task, snapshot.task_digest, snapshot.cohort.items, at)
+        if isinstance(current, Snapshot) and current.grants[0].dataset != snapshot.grants[0].dataset:
+            return Deny("dataset: the task was assigned to another")
         if isinstance(current, Snapshot) and len(current.cohort.items) < len(snapshot.cohort.items):
             return Deny("consent: a study in use is no longer permitted")
         return current

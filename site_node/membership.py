@@ -46,7 +46,7 @@ class Invitation(BaseModel):
 
     federation: _Text
     site: _Text
-    join_url: _Text
+    join_url: Annotated[str, Field(pattern=r"^https://", max_length=16_384)]
     fleet_address: _Text
     authority: _Text
     token: _Text

@@ -16,6 +16,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 from models import check_update, metric_names, model_digest
 from site_node import link
 from site_node.errors import ReleaseRefused
+from site_node.link import Incoming
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,9 +25,10 @@ if TYPE_CHECKING:
 
     from models import Task
     from site_node.config import Identity
-    from site_node.link import Incoming as Incoming  # noqa: PLC0414 -- for those who may not see the line
 
     Arrays = Mapping[str, NDArray[np.generic]]
+
+__all__ = ["Incoming"]  # for those who may not see the line; the rest is imported by name
 
 LEAVES = (
     "when joining: the one-time token, three public keys and a certificate signing request",

@@ -36,7 +36,7 @@ from consent import (
 from models import UpdateRefused, model_digest, update_digest
 from site_node import ledger
 from site_node.consents import current_epoch
-from site_node.errors import PeerError, ReleaseRefused, TrainingFailed
+from site_node.errors import PeerRefused, ReleaseRefused, TrainingFailed
 from site_node.gate import Snapshot, policy_digest
 from site_node.release import check_arrays, check_metrics
 from site_node.store import inflight, outbox, participation
@@ -142,14 +142,17 @@ class Rounds:
         self._say = say
 
     def resume(self, line: Line) -> None:
-        """Answer what a killed predecessor left: hand over what was committed, abstain from the rest."""
+        """Answer what a killed predecessor left: hand over what was committed, abstain from the rest.
+
+        Raises: PeerError if the coordinator cannot be reached; what is not answered yet is kept.
+        """
         with self._store.begin() as db:
             waiting = db.execute(sa.select(inflight)).all()
         for row in waiting:
             head = message_from_proto(MessageProto.FromString(row.head))
             try:
                 self._answer_again(line, head, row.message_id)
-            except PeerError as error:
+            except PeerRefused as error:
                 self._say(f"an answer from before the restart was no longer wanted ({error})")
             self._settle(row.message_id)
 
@@ -190,6 +193,7 @@ class Rounds:
             keys = {str(fault["loc"][0]) for fault in error.errors() if fault["loc"]}
             raise Abstention(f"instruction: {', '.join(sorted(keys))} is not valid") from None
         self._check_clock(instruction)
+        self._check_nonce(instruction)
         arrays = message.content.array_records.get("arrays", ArrayRecord())
         base = {name: array.numpy() for name, array in arrays.items()}
         if instruction.kind != "initialise" and model_digest(base) != instruction.base_model:
@@ -203,6 +207,16 @@ class Rounds:
             raise Abstention(f"clocks differ by {skew:.0f} s: set this machine's clock")
         if now >= instruction.deadline:
             raise Abstention("the deadline has passed; if this repeats, set this machine's clock")
+
+    def _check_nonce(self, instruction: Instruction) -> None:
+        columns = participation.c
+        opening = (instruction.run, instruction.round, instruction.kind, instruction.nonce)
+        answered = sa.select(columns.outcome).where(
+            sa.tuple_(columns.run, columns.round, columns.kind, columns.nonce) == opening
+        )
+        with self._store.connect() as db:
+            if db.execute(answered).first() is not None:
+                raise Abstention("this opening of the round was answered before")
 
     def _initialise(self, line: Line, message: Message, work: _Work) -> None:
         task = self._gate.approved_task(work.instruction.task, self._clock())
@@ -224,7 +238,8 @@ class Rounds:
         trained_at = self._clock()
         try:
             metrics = check_metrics(snapshot.task, made.metrics)
-            arrays = check_arrays(snapshot.task, made.arrays, work.base) if made.arrays else {}
+            training = work.instruction.kind == "train"
+            arrays = check_arrays(snapshot.task, made.arrays, work.base) if training else {}
         except (ReleaseRefused, UpdateRefused) as refusal:
             raise Abstention(str(refusal)) from refusal
         for _ in range(RELEASE_ATTEMPTS):

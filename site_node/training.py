@@ -100,7 +100,7 @@ class Trainer:
 
         Raises: TrainingFailed if the worker cannot do it.
         """
-        if not self._ready:
+        if not self._ready or self._process is None or self._process.poll() is not None:
             self.wait_ready()
         work = self._home.work
         shutil.rmtree(work, ignore_errors=True)
@@ -156,7 +156,7 @@ class Trainer:
             if answer is not None and answer["event"] in {"aborted", "done", "failed"}:
                 return
         self.stop()
-        self.wait_ready()
+        self.start()  # it imports its libraries while the answer goes out; the next job waits for it
 
     def _say(self, message: Mapping[str, Any]) -> None:
         pipe = self._process.stdin if self._process else None
@@ -166,6 +166,7 @@ class Trainer:
             pipe.write(json.dumps(message).encode() + b"\n")
             pipe.flush()
         except BrokenPipeError as error:
+            self.stop()
             raise TrainingFailed("the training worker ended") from error
 
     def _answer(self) -> dict[str, Any] | None:

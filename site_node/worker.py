@@ -57,14 +57,20 @@ class Desk:
 
 
 class Examples:
-    """Decoded examples by item, kept between rounds and dropped as soon as an item is not asked for."""
+    """Decoded examples by item, kept between rounds and dropped as soon as an item is not asked for.
+
+    How an item is read depends on the task's labels and dimensions; those of other readings are dropped as well.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._reading: tuple[object, ...] = ()
         self._kept: dict[Item, list[Example]] = {}
 
     def of(self, items: Sequence[Item], task: Task) -> list[Example]:
         """Return the examples of `items`, in their order."""
+        if (reading := (task.labels, task.input.spatial_dims)) != self._reading:
+            self._reading, self._kept = reading, {}
         return [example for item in items for example in self._of(item, task)]
 
     def keep_only(self, items: Sequence[Item]) -> None:

@@ -36,12 +36,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from models.update import AnyArray
+
     Arrays = Mapping[str, NDArray[Any]]
     Fault = Callable[["Answer"], "Answer | None"]
 
 NAME: Final = "north-sea"
 SITES: Final = ("east", "north", "west")
-STATE: Final = {
+STATE: Final[dict[str, AnyArray]] = {
     "conv.weight": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3),
     "norm.count": np.array(0, dtype=np.int64),
 }
@@ -77,6 +79,7 @@ TASK: Final = {
     "validation_fraction": 0.2,
     "strategy": {"name": "FedAvg", "quorum": 2, "deadline_s": 1.0, "max_update_norm": 100},
 }
+DOCUMENT: Final = json.dumps(TASK).encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,7 @@ class Answer:
     claim: Mapping[str, Any]
     key: Ed25519PrivateKey
     envelope: bytes | None = None
+    record: ArrayRecord | None = None
     error: bool = False
 
 
@@ -99,10 +103,13 @@ class Site:
     node_id: int
     key: Ed25519PrivateKey
     untrained: Arrays = field(default_factory=lambda: UNTRAINED)
+    handed_over: Arrays | None = None
     layout: bytes = LAYOUT
     fault: Fault | None = None
     sent: Answer | None = None
+    history: dict[int, Answer] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    time_left: float = 0.0
 
     def behave(self) -> None:
         """Answer as agreed from now on."""
@@ -138,14 +145,25 @@ class Site:
         """Send these arrays in place of the trained ones, under a receipt that fits them."""
         self.fault = lambda answer: replace(answer, arrays={**answer.arrays, **arrays})
 
+    def serialises(self, array: Array) -> None:
+        """Send an array that was not made by Flower's own serialisation."""
+        self.fault = lambda answer: replace(answer, record=ArrayRecord({"float32": array}))
+
     def reports(self, **metrics: float) -> None:
         """Report these metrics too, under a receipt that fits them."""
         self.fault = lambda answer: replace(answer, metrics={**answer.metrics, **metrics})
 
+    def reports_infinity(self) -> None:
+        """Report a loss that is no number; no receipt can fit it."""
+        self.fault = lambda answer: replace(
+            answer, metrics={"train_loss": float("inf")}, claim={**answer.claim, "update": "c" * 64}
+        )
+
     def answer(self, message: Message) -> Message | None:
         """Return the reply to one message; None for no reply."""
         instruction = dict(message.content.config_records["instruction"])
-        self.asked.append(f"{instruction['kind']} {instruction['round']}")
+        self.asked.append(f"{instruction['kind']!s} {instruction['round']!s}")
+        self.time_left = (datetime.fromisoformat(str(instruction["deadline"])) - datetime.now(UTC)).total_seconds()
         if instruction["kind"] == "initialise":
             return self._initial(message, whole=bool(instruction["whole"]))
         honest = self._honest(instruction, _unpacked(message))
@@ -153,19 +171,20 @@ class Site:
         if made is None or made.error:
             return None if made is None else Message(Error(code=1001, reason="abstain"), reply_to=message)
         envelope = made.envelope or _signed(made)
-        self.sent = replace(made, envelope=envelope)
+        if instruction["kind"] == "train":
+            self.sent = self.history[int(str(instruction["round"]))] = replace(made, envelope=envelope)
         records = RecordDict(
             {"metrics": MetricRecord(dict(made.metrics)), "receipt": ConfigRecord({"envelope": envelope})}
         )
         if made.arrays:
-            records["arrays"] = _packed(made.arrays)
+            records["arrays"] = made.record or _packed(made.arrays)
         return Message(records, reply_to=message)
 
     def _initial(self, message: Message, *, whole: bool) -> Message:
         digest = model_digest(self.untrained)
         records = RecordDict({"model": ConfigRecord({"digest": digest, "layout": self.layout.decode()})})
         if whole:
-            records["arrays"] = _packed(self.untrained)
+            records["arrays"] = _packed(self.handed_over or self.untrained)
         return Message(records, reply_to=message)
 
     def _honest(self, instruction: Mapping[str, Any], base: Arrays) -> Answer:
@@ -196,6 +215,8 @@ class MemoryGrid(Grid):
     def __init__(self, sites: Sequence[Site], arrival: Callable[[Sequence[Site]], Sequence[Site]]) -> None:
         self._sites = {site.node_id: site for site in sites}
         self._arrival = arrival
+        self.online = set(self._sites)
+        self._online_at = 0.0
         self._run = Run.create_empty(run_id=7)
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 7, 1
 
@@ -213,8 +234,12 @@ class MemoryGrid(Grid):
         raise NotImplementedError
 
     def get_node_ids(self) -> Iterable[int]:
-        """Return the ids of all sites: every one is online."""
-        return sorted(self._sites)
+        """Return the ids of the sites that are online."""
+        return sorted(self.online) if time.monotonic() >= self._online_at else []
+
+    def come_online_after(self, seconds: float) -> None:
+        """Have every site offline for a while."""
+        self._online_at = time.monotonic() + seconds
 
     def push_messages(self, _messages: Iterable[Message]) -> NoReturn:
         """Refuse: the strategy sends and receives at once."""
@@ -247,7 +272,6 @@ class Federation:
         self,
         folder: Path,
         arrival: Callable[[Sequence[Site]], Sequence[Site]] = list,
-        strategy: Mapping[str, float] | None = None,
         run: str | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -255,11 +279,10 @@ class Federation:
         self.store = open_store(folder / "coordinator.db")
         self.config = CoordinatorConfig(NAME)
         self.sites = {name: Site(name, 100 + place, _key(name)) for place, name in enumerate(SITES)}
-        document = {**TASK, "strategy": {**TASK["strategy"], **(strategy or {})}}  # type: ignore[dict-item] # a mapping
-        self.task = parse_task(json.dumps(document).encode())
+        self.task = parse_task(DOCUMENT)
         self.said: list[str] = []
         self.grid = MemoryGrid(list(self.sites.values()), arrival)
-        self.run = run or self._found(json.dumps(document).encode())
+        self.run = run or self._found()
         self.record = RunRecord(self.store, folder / "runs", self.run)
 
     def site(self, name: str) -> Site:
@@ -288,7 +311,7 @@ class Federation:
             if (row["round"], row["site"], row["kind"]) == (number, site, kind)
         )
 
-    def _found(self, document: bytes) -> str:
+    def _found(self) -> str:
         at = datetime.now(UTC)
         with self.store.begin() as db:
             db.execute(sa.insert(partner).values(name="acme", token_sha256="0" * 64, added_at=at.isoformat()))
@@ -303,7 +326,7 @@ class Federation:
                         joined_at=at.isoformat(),
                     )
                 )
-        return runs.request(self.store, tasks.submit(self.store, document, "acme", at), at)
+        return runs.request(self.store, tasks.submit(self.store, DOCUMENT, "acme", at), at)
 
 
 def _key(name: str) -> Ed25519PrivateKey:
@@ -317,8 +340,10 @@ def _trained(base: Arrays, site: str, number: int) -> Arrays:
 
 
 def _signed(made: Answer) -> bytes:
-    update = update_digest(made.arrays, {**made.metrics})
-    return sign_receipt(Receipt(**{"update": update, **made.claim}), made.key)
+    claim = dict(made.claim)
+    if "update" not in claim:
+        claim["update"] = update_digest(made.arrays, made.metrics)
+    return sign_receipt(Receipt(**claim), made.key)
 
 
 def _packed(arrays: Arrays) -> ArrayRecord:

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import sqlalchemy as sa
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
-from flwr.app.metadata import Metadata
-from flwr.common.constant import MessageType
+from flwr.supercore.task_identity import TaskIdentity
 
 from consent import NO_PREVIOUS, generate_signing_key
 from demo.task import TASK
@@ -38,6 +37,9 @@ if TYPE_CHECKING:
     from site_node.cohort import Item
 
     Arrays = Mapping[str, NDArray[np.generic]]
+
+# Flower builds a message in the name of a task; here no coordinator sets one.
+TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 7, 1
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 PROJECT = str(TASK["project"])
@@ -72,7 +74,7 @@ def bundle(*resources: Mapping[str, Any]) -> bytes:
 def add_study(store: sa.Engine, patient_id: str, study: str = "", study_date: str | None = "2026-03-12") -> str:
     """Put one labelled series into the catalogue and return its StudyInstanceUID."""
     patient, study = PSEUDONYMS.patient(patient_id), study or f"2.25.1{patient_id.removeprefix('N')}"
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"Modality": "MR", "SeriesInstanceUID": f"{study}.{patient}.1", "references_series": None},
         {"Modality": "SEG", "SeriesInstanceUID": f"{study}.{patient}.2", "references_series": f"{study}.{patient}.1"},
     ]
@@ -268,7 +270,7 @@ def message(instruction: Mapping[str, Any] | None, base: Arrays, message_id: str
     if instruction is not None:
         content["instruction"] = ConfigRecord(dict(instruction))
         content["arrays"] = ArrayRecord({name: Array(np.asarray(array)) for name, array in base.items()})
-    made = Message(content, dst_node_id=7, message_type=MessageType.TRAIN)
+    made = Message(content, dst_node_id=7, message_type="train")
     made.metadata.__dict__["_message_id"] = message_id
     return made
 

@@ -1,0 +1,1 @@
+"""What Filmroom costs: each module measures one thing and stores its figures in `benchmarks/results`."""
