@@ -48,6 +48,7 @@ def findings(
     task = evidence.stage.task
     return Results(
         made_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        told=evidence.stage.told,
         task_title=task["title"],
         labels=tuple(label["name"] for label in task["labels"]),
         rounds=task["rounds"],

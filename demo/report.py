@@ -33,13 +33,6 @@ POOLED: Final = "pooled"
 
 _STYLE: Final = Path(__file__).with_name("report.css")
 _MARKS: Final = {"trained": "●", "abstained": "◐", "offline": "○", "rejected": "✕"}
-_HONEST: Final = (
-    "The anatomy is real: an average of 152 brains (MNI152), skull-stripped, so there is no face."
-    " The variation between patients, the scanners and every identity are invented by a program."
-    " No real person is shown, and these scores say nothing about how well a model would do on"
-    " patients. The real DICOM test files of open source packages that were mixed in are counted"
-    " here and never shown."
-)
 _ONLY_HERE: Final = (
     "Pictures of patients, and models trained on pooled images, exist on this page because the demo"
     " plays every hospital on one machine. In a federation nobody could make them."
@@ -227,7 +220,7 @@ def _pictures(results: Results) -> str:
     return section(
         "pictures",
         "What the model sees",
-        paragraph(_HONEST, "honest"),
+        paragraph(results.told, "honest"),
         paragraph(_ONLY_HERE),
         f"<p>{''.join(keys)}</p>",
         paragraph("From left to right: image, true tissues, federated model, difference."),

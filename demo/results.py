@@ -135,6 +135,7 @@ class Results:
     """Everything the report shows."""
 
     made_at: str
+    told: str
     task_title: str
     labels: tuple[str, ...]
     rounds: int

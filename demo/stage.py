@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 # 23 of 30 patients permit: one more than the default minimum of 20 studies needs after a withdrawal, and some to spare.
 PATIENTS = 30
 SEED = 20261124
+TOLD = (
+    "The anatomy is real: an average of 152 brains (MNI152), skull-stripped, so there is no face."
+    " The variation between patients, the scanners and every identity are invented by a program."
+    " No real person is shown, and these scores say nothing about how well a model would do on"
+    " patients. The real DICOM test files of open source packages that were mixed in are counted"
+    " here and never shown."
+)
 # In which rounds a patient withdraws, and a site node is killed.
 WITHDRAWS_IN, KILLED_IN = 3, 4
 
@@ -60,11 +67,7 @@ def invented_stage(
 ) -> Stage:
     """Make the inboxes of three invented hospitals below `root`."""
     wards = tuple(_ward(name, root / name, patients, at, progress) for name in HOSPITALS)
-    told = (
-        "The anatomy is real: the MNI152 average of 152 brains, skull-stripped. The variation between patients, "
-        "the scanners and every identity are synthetic."
-    )
-    return Stage(told, TASK, "MR", 20, 16, wards)
+    return Stage(TOLD, TASK, "MR", 20, 16, wards)
 
 
 def _ward(

@@ -69,7 +69,7 @@ class Trainer:
                 [sys.executable, "-m", "site_node.worker", str(self._home.root), threads],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env={**os.environ, **dict.fromkeys(_THREAD_VARIABLES, threads)},
+                env={**os.environ, **dict.fromkeys(_THREAD_VARIABLES, threads), "MALLOC_ARENA_MAX": "1"},
             )
 
     def wait_ready(self) -> None:

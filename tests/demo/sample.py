@@ -18,6 +18,7 @@ from demo.results import (
     Score,
     Search,
 )
+from demo.stage import TOLD
 
 HOSPITALS = (("north", "Northgate Infirmary"), ("east", "Eastmere <Hospital> & Sons"))
 
@@ -26,6 +27,7 @@ def sample_results() -> Results:
     """Give a run of two hospitals and two rounds in which one invariant failed."""
     return Results(
         made_at="2026-11-24 17:10 UTC",
+        told=TOLD,
         task_title="Grey & white matter",
         labels=("grey matter", "white matter"),
         rounds=2,
