@@ -5,6 +5,7 @@ because FastAPI reads them at run time.
 """
 
 import io
+import json
 import zipfile
 from collections.abc import Callable
 from datetime import datetime
@@ -13,6 +14,7 @@ from typing import Annotated
 
 import sqlalchemy as sa
 from fastapi import Depends, FastAPI, Header, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 
 from coordinator import members, tasks
@@ -44,7 +46,7 @@ def open_door(
     clock: Callable[[], datetime],
 ) -> FastAPI:
     """Return the application for those who have no client certificate."""
-    app = FastAPI(openapi_url=None)
+    app = FastAPI(openapi_url=None, exception_handlers={RequestValidationError: _malformed})
 
     def partner(authorization: Annotated[str, Header(max_length=512)] = "") -> str:
         try:
@@ -94,6 +96,13 @@ def member_pages(store: sa.Engine) -> FastAPI:
         return [document for _, document, _ in tasks.offered(store)]
 
     return app
+
+
+async def _malformed(_request: Request, error: Exception) -> Response:
+    """Answer with the keys that are wrong; what was sent, a token perhaps, is not repeated."""
+    found = error.errors() if isinstance(error, RequestValidationError) else []
+    faults = [{"loc": fault["loc"], "msg": fault["msg"]} for fault in found]
+    return Response(json.dumps({"detail": faults}), 422, media_type="application/json")
 
 
 def _own(store: sa.Engine, run: str, by: str) -> None:

@@ -23,6 +23,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
 from flwr.supercore.inflatable.inflatable_object import (
     InflatableObject,
+    UnexpectedObjectContentError,
     get_all_nested_objects,
     get_object_tree,
     iterate_object_tree,
@@ -67,6 +68,8 @@ FLEET_PATHS = frozenset(
 )
 MEMBER_PREFIX = "/v1/members/"
 UNFINISHED = (Status.PENDING, Status.STARTING, Status.RUNNING)
+# What a reply raises that was announced and cannot be put together.
+NO_REPLY = (CoordinatorError, NoObjectInStoreError, UnexpectedObjectContentError, ValueError, TypeError, KeyError)
 # The Control and Runtime APIs are unreachable; the secret only keeps their code paths shut.
 _CLOSED = b"never handed to anyone"
 
@@ -168,6 +171,7 @@ class LinkStateGrid(Grid):
         self._state = state
         self._gate = gate
         self._run = run
+        self._heads: dict[str, Message] = {}  # replies announced and not yet whole, by the message they answer
 
     def set_run(self, run: Run) -> None:
         """Take over another run."""
@@ -212,9 +216,11 @@ class LinkStateGrid(Grid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Return the replies that have arrived whole; they leave the store as they are returned."""
-        replies = self._state.get_message_res(message_ids=set(message_ids), run_id=self._run.run_id)
-        inflated = [self._inflate(reply) for reply in replies]
-        return [message for message in inflated if message is not None]
+        wanted = set(message_ids)
+        for head in self._state.get_message_res(message_ids=wanted - self._heads.keys(), run_id=self._run.run_id):
+            self._heads[head.metadata.reply_to_message_id] = head
+        replies = [self._take(self._heads[message_id]) for message_id in sorted(wanted & self._heads.keys())]
+        return [reply for reply in replies if reply is not None]
 
     def wait(self, timeout_s: float) -> None:
         """Sleep until something arrived, at most `timeout_s`."""
@@ -240,36 +246,41 @@ class LinkStateGrid(Grid):
             if waiting and not arrived:
                 self.wait(max(0.0, min(1.0, end - time.monotonic())))
 
-    def _inflate(self, reply: Message) -> Message | None:
-        """Return the whole reply; None if its parts never came or do not make a message: then there was no answer."""
-        message_id, store = reply.metadata.message_id, self._state.object_store
+    def _take(self, head: Message) -> Message | None:
+        """Return the whole reply; None while a part is on its way, and where the parts make no message.
+
+        A head may precede its body by the time the body takes on a slow line; other replies do not wait for it.
+        """
+        message_id, store = head.metadata.message_id, self._state.object_store
         try:
-            ids = [node.object_id for node in iterate_object_tree(store.get_object_tree(message_id))]
-            contents = {object_id: self._content(object_id) for object_id in dict.fromkeys(ids)}
-            message = inflate_object_from_contents(message_id, contents)
-        except (CoordinatorError, NoObjectInStoreError, ValueError, TypeError, KeyError):
-            message = None
-        self._state.delete_messages(message_ins_ids={reply.metadata.reply_to_message_id})
+            contents = self._contents(message_id)
+            if contents is None:
+                return None
+            reply = inflate_object_from_contents(message_id, contents)
+        except NO_REPLY:
+            reply = None
+        del self._heads[head.metadata.reply_to_message_id]
+        self._state.delete_messages(message_ins_ids={head.metadata.reply_to_message_id})
         store.delete(message_id)
-        if not isinstance(message, Message):
+        if not isinstance(reply, Message):
             return None
-        message.metadata.__dict__["_message_id"] = message_id
-        return message
+        reply.metadata.__dict__["_message_id"] = message_id
+        return reply
 
-    def _content(self, object_id: str) -> bytes:
-        end = time.monotonic() + MAX_PART_WAIT_S
-        while time.monotonic() < end:
-            content = self._state.get_object(self._run.run_id, object_id)
-            if content:
-                return content
+    def _contents(self, message_id: str) -> dict[str, bytes] | None:
+        """Return the parts of a message; None if one has not arrived yet.
+
+        Raises: CoordinatorError if one is not coming any more.
+        """
+        contents = {}
+        for node in iterate_object_tree(self._state.object_store.get_object_tree(message_id)):
+            content = self._state.get_object(self._run.run_id, node.object_id)
             if content is None:
-                break
-            self.wait(0.05)
-        raise CoordinatorError("a part of a reply never arrived")
-
-
-# A reply's head may precede its body by the time the body takes on a slow line (Flower: 180 s a part).
-MAX_PART_WAIT_S = 180.0
+                raise CoordinatorError("a part of a reply never arrived")
+            if not content:
+                return None
+            contents[node.object_id] = content
+        return contents
 
 
 class Fleet:

@@ -43,23 +43,26 @@ class Listener:
         client_certificates: bool,
     ) -> None:
         self._address = address
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                application,
-                host=address[0],
-                port=address[1],
-                ssl_certfile=authority.server_certificate,
-                ssl_keyfile=authority.server_key,
-                ssl_ca_certs=str(authority.certificate),
-                ssl_cert_reqs=ssl.CERT_REQUIRED if client_certificates else ssl.CERT_NONE,
-                log_config=None,
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                ws="none",  # a WebSocket would pass the gate, which looks at requests
-                timeout_graceful_shutdown=3,
-            )
+        config = uvicorn.Config(
+            application,
+            host=address[0],
+            port=address[1],
+            ssl_certfile=authority.server_certificate,
+            ssl_keyfile=authority.server_key,
+            ssl_ca_certs=str(authority.certificate),
+            ssl_cert_reqs=ssl.CERT_REQUIRED if client_certificates else ssl.CERT_NONE,
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            ws="none",  # a WebSocket would pass the gate, which looks at requests
+            timeout_graceful_shutdown=3,
         )
+        config.load()
+        if config.ssl is None:
+            raise ConfigurationError("the listener has no TLS")
+        config.ssl.minimum_version = ssl.TLSVersion.TLSv1_3
+        self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._serve, name="listener", daemon=True)
 
     def _serve(self) -> None:

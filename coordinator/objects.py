@@ -32,7 +32,7 @@ class FileObjectStore(SqlObjectStore):
     def put(self, object_id: str, object_content: bytes) -> None:
         """Keep the content of a preregistered object.
 
-        Raises: ValueError if the content is not what its id names.
+        Raises: ValueError if the content is not what its id names; UnexpectedObjectContentError if it is no object.
         """
         if object_id != get_object_id(object_content):
             raise ValueError(f"object {object_id}: the content has another digest")

@@ -14,14 +14,14 @@ import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from consent import ReceiptInvalid, open_receipt
+from consent import ReceiptInvalid, open_receipt, receipt_digest
 from coordinator.errors import ConfigurationError, RunFailed
 from coordinator.runs import RunRecord, describe
 from coordinator.store import member
 from models import bundle_files, canonical, task_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from models import Task
@@ -57,7 +57,8 @@ def audit(store: sa.Engine, run: str, folder: Path) -> list[str]:
     """Verify every stored receipt and the chain of models again; return the faults found.
 
     Checks the signatures, that each receipt speaks of this run, round, base model and update, that the model of each
-    round is the base of the next, and that the models on disk are the ones on record.
+    round is the base of the next, that the models on disk are the ones on record, and that each site's receipts of this
+    run follow one another.
     """
     record = describe(store, run)
     keys = {site: _key(pem) for site, pem in _receipt_keys(store).items()}
@@ -70,11 +71,11 @@ def audit(store: sa.Engine, run: str, folder: Path) -> list[str]:
     ]
     kept = RunRecord(store, folder, run)
     faults += [fault for row in rounds for fault in _model_faults(kept, row["round"])]
-    for row in _rows(record, "contributions"):
-        if row["outcome"] == "counted":
-            base = before.get(row["round"]) if row["kind"] == "train" else rounds[-1]["model_after"]
-            faults += _receipt_faults(run, row, keys[row["site"]], base)
-    return faults
+    counted = [row for row in _rows(record, "contributions") if row["outcome"] == "counted"]
+    for row in counted:
+        base = before.get(row["round"]) if row["kind"] == "train" else rounds[-1]["model_after"]
+        faults += _receipt_faults(run, row, keys[row["site"]], base)
+    return faults or _chain_faults(counted, keys)
 
 
 def receipt_count(store: sa.Engine, run: str) -> int:
@@ -102,6 +103,17 @@ def _receipt_faults(run: str, row: Mapping[str, Any], key: Ed25519PublicKey, bas
     faults = [] if claimed == recorded else [f"{where}: the receipt speaks of something else"]
     if receipt.base_model != base:
         faults.append(f"{where}: the receipt names another base model")
+    return faults
+
+
+def _chain_faults(counted: Sequence[Mapping[str, Any]], keys: Mapping[str, Ed25519PublicKey]) -> list[str]:
+    """Return where a site's receipt does not name the one the coordinator counted before it in this run."""
+    faults, last = [], dict[str, str]()
+    for row in sorted(counted, key=lambda row: row["at"]):
+        site, envelope = row["site"], row["receipt"].encode()
+        if site in last and open_receipt(envelope, keys[site]).prev != last[site]:
+            faults.append(f"round {row['round']}, {row['kind']}, {site}: does not follow the receipt counted before")
+        last[site] = receipt_digest(envelope)
     return faults
 
 

@@ -116,7 +116,7 @@ class ConsentedAveraging(Strategy):
         answers = self._initial_answers(grid, self._quorum_online(grid), whole=False)
         agreed, votes = Counter(answers.values()).most_common(1)[0] if answers else (("", ""), 0)
         if votes < self._task.strategy.quorum:
-            raise RunFailed(f"{votes} sites agree on the untrained model; the quorum is more")
+            raise RunFailed(f"{votes} sites agree on the untrained model; the quorum is {self._task.strategy.quorum}")
         willing = [member for member in self._online(grid) if answers.get(member.site) == agreed]
         for member in willing:
             arrays = self._fetch_initial(grid, member, agreed)

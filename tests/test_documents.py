@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import rfc8785
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from securesystemslib.dsse import Envelope
+from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined] # public name, listed without __all__
 
+from consent import open_receipt, sign_receipt
+from consent.receipt import PAYLOAD_TYPE
+from coordinator.api import JoinForm
 from coordinator.config import CoordinatorConfig
 from coordinator.verification import CHECKS
+from models import UpdateFault, parse_task
 from site_node.config import SiteConfig
-from site_node.release import LEAVES
+from site_node.membership import Invitation
+from site_node.release import ABSTAIN, LEAVES
+from site_node.rounds import Instruction
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,10 +53,36 @@ def test_every_configuration_key_is_documented_with_its_default(
         assert told.strip('" ') in {str(default), "required"}
 
 
-def test_every_refusal_is_in_the_protocol() -> None:
-    text = (ROOT / "docs" / "protocol.md").read_text()
+def test_the_protocol_names_every_refusal_and_no_other() -> None:
+    tables = re.findall(r"^\|[^|]+\|([^|]+)\|$", (ROOT / "docs" / "protocol.md").read_text(), re.MULTILINE)
+    named = {name for cell in tables for name in re.findall(r"`([a-z]+(?:-[a-z]+)+)`", cell)}
+    receipt = {f"receipt-{why}" for why in ("too-large", "malformed", "wrong-type", "bad-signature", "bad-statement")}
+    faults = {str(fault) for fault in UpdateFault if "-" in fault}
 
-    assert [reason for reason in CHECKS if f"`{reason}`" not in text] == []
+    assert named == {*CHECKS, *receipt, *faults, "update-differs-from-receipt"}
+
+
+def _example(title: str) -> str:
+    page = (ROOT / "docs" / "protocol.md").read_text()
+    return page.partition(f"\n## {title}")[2].partition("```json\n")[2].partition("```")[0]
+
+
+def test_the_examples_of_the_protocol_are_what_the_programs_read() -> None:
+    Invitation.model_validate_json(_example("Invitation"))
+    JoinForm.model_validate_json(_example("Join"))
+    parse_task(_example("Partner").encode())
+    Instruction.model_validate(json.loads(_example("Instruction")))
+
+    assert f'"code": {ABSTAIN}' in (ROOT / "docs" / "protocol.md").read_text()
+
+
+def test_the_receipt_of_the_protocol_is_one_a_site_signs() -> None:
+    key = Ed25519PrivateKey.generate()
+    envelope = Envelope(rfc8785.dumps(json.loads(_example("Receipt"))), PAYLOAD_TYPE, {})
+    envelope.sign(CryptoSigner(key))
+    signed = rfc8785.dumps(envelope.to_dict())
+
+    assert sign_receipt(open_receipt(signed, key.public_key()), key) == signed
 
 
 def test_every_dependency_is_argued_in_a_decision() -> None:
@@ -64,7 +101,9 @@ def test_a_decision_says_context_options_choice_and_consequences(path: Path) -> 
     assert [head for head in ("Context", "Options", "Choice", "Consequences") if f"**{head}.**" not in text] == []
 
 
-@pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", *(f"docs/{p}.md" for p in ("demo", "protocol"))])
+@pytest.mark.parametrize(
+    "page", ["README.md", "ARCHITECTURE.md", *(f"docs/{p}.md" for p in ("demo", "protocol", "threat-model"))]
+)
 def test_what_a_page_points_at_exists(page: str) -> None:
     text = (ROOT / page).read_text()
     links = re.findall(r"\]\(([^)#:]+)\)", text)

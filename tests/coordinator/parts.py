@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PublicKey
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from flwr.supercore.protobuf.client import ProtobufClientInterceptor
 
@@ -50,7 +51,7 @@ def signing_request(key: ec.EllipticCurvePrivateKey, name: str = "any") -> bytes
     return request.public_bytes(Encoding.PEM)
 
 
-def public_pem(key: ec.EllipticCurvePublicKey | Ed25519PublicKey) -> bytes:
+def public_pem(key: ec.EllipticCurvePublicKey | Ed25519PublicKey | Ed448PublicKey) -> bytes:
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 

@@ -1,0 +1,115 @@
+"""The coordinator's configuration: every wrong key is named and nothing starts with it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING
+
+import pytest
+
+from coordinator.app import create_coordinator, open_coordinator
+from coordinator.config import CONFIG_NAME, CoordinatorConfig, CoordinatorHome
+from coordinator.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+WHOLE = {
+    "federation": '"north-sea"',
+    "host": '"coordinator.example"',
+    "fleet_port": "1",
+    "join_port": "65535",
+    "hold_s": "5",
+    "clock_skew_s": "0.5",
+    "minimum_count": "4",
+    "record_arrivals": '"arrivals"',
+}
+
+
+def load(folder: Path, lines: dict[str, str]) -> CoordinatorConfig:
+    (folder / CONFIG_NAME).write_text("\n".join(f"{key} = {value}" for key, value in lines.items()))
+    return CoordinatorHome(folder).load_config()
+
+
+def test_every_key_is_read(tmp_path: Path) -> None:
+    config = load(tmp_path, WHOLE)
+
+    assert asdict(config) == {
+        "federation": "north-sea",
+        "host": "coordinator.example",
+        "fleet_port": 1,
+        "join_port": 65535,
+        "hold_s": 5,
+        "clock_skew_s": 0.5,
+        "minimum_count": 4,
+        "record_arrivals": "arrivals",
+    }
+    assert WHOLE.keys() == {field.name for field in fields(CoordinatorConfig)}
+
+
+def test_the_federation_alone_is_enough(tmp_path: Path) -> None:
+    assert load(tmp_path, {"federation": '"north-sea"'}) == CoordinatorConfig("north-sea")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("federation", '""'),
+        ("federation", '"north sea"'),
+        ("federation", '"a/../b"'),
+        ("federation", "7"),
+        ("host", "7"),
+        ("fleet_port", "0"),
+        ("fleet_port", "-1"),
+        ("join_port", "65536"),
+        ("join_port", '"9444"'),
+        ("join_port", "9444.0"),
+        ("fleet_port", "true"),
+        ("hold_s", "0"),
+        ("hold_s", "nan"),
+        ("hold_s", "inf"),
+        ("clock_skew_s", "-1"),
+        ("clock_skew_s", "nan"),
+        ("clock_skew_s", "true"),
+        ("minimum_count", "0"),
+        ("minimum_count", "4.5"),
+        ("record_arrivals", "true"),
+        ("minimum_cuont", "4"),
+    ],
+)
+def test_a_wrong_value_or_an_unknown_key_is_refused_by_name(tmp_path: Path, key: str, value: str) -> None:
+    with pytest.raises(ConfigurationError, match=key):
+        load(tmp_path, {**WHOLE, key: value})
+
+
+def test_a_missing_federation_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="federation"):
+        load(tmp_path, {"host": '"h"'})
+
+
+@pytest.mark.parametrize("content", [b"federation =", b"federation = 'a'\nfederation = 'b'", b"\xff\xfe"])
+def test_a_file_that_is_not_toml_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / CONFIG_NAME).write_bytes(content)
+
+    with pytest.raises(ConfigurationError, match="not TOML"):
+        CoordinatorHome(tmp_path).load_config()
+
+
+def test_a_folder_without_a_coordinator_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="filmroom-coordinator init"):
+        open_coordinator(tmp_path)
+
+
+def test_a_new_coordinator_opens_with_the_configuration_it_was_made_with(tmp_path: Path) -> None:
+    config = CoordinatorConfig("north-sea", "127.0.0.1", 9001, 9002)
+
+    create_coordinator(tmp_path / "home", config)
+
+    assert open_coordinator(tmp_path / "home").config == config
+
+
+def test_a_coordinator_is_not_made_over_another(tmp_path: Path) -> None:
+    create_coordinator(tmp_path / "home", CoordinatorConfig("north-sea"))
+
+    with pytest.raises(ConfigurationError, match="already"):
+        create_coordinator(tmp_path / "home", CoordinatorConfig("south-sea"))

@@ -1,0 +1,159 @@
+"""The audit passes on what happened, and finds every fault that is planted in the record."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+import sqlalchemy as sa
+
+from consent import open_receipt
+from coordinator.errors import RunFailed
+from coordinator.provenance import audit, provenance, receipt_count, write_bundle
+from coordinator.store import contribution, member, round_
+from models import model_digest
+from tests.federation import Federation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@pytest.fixture
+def federation(tmp_path: Path) -> Federation:
+    made = Federation(tmp_path)
+    made.site("west").forged_signature()
+    made.train()
+    return made
+
+
+def faults(federation: Federation) -> list[str]:
+    return audit(federation.store, federation.run, federation.folder / "runs")
+
+
+def alter(federation: Federation, table: sa.Table, number: int, site: str = "", **values: object) -> None:
+    where = table.c.round == number
+    if site:
+        where &= (table.c.site == site) & (table.c.kind == "train")
+    with federation.store.begin() as db:
+        assert db.execute(sa.update(table).where(where).values(**values)).rowcount == 1
+
+
+def receipt_of(federation: Federation, number: int, site: str) -> bytes:
+    columns = contribution.c
+    query = sa.select(columns.receipt).where(columns.round == number, columns.site == site, columns.kind == "train")
+    with federation.store.connect() as db:
+        return bytes(db.execute(query).scalar_one())
+
+
+def test_an_honest_run_has_no_faults(federation: Federation) -> None:
+    assert faults(federation) == []
+    assert receipt_count(federation.store, federation.run) == 2 * (federation.task.rounds + 1)
+
+
+def another_signer(federation: Federation) -> None:
+    with federation.store.begin() as db:
+        west = db.execute(sa.select(member.c.receipt_key).where(member.c.site == "west")).scalar_one()
+        db.execute(sa.update(member).where(member.c.site == "north").values(receipt_key=west))
+
+
+def changed_receipt(federation: Federation) -> None:
+    content = receipt_of(federation, 2, "north").replace(b'"sig":"', b'"sig":"AAAA', 1)
+    alter(federation, contribution, 2, "north", receipt=content)
+
+
+def receipt_of_another_round(federation: Federation) -> None:
+    alter(federation, contribution, 2, "north", receipt=receipt_of(federation, 1, "north"))
+
+
+def swapped_model(federation: Federation) -> None:
+    folder = federation.record.folder
+    (folder / "round-0002.safetensors").write_bytes((folder / "round-0001.safetensors").read_bytes())
+
+
+def missing_model(federation: Federation) -> None:
+    (federation.record.folder / "round-0002.safetensors").unlink()
+
+
+PLANTED: dict[str, tuple[Callable[[Federation], None], str]] = {
+    "a changed receipt": (changed_receipt, "round 2, train, north: receipt"),
+    "a receipt of another round": (
+        receipt_of_another_round,
+        "round 2, train, north: the receipt speaks of something else",
+    ),
+    "a receipt of another signer": (another_signer, "round 1, train, north: receipt bad-signature"),
+    "another update": (
+        lambda federation: alter(federation, contribution, 2, "north", update="0" * 64),
+        "round 2, train, north: the receipt speaks of something else",
+    ),
+    "another weight": (
+        lambda federation: alter(federation, contribution, 2, "north", weight=10_000),
+        "round 2, train, north: the receipt speaks of something else",
+    ),
+    "a swapped model file": (swapped_model, "round 2: the model of round 2 on disk is not the one on record"),
+    "a missing model file": (missing_model, "round 2: the model of round 2 on disk is missing or damaged"),
+    "a round that starts elsewhere": (
+        lambda federation: alter(federation, round_, 2, model_before="0" * 64),
+        "round 2: starts from another model than round 1 made",
+    ),
+    "another result of a round": (
+        lambda federation: alter(federation, round_, 2, model_after="0" * 64),
+        "round 3: starts from another model than round 2 made",
+    ),
+}
+
+
+@pytest.mark.parametrize("planted", PLANTED)
+def test_the_audit_finds_a_planted_fault_and_says_where(federation: Federation, planted: str) -> None:
+    plant, expected = PLANTED[planted]
+
+    plant(federation)
+
+    found = faults(federation)
+    assert any(fault.startswith(expected) for fault in found), found
+
+
+def test_the_provenance_tells_who_took_part_and_why_the_others_did_not(federation: Federation) -> None:
+    document = provenance(federation.store, "north-sea", federation.run, federation.task)
+
+    first = document["rounds"][1]
+    told = {made["site"]: (made["outcome"], made["reason"]) for made in first["contributions"]}
+    assert told == {
+        "east": ("counted", ""),
+        "north": ("counted", ""),
+        "west": ("refused", "receipt-bad-signature"),
+    }
+    assert first["model_after"] == document["rounds"][2]["model_before"] == model_digest(federation.record.model(1))
+    assert {made["site"] for made in document["evaluation"] if made["outcome"] == "counted"} == {"east", "north"}
+
+
+def test_anyone_can_check_the_receipts_of_a_bundle_with_its_keys(federation: Federation) -> None:
+    document = provenance(federation.store, "north-sea", federation.run, federation.task)
+
+    folder = write_bundle(federation.record, federation.task, document)
+
+    written = json.loads((folder / "docs" / "provenance.json").read_text())
+    assert written == json.loads(json.dumps(document))
+    made = written["rounds"][1]["contributions"][1]
+    receipt = open_receipt(made["receipt"].encode(), federation.site("north").key.public_key())
+    assert (receipt.site, receipt.update, receipt.weight) == (made["site"], made["update"], made["weight"])
+    assert "BEGIN PUBLIC KEY" in written["receipt_keys"]["north"]
+
+
+def test_a_run_without_the_last_round_is_not_delivered(tmp_path: Path) -> None:
+    federation = Federation(tmp_path)
+    federation.train(rounds=1)
+    document = provenance(federation.store, "north-sea", federation.run, federation.task)
+
+    with pytest.raises(RunFailed, match="round 3"):
+        write_bundle(federation.record, federation.task, document)
+    assert not (federation.record.folder / "bundle").exists()
+
+
+def test_each_receipt_of_a_site_follows_another(federation: Federation) -> None:
+    key = federation.site("north").key.public_key()
+
+    followed = {open_receipt(receipt_of(federation, number, "north"), key).prev for number in (1, 2, 3)}
+
+    assert len(followed) == 3
