@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 HOSPITALS = ("north", "east", "west")
 FEWEST_PATIENTS = 5
+LARGEST = 256  # pixels; larger images are cropped, so that a demo stays a demo
+_HALVED = 8  # the demo's network halves three times
 _PLANTED = (
     "PatientName",
     "PatientID",
@@ -69,7 +71,7 @@ def own_stage(data: Path, root: Path) -> Stage:
     told = (
         f"Your own data: {len(files)} files of {sum(len(w.expected) for w in wards)} patients. Consents are invented."
     )
-    return Stage(told, task_for(modality, labels), modality, max(2, smallest - 3), 2, wards)
+    return Stage(told, task_for(modality, labels, _size(files)), modality, max(2, smallest - 3), 2, wards)
 
 
 def _read(data: Path) -> list[_File]:
@@ -123,6 +125,15 @@ def _codes(files: Iterable[_File]) -> dict[tuple[str, str], str]:
             code = segment.SegmentedPropertyTypeCodeSequence[0]
             found[str(code.CodingSchemeDesignator), str(code.CodeValue)] = str(code.CodeMeaning)
     return found
+
+
+def _size(files: Iterable[_File]) -> tuple[int, int]:
+    """Return rows and columns that hold every image, as the network can halve them, up to a bound."""
+    sizes = [
+        (int(file.ds.Rows), int(file.ds.Columns)) for file in files if file.ds.Modality != "SEG" and "Rows" in file.ds
+    ]
+    rows, columns = (min(LARGEST, -(-max(each) // _HALVED) * _HALVED) for each in zip(*sizes, strict=True))
+    return rows, columns
 
 
 def _ward(name: str, files: list[_File], folder: Path, labels: list[dict[str, Any]]) -> Ward:

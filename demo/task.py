@@ -78,10 +78,10 @@ TASK: Final[dict[str, Any]] = {
 }
 
 
-def task_for(modality: str, labels: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Give the demo's task for images of another modality, with other labels, of any size."""
+def task_for(modality: str, labels: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> dict[str, Any]:
+    """Give the demo's task for images of another modality, with other labels, fitted to (rows, columns)."""
     network = {**TASK["network"]["arguments"], "out_channels": len(labels) + 1}
-    fit = {"name": "ResizeWithPadOrCropd", "arguments": {"keys": _BOTH, "spatial_size": [256, 256]}}
+    fit = {"name": "ResizeWithPadOrCropd", "arguments": {"keys": _BOTH, "spatial_size": list(size)}}
     transforms = {stage: [fit, *steps] for stage, steps in TASK["transforms"].items()}
     return {
         **TASK,
