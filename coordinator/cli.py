@@ -96,7 +96,7 @@ def serve(context: typer.Context) -> None:
     try:
         run_coordinator(_coordinator(context), _say, stopping)
     except KeyboardInterrupt:
-        _say("stopped in the middle of a run; it goes on at the next start")
+        _say("stopped; a run in progress goes on at the next start")
 
 
 @app.command()

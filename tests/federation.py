@@ -109,7 +109,7 @@ class Site:
     sent: Answer | None = None
     history: dict[int, Answer] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
-    time_left: float = 0.0
+    time_left: dict[str, float] = field(default_factory=dict)
 
     def behave(self) -> None:
         """Answer as agreed from now on."""
@@ -163,7 +163,8 @@ class Site:
         """Return the reply to one message; None for no reply."""
         instruction = dict(message.content.config_records["instruction"])
         self.asked.append(f"{instruction['kind']!s} {instruction['round']!s}")
-        self.time_left = (datetime.fromisoformat(str(instruction["deadline"])) - datetime.now(UTC)).total_seconds()
+        left = datetime.fromisoformat(str(instruction["deadline"])) - datetime.now(UTC)
+        self.time_left[str(instruction["kind"])] = left.total_seconds()
         if instruction["kind"] == "initialise":
             return self._initial(message, whole=bool(instruction["whole"]))
         honest = self._honest(instruction, _unpacked(message))

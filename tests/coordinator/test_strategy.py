@@ -256,4 +256,4 @@ def test_the_deadline_counts_from_when_a_quorum_is_online(tmp_path: Path) -> Non
 
     federation.train(rounds=2)
 
-    assert federation.site("north").time_left > 0.7
+    assert federation.site("north").time_left["train"] > 0.7
