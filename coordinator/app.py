@@ -150,6 +150,11 @@ def _carry_out(
             record.end("failed", str(error), now())
             say(f"{name} failed: {error}")
         return
+    except Exception as error:  # noqa: BLE001 -- the outermost loop: record it, end this run, and go on serving
+        if not stopping.is_set():
+            record.end("failed", f"internal error: {type(error).__name__}", now())
+            say(f"{name} failed: internal error: {type(error).__name__}")
+        return
     record.end("finished", "", now())
     say(f"{name} finished")
 
