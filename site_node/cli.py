@@ -20,6 +20,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
 from consent import Deny, Outcome
 from models import ModelsError, TaskRefused
@@ -35,6 +36,7 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (ConfigurationError, 4),
     (PeerError, 5),
     (OSError, 6),
+    (sa.exc.DBAPIError, 6),
     (SiteError, 1),
     (ModelsError, 1),
 )
@@ -52,8 +54,9 @@ for name, group in (
 ):
     app.add_typer(group, name=name)
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+# No markup: names and ids from outside are printed as they are.
+out = Console(highlight=False, markup=False)
+err = Console(stderr=True, highlight=False, markup=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 By = Annotated[str, typer.Option(help="Who decides this; goes on the record.")]
@@ -158,6 +161,8 @@ def withdraw_consent(context: typer.Context) -> None:
     """Record that a patient withdraws; the PatientID is asked for, so that no shell keeps it."""
     site = _site(context)
     patient_id = typer.prompt("PatientID", hide_input=sys.stdin.isatty()).strip()
+    if not patient_id:
+        raise typer.BadParameter("a PatientID is needed")
     patient = site.pseudonymiser.patient(patient_id)
     if not consents.is_known(site.store, patient):
         err.print("this hospital holds no consent of that patient; the refusal is recorded all the same")
@@ -281,7 +286,7 @@ def cohort(context: typer.Context, digest: str, as_json: Json = False) -> None:
     table = Table("study (pseudonym)", "outcome", "reason", title="studies")
     for study, verdict in sorted(verdicts.items(), key=lambda pair: pair[1].outcome.value):
         colour = "green" if verdict.outcome is Outcome.PERMIT else "red"
-        table.add_row(study[-16:], f"[{colour}]{verdict.outcome.value}[/]", verdict.reason)
+        table.add_row(study[-16:], Text(verdict.outcome.value, colour), verdict.reason)
     out.print(table)
     out.print(dict(Counter(verdict.outcome.value for verdict in verdicts.values())))
 
@@ -342,6 +347,8 @@ def main() -> None:
 
 
 def _line(error: BaseException) -> str:
+    if isinstance(error, sa.exc.DBAPIError):  # its own text quotes what was to be written
+        return f"site.db: {error.orig}; nothing half-written is kept: mend it and run this again"
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}; nothing half-written is kept: mend it and run this again"

@@ -95,20 +95,22 @@ class SiteHome:
     def load_identity(self) -> Identity:
         """Return this site's membership.
 
-        Raises: ConfigurationError if the site has not joined a federation yet.
+        Raises: ConfigurationError if the site has not joined a federation yet, or the file is damaged.
         """
         path = self.identity / "membership.json"
         if not path.exists():
             raise ConfigurationError("this site has not joined a federation: run `filmroom-site join INVITATION`")
-        membership = json.loads(path.read_text())
-        return Identity(
-            **membership,
-            authority=self.identity / "authority.pem",
-            tls_certificate=self.identity / "tls.pem",
-            tls_key=self.identity / "tls.key",
-            node_key=self.identity / "node.key",
-            receipt_key=self.identity / "receipt.key",
-        )
+        try:
+            return Identity(
+                **json.loads(path.read_bytes()),
+                authority=self.identity / "authority.pem",
+                tls_certificate=self.identity / "tls.pem",
+                tls_key=self.identity / "tls.key",
+                node_key=self.identity / "node.key",
+                receipt_key=self.identity / "receipt.key",
+            )
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"{path} is damaged: restore it from a backup") from error
 
 
 def _read_toml(path: Path) -> dict[str, object]:

@@ -257,7 +257,7 @@ class _translated:  # noqa: N801 -- reads as a clause
         if isinstance(error, httpx.HTTPStatusError):
             kind = PeerRefused if error.response.is_client_error else PeerError
             raise kind(f"{self._doing}: the coordinator answered {error.response.status_code}") from error
-        if isinstance(error, httpx.HTTPError | RuntimeError | ssl.SSLError):
+        if isinstance(error, httpx.HTTPError | httpx.InvalidURL | RuntimeError | ssl.SSLError):
             raise PeerError(f"{self._doing}: {type(error).__name__}") from error
 
 
@@ -268,11 +268,15 @@ def _set_id(message: Message, message_id: str) -> None:
 def post_join(url: str, authority_pem: str, request: Mapping[str, str]) -> Mapping[str, str]:
     """Send a join request to the coordinator the invitation names and return its answer.
 
-    Raises: PeerError if it cannot be reached, is another than the invitation says, or refuses.
+    Raises: PeerError if it cannot be reached, is another than the invitation says, or refuses;
+        ConfigurationError if the authority is not a certificate.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.load_verify_locations(cadata=authority_pem)
+    try:
+        context.load_verify_locations(cadata=authority_pem)
+    except (ssl.SSLError, TypeError, ValueError) as error:
+        raise ConfigurationError("the invitation's authority is not a certificate") from error
     with _translated("joining"), httpx.Client(verify=context, timeout=TIMEOUT_S) as client:
         answer = client.post(f"{url}/v1/join", json=dict(request))
         if answer.status_code == httpx.codes.FORBIDDEN:

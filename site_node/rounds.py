@@ -7,6 +7,7 @@ the consent epoch. Whatever goes wrong on the way, the answer is the same one co
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
@@ -16,7 +17,7 @@ from flwr.app import ArrayRecord, ConfigRecord
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as MessageProto
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from consent import (
     MLTRAINING,
@@ -44,6 +45,7 @@ from site_node.store import inflight, outbox, participation
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
+    from pathlib import Path
 
     import numpy as np
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -313,7 +315,7 @@ class Rounds:
         started = time.perf_counter()
         path = self._home.outbox / f"{work.message_id}.safetensors"
         if arrays:
-            save_file(dict(arrays), path)
+            _write(path, save(dict(arrays)))
         digest = update_digest(arrays, metrics)
         with self._store.begin() as db:
             now = self._clock()
@@ -437,6 +439,14 @@ class Rounds:
             db.execute(sa.delete(inflight).where(inflight.c.message_id == message_id))
             db.execute(sa.delete(outbox).where(outbox.c.message_id == message_id))
         (self._home.outbox / f"{message_id}.safetensors").unlink(missing_ok=True)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file so that it is on disk before the transaction that speaks of it."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _announcement(instruction: Instruction) -> str:

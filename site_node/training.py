@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -63,6 +64,7 @@ class Trainer:
     def start(self) -> None:
         """Start the worker and return at once; it imports its libraries meanwhile."""
         if self._process is None or self._process.poll() is not None:
+            self.stop()
             threads = str(self._config.training_threads)
             self._lines, self._ready = b"", False
             self._process = subprocess.Popen(  # noqa: S603 -- our own module, no shell
@@ -115,15 +117,19 @@ class Trainer:
                 "items": [asdict(item) for item in items],
             }
             if base is not None:
-                save_file(dict(base), work / "base.safetensors")
+                _write(work / "base.safetensors", base)
             return self._supervise(job, may_go_on, work)
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
     def stop(self) -> None:
-        """End the worker."""
+        """End the worker, and close the pipes to it."""
         if self._process is not None:
             self._process.kill()
+            for pipe in (self._process.stdin, self._process.stdout):
+                if pipe is not None:
+                    with suppress(BrokenPipeError):  # what it did not read is of no use to anyone
+                        pipe.close()
             self._process.wait()
             self._process, self._ready = None, False
 
@@ -193,6 +199,13 @@ class Trainer:
         self._lines = rest
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+
+def _write(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+    try:
+        save_file(dict(arrays), path)
+    except SafetensorError as error:
+        raise TrainingFailed("the base model cannot be written for the worker") from error
 
 
 def _read(path: Path) -> dict[str, NDArray[np.generic]]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import monai  # noqa: F401 -- all of it now, so that the first job need not wait
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from models import ModelsError, Task, TrainingAborted, layout_bytes, pack, parse_task
@@ -105,7 +106,7 @@ def main() -> None:
         except TrainingAborted:
             examples.keep_only([])
             desk.say("aborted")
-        except (ModelsError, UnreadableInstance, OSError) as error:
+        except (ModelsError, UnreadableInstance, OSError, SafetensorError) as error:
             desk.say("failed", kind=type(error).__name__)
         _give_memory_back()
 

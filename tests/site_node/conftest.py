@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from site_node.config import SiteHome
 from site_node.store import open_store
+from tests.site_node.hospital import Hospital
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,3 +39,9 @@ def inbox(tmp_path: Path) -> Path:
     folder = tmp_path / "inbox"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture
+def hospital(root: Path, store: sa.Engine) -> Hospital:
+    """Return a hospital of four patients who all permit, with everything approved."""
+    return Hospital(SiteHome(root), store)

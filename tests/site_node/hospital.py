@@ -23,7 +23,7 @@ from site_node.config import SiteConfig, SiteHome
 from site_node.deidentify.pseudonym import Pseudonymiser
 from site_node.errors import PeerError
 from site_node.gate import Gate
-from site_node.release import Incoming
+from site_node.link import Incoming
 from site_node.rounds import Rounds
 from site_node.store import instance
 from site_node.training import Trained

@@ -1,0 +1,198 @@
+"""The command line: one line for an error, its own exit code, and no patient's value in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from site_node import permissions
+from site_node.app import create_site
+from site_node.config import SiteHome
+from site_node.store import consent_record, open_store
+from tests.site_node.hospital import TASK_DOCUMENT, TERMS, bundle, consent_of
+
+if TYPE_CHECKING:
+    from subprocess import CompletedProcess
+
+PROGRAM = Path(sys.executable).parent / "filmroom-site"
+PATIENT_ID = "MRN-7730441"
+
+
+def run(root: Path, *arguments: str | Path, said: str = "") -> CompletedProcess[str]:
+    return subprocess.run(
+        [PROGRAM, "--home", root, *arguments],
+        input=said,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
+    )
+
+
+@pytest.fixture
+def home(root: Path) -> Path:
+    """Return the folder of a site that was just made."""
+    create_site(root, "north")
+    return root
+
+
+@pytest.fixture
+def member(home: Path) -> Path:
+    """Return the folder of a site that has joined a federation whose coordinator is down."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "north")])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
+    pem = made.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    membership = {"federation": "demo", "site": "north", "fleet_address": "127.0.0.1:9", "node_id": 1}
+    for file, content in {
+        "authority.pem": pem,
+        "tls.pem": pem,
+        "tls.key": private,
+        "membership.json": json.dumps(membership).encode(),
+    }.items():
+        (home / "identity" / file).write_bytes(content)
+    return home
+
+
+def refused(done: CompletedProcess[str], code: int, *words: str) -> None:
+    said = done.stdout + done.stderr
+    assert done.returncode == code, said
+    assert "Traceback" not in said
+    assert not [word for word in words if word not in said], said
+
+
+def test_a_new_site_keeps_its_secrets_to_itself(home: Path) -> None:
+    fresh = home.parent / "fresh"
+    done = run(fresh, "init", "--name", "north")
+    assert done.returncode == 0, done.stderr
+
+    modes = {
+        path.name: oct(path.stat().st_mode & 0o777)
+        for path in (fresh / "identity", fresh / "identity" / "pseudonym.key", fresh / "site.db")
+    }
+
+    assert modes == {"identity": "0o700", "pseudonym.key": "0o600", "site.db": "0o600"}
+    refused(run(home, "init", "--name", "north"), 4, "already holds a site")
+
+
+def test_a_command_that_does_not_exist_is_a_matter_of_usage(root: Path) -> None:
+    refused(run(root, "export-pixels"), 2, "No such command")
+
+
+def test_a_wrong_key_in_the_configuration_is_named(home: Path) -> None:
+    with (home / "site.toml").open("a") as file:
+        file.write("minimum_study = 3\n")
+
+    refused(run(home, "intake"), 4, "unknown key 'minimum_study'")
+
+
+def test_a_site_that_is_no_member_is_told_to_join(home: Path) -> None:
+    refused(run(home, "check"), 4, "filmroom-site join INVITATION")
+    refused(run(home, "serve"), 4, "filmroom-site join INVITATION")
+
+
+def test_a_coordinator_that_is_down_is_told(member: Path) -> None:
+    refused(run(member, "check"), 5, "asking for tasks: ConnectError")
+
+
+def test_a_folder_without_a_site_says_what_to_do(root: Path) -> None:
+    refused(run(root, "ledger"), 4, "filmroom-site init")
+
+
+def test_what_the_gate_refuses_is_refused_by_policy(member: Path) -> None:
+    store = open_store(SiteHome(member).database)
+    digest = permissions.keep_task(store, TASK_DOCUMENT, datetime.now(UTC))
+    store.dispose()
+
+    refused(run(member, "cohort", digest), 3, "nothing may be used: task: never approved here")
+
+
+def test_a_withdrawal_is_read_from_standard_input_and_not_repeated(home: Path) -> None:
+    consents = home.parent / "consents.json"
+    consents.write_bytes(bundle(consent_of(PATIENT_ID)))
+    run(home, "consents", "load", consents)
+
+    done = run(home, "consents", "withdraw", said=f"{PATIENT_ID}\n")
+
+    assert done.returncode == 0, done.stderr
+    assert "recorded as consent epoch 2" in done.stdout
+    assert "holds no consent" not in done.stderr
+    assert PATIENT_ID not in done.stdout + done.stderr + run(home, "ledger").stdout
+
+
+def test_a_withdrawal_of_an_unknown_patient_is_recorded_all_the_same(home: Path) -> None:
+    done = run(home, "consents", "withdraw", said=f"{PATIENT_ID}\n")
+
+    assert done.returncode == 0
+    assert "the refusal is recorded all the same" in done.stderr
+
+
+@pytest.mark.parametrize("said", ["", "\n", "   \n"])
+def test_a_withdrawal_needs_a_patient(home: Path, said: str) -> None:
+    done = run(home, "consents", "withdraw", said=said)
+
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    store = open_store(SiteHome(home).database)
+    with store.connect() as db:
+        assert db.execute(consent_record.select()).all() == []
+    store.dispose()
+
+
+def test_consents_that_are_not_loaded_are_told_and_the_code_says_so(home: Path) -> None:
+    consents = home.parent / "consents.json"
+    broken = consent_of("x") | {"id": "[/bold] [red]", "patient": {"display": PATIENT_ID}}
+    consents.write_bytes(bundle(consent_of("N1"), broken))
+
+    done = run(home, "consents", "load", consents)
+
+    refused(done, 1, "1 consents loaded", "not loaded: ")
+    assert PATIENT_ID not in done.stdout + done.stderr
+
+
+def test_a_task_may_call_its_project_anything(member: Path) -> None:
+    store = open_store(SiteHome(member).database)
+    now = datetime.now(UTC)
+    digest = permissions.keep_task(store, TASK_DOCUMENT.replace(b'"brain-tissue-demo"', b'"[/x] [red]"'), now)
+    permissions.register_dataset(store, "mr", TERMS, "MR", "steward", now)
+    store.dispose()
+
+    done = run(member, "grants", "add", "mr", "[/x] [red]", "--by", "m", "--until", "2099-01-01")
+
+    assert done.returncode == 0, done.stderr
+    assert "[/x] [red] may use mr" in done.stdout
+    assert "[/x] [red]" in run(member, "tasks", "show", digest).stdout
+
+
+def test_a_file_that_is_no_database_is_an_error_in_one_line(home: Path) -> None:
+    (home / "site.db").write_bytes(b"this is no database, whatever its name says" * 100)
+
+    refused(run(home, "intake"), 6, "site.db")
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b'{"site": "north"}', b"\xff"])
+def test_a_damaged_membership_is_told(member: Path, content: bytes) -> None:
+    (member / "identity" / "membership.json").write_bytes(content)
+
+    refused(run(member, "check"), 4, "membership.json")
+
+
+def test_terms_that_are_not_json_are_told(home: Path) -> None:
+    terms = home.parent / "terms.json"
+    terms.write_text("free for all")
+
+    refused(run(home, "datasets", "register", "mr", "--terms", terms, "--by", "steward"), 4, "not JSON")

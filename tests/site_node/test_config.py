@@ -1,0 +1,78 @@
+"""The site's one TOML file: every key checked, and a fault names its key."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+import pytest
+
+from site_node.config import CONFIG_NAME, SiteConfig, SiteHome
+from site_node.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NUMBERS = [field.name for field in fields(SiteConfig) if field.name != "name"]
+
+
+def load(root: Path, text: str) -> SiteConfig:
+    (root / CONFIG_NAME).write_text(text)
+    return SiteHome(root).load_config()
+
+
+def test_the_name_is_enough(root: Path) -> None:
+    assert load(root, 'name = "north"\n') == SiteConfig("north")
+
+
+def test_every_key_is_read(root: Path) -> None:
+    text = 'name="n"\nminimum_studies=3\ntraining_threads=2\nabort_after_s=1\nclock_skew_s=2.5\n'
+
+    assert load(root, text) == SiteConfig("n", 3, 2, 1, 2.5)
+
+
+@pytest.mark.parametrize("key", NUMBERS)
+@pytest.mark.parametrize("value", ["0", "-1", "true", '"2"', "nan", "inf", "[1]"])
+def test_a_number_is_of_its_type_finite_and_positive(root: Path, key: str, value: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^({CONFIG_NAME}: )?{key}: "):
+        load(root, f'name = "north"\n{key} = {value}\n')
+
+
+@pytest.mark.parametrize("key", ["minimum_studies", "training_threads"])
+def test_a_count_is_a_whole_number(root: Path, key: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{key}: expected int"):
+        load(root, f'name = "north"\n{key} = 1.5\n')
+
+
+@pytest.mark.parametrize("name", ['""', '"two words"', '"../up"', "1"])
+def test_a_name_is_one_word(root: Path, name: str) -> None:
+    with pytest.raises(ConfigurationError, match="name: "):
+        load(root, f"name = {name}\n")
+
+
+def test_an_unknown_key_refuses_and_the_known_ones_are_told(root: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"unknown key 'minimum_study'; known are .*minimum_studies"):
+        load(root, 'name = "north"\nminimum_study = 3\n')
+
+
+def test_a_missing_name_is_told(root: Path) -> None:
+    with pytest.raises(ConfigurationError, match="key 'name' is missing"):
+        load(root, "minimum_studies = 3\n")
+
+
+def test_a_file_that_is_not_toml_is_told(root: Path) -> None:
+    with pytest.raises(ConfigurationError, match="not TOML"):
+        load(root, "name = north\n")
+    (root / CONFIG_NAME).write_bytes(b'name = "\xff"\n')
+    with pytest.raises(ConfigurationError, match="not TOML"):
+        SiteHome(root).load_config()
+
+
+def test_a_missing_file_says_what_to_do(root: Path) -> None:
+    with pytest.raises(ConfigurationError, match="filmroom-site init"):
+        SiteHome(root).load_config()
+
+
+def test_a_site_without_membership_is_told_to_join(root: Path) -> None:
+    with pytest.raises(ConfigurationError, match="filmroom-site join"):
+        SiteHome(root).load_identity()

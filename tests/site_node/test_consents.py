@@ -1,0 +1,148 @@
+"""Consent records: loaded one by one, superseded by id, withdrawn for good, and counted by epochs."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import sqlalchemy as sa
+
+from consent import Outcome, Request, Study, decide
+from site_node import consents
+from site_node.store import consent_record, ledger
+from tests.site_node.hospital import NOON, PSEUDONYMS, bundle, consent_of
+
+if TYPE_CHECKING:
+    from consent import ConsentRecord
+
+REQUEST = Request(("CLINTRCH",), ("urn:filmroom:federation|demo",))
+
+
+def load(store: sa.Engine, *resources: Any) -> consents.Loaded:
+    return consents.load(store, bundle(*resources), PSEUDONYMS, NOON)
+
+
+def epoch(store: sa.Engine) -> int:
+    with store.connect() as db:
+        return consents.current_epoch(db)
+
+
+def records(store: sa.Engine, patient_id: str) -> tuple[ConsentRecord, ...]:
+    with store.connect() as db:
+        found = consents.ConsentReader().read(db, consents.current_epoch(db))
+    return found.get(PSEUDONYMS.patient(patient_id), ())
+
+
+def outcome(store: sa.Engine, patient_id: str) -> Outcome:
+    study = Study(PSEUDONYMS.patient(patient_id), "2.25.1", None)
+    return decide(records(store, patient_id), study, REQUEST, NOON).outcome
+
+
+def test_one_broken_resource_is_reported_by_its_id_and_the_others_are_loaded(store: sa.Engine) -> None:
+    broken = consent_of("SECRET-3") | {"patient": {"display": "SECRET-3"}}
+
+    loaded = load(store, consent_of("A1"), broken, {"resourceType": "Patient", "id": "p"}, consent_of("A2"))
+
+    assert (loaded.records, loaded.unchanged) == (2, 0)
+    assert [key for key, _ in loaded.faults] == ["Consent/consent-SECRET-3", "Patient/p"]
+    assert not [fault for _, fault in loaded.faults if "SECRET" in fault]
+    assert outcome(store, "A1") is outcome(store, "A2") is Outcome.PERMIT
+
+
+@pytest.mark.parametrize("document", [b"", b"{", b"[1, 2]", b"\xff\xfe", b'{"resourceType": "Bundle", "entry": 1}'])
+def test_a_file_that_is_no_consent_file_loads_nothing_and_begins_no_epoch(store: sa.Engine, document: bytes) -> None:
+    loaded = consents.load(store, document, PSEUDONYMS, NOON)
+
+    assert loaded.records == epoch(store) == 0
+    assert len(loaded.faults) <= 1
+
+
+def test_a_new_version_supersedes_the_old_one_which_stays_on_record(store: sa.Engine) -> None:
+    load(store, consent_of("A1"))
+
+    load(store, consent_of("A1", "deny"))
+
+    assert outcome(store, "A1") is Outcome.DENY
+    assert len(records(store, "A1")) == 1
+    with store.connect() as db:
+        assert db.scalar(sa.select(sa.func.count()).select_from(consent_record)) == 2
+
+
+def test_the_very_same_version_changes_nothing(store: sa.Engine) -> None:
+    load(store, consent_of("A1"))
+    before = epoch(store)
+
+    loaded = load(store, consent_of("A1"))
+
+    assert (loaded.records, loaded.unchanged) == (0, 1)
+    assert epoch(store) == before
+
+
+def test_a_file_is_taken_in_one_transaction_with_one_epoch(store: sa.Engine) -> None:
+    seen: list[tuple[int, int]] = []
+
+    class Watching:
+        """Pseudonyms, and what another connection sees meanwhile."""
+
+        def patient(self, patient_id: str) -> str:
+            with store.execution_options(reading=True).connect() as db:
+                count = db.scalar(sa.select(sa.func.count()).select_from(consent_record)) or 0
+                seen.append((count, consents.current_epoch(db)))
+            return PSEUDONYMS.patient(patient_id)
+
+    consents.load(store, bundle(consent_of("A1"), consent_of("A2")), Watching(), NOON)  # type: ignore[arg-type] # it reads `patient` alone
+
+    assert seen == [(0, 0), (0, 0)]
+    assert epoch(store) == 1
+
+
+def test_a_withdrawal_denies_whatever_was_permitted_and_begins_an_epoch(store: sa.Engine) -> None:
+    load(store, consent_of("A1"), consent_of("A1", id="second"), consent_of("A2"))
+    before = epoch(store)
+
+    made = consents.withdraw(store, PSEUDONYMS.patient("A1"), NOON)
+
+    assert made == epoch(store) == before + 1
+    assert outcome(store, "A1") is Outcome.DENY
+    assert outcome(store, "A2") is Outcome.PERMIT
+
+
+def test_a_later_consent_does_not_lift_a_withdrawal(store: sa.Engine) -> None:
+    consents.withdraw(store, PSEUDONYMS.patient("A1"), NOON)
+
+    load(store, consent_of("A1"))
+
+    assert outcome(store, "A1") is Outcome.DENY
+
+
+def test_whether_a_patient_is_known_is_told_without_a_name(store: sa.Engine) -> None:
+    load(store, consent_of("A1"))
+
+    assert consents.is_known(store, PSEUDONYMS.patient("A1 "))
+    assert not consents.is_known(store, PSEUDONYMS.patient("A2"))
+
+
+def test_a_reader_follows_the_epochs(store: sa.Engine) -> None:
+    reader = consents.ConsentReader()
+    load(store, consent_of("A1"))
+    with store.connect() as db:
+        first = reader.read(db, consents.current_epoch(db))
+        assert reader.read(db, consents.current_epoch(db)) is first
+
+    consents.withdraw(store, PSEUDONYMS.patient("A1"), NOON)
+
+    with store.connect() as db:
+        assert len(reader.read(db, consents.current_epoch(db))[PSEUDONYMS.patient("A1")]) == 2
+
+
+def test_the_ledger_counts_and_names_nobody(store: sa.Engine) -> None:
+    load(store, consent_of("SECRET-1"))
+    consents.withdraw(store, PSEUDONYMS.patient("SECRET-1"), NOON)
+
+    with store.connect() as db:
+        rows = db.execute(sa.select(ledger.c.entry, ledger.c.detail)).all()
+    assert [(row.entry, json.loads(row.detail)) for row in rows] == [
+        ("site:consent:loaded", {"records": 1, "faults": 0}),
+        ("site:consent:withdrawn", {"epoch": 2}),
+    ]

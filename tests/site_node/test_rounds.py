@@ -1,0 +1,431 @@
+"""One round at the hospital: what is committed is what was permitted, once, whatever happens in between."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+
+from consent import NO_PREVIOUS, Receipt, open_receipt, receipt_digest
+from models import update_digest
+from site_node import consents
+from site_node.errors import PeerError, PeerRefused, TrainingFailed
+from site_node.store import inflight, ledger, outbox, participation
+from tests.site_node.hospital import NOON, PSEUDONYMS, Hospital, PowerCut, add_study, consent_of, lost_line, message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def receipt(hospital: Hospital, number: int = -1) -> Receipt:
+    kind, _, content = hospital.line.sent[number]
+    assert kind == "release"
+    return open_receipt(content[2], hospital.key.public_key())
+
+
+def reasons(hospital: Hospital) -> list[str]:
+    return [row["reason"] for row in hospital.rows(participation)]
+
+
+def at_tick(hospital: Hospital, number: int, happens: Callable[[], None]) -> None:
+    """Let something happen when the clock is read for the `number`th time from now on."""
+    ticks = iter(range(1, 1000))
+
+    def tick() -> None:
+        if next(ticks) == number:
+            happens()
+
+    hospital.clock.on_tick = tick
+
+
+def count_ticks(hospital: Hospital) -> int:
+    """Return how often a whole round reads the clock; uses one nonce up."""
+    seen: list[None] = []
+    hospital.clock.on_tick = lambda: seen.append(None)
+    assert hospital.ask("counting", nonce="counting") == "release"
+    return len(seen)
+
+
+def _load(hospital: Hospital, *resources: dict[str, Any]) -> None:
+    assert hospital.load(*resources).records == len(resources)
+
+
+# ------------------------------------------------------------------ what leaves
+
+
+def test_a_permitted_round_releases_the_update_with_a_receipt_that_binds_it(hospital: Hospital) -> None:
+    assert hospital.ask() == "release"
+
+    (_, _, (arrays, metrics, _)) = hospital.line.sent[0]
+    found = receipt(hospital)
+    assert found.update == update_digest(arrays, metrics)
+    assert (found.run, found.round, found.kind, found.nonce) == ("run-1", 1, "train", "nonce-1")
+    assert (found.count_bucket, found.weight) == ("4-7", 6)
+    assert found.epoch.recheck == found.epoch.release == hospital.gate.epoch()
+    assert found.prev == NO_PREVIOUS
+    np.testing.assert_array_equal(arrays["float32"], hospital.trainer.arrays["float32"])
+
+
+def test_a_released_round_leaves_nothing_waiting(hospital: Hospital) -> None:
+    hospital.ask()
+
+    assert hospital.rows(inflight) == hospital.rows(outbox) == []
+    assert list(hospital.home.outbox.iterdir()) == []
+    (row,) = hospital.rows(participation)
+    assert row["outcome"] == "released"
+    assert set(hospital.studies.values()) == set(json.loads(row["studies"]))
+
+
+def test_an_evaluation_releases_metrics_and_no_weights(hospital: Hospital) -> None:
+    assert hospital.ask(kind="evaluate") == "release"
+
+    assert hospital.line.sent[0][2][0] == {}
+    assert hospital.line.sent[0][2][1] == {"train_loss": 0.25, "dice": 0.5}
+
+
+def test_the_untrained_model_needs_no_patient_and_only_the_approved_task(hospital: Hospital) -> None:
+    assert hospital.ask("m1", kind="initialise", whole=True) == "initial"
+    assert hospital.trainer.used == [()]
+
+    hospital.revoke()
+
+    assert hospital.ask("m2", kind="initialise", nonce="nonce-2") == "abstain"
+
+
+def test_the_next_receipt_follows_the_one_the_coordinator_has(hospital: Hospital) -> None:
+    hospital.ask()
+    head = receipt_digest(hospital.line.sent[0][2][2])
+
+    hospital.ask("m2", round=2, nonce="nonce-2", receipt_head=head)
+
+    assert receipt(hospital).prev == head
+
+
+def test_a_receipt_holds_no_patient_and_no_study(hospital: Hospital) -> None:
+    hospital.ask()
+
+    text = receipt(hospital).model_dump_json()
+    assert not [study for study in hospital.studies.values() if study in text]
+    assert not [row for row in hospital.rows(ledger) if any(s in row["detail"] for s in hospital.studies.values())]
+
+
+# ------------------------------------------------------------------ a permission is taken back
+
+
+def test_a_withdrawal_while_training_releases_nothing(hospital: Hospital) -> None:
+    hospital.trainer.during = lambda: hospital.withdraw("N0")
+
+    assert hospital.ask() == "abstain"
+
+    assert reasons(hospital) == ["stopped: a permission was taken back, or time ran out; work discarded"]
+    assert list(hospital.home.outbox.iterdir()) == []
+
+
+def test_a_revoked_task_while_training_releases_nothing(hospital: Hospital) -> None:
+    hospital.trainer.during = hospital.revoke
+
+    assert hospital.ask() == "abstain"
+
+
+def test_a_withdrawal_at_any_reading_of_the_clock_counts_before_the_commit_or_not_at_all(hospital: Hospital) -> None:
+    """Whatever a round reads, decides and writes lies between two readings of its clock; each one is tried."""
+    total = count_ticks(hospital)
+    impatient = sa.create_engine(f"sqlite:///{hospital.home.database}", connect_args={"timeout": 0})
+    for number in range(1, total + 1):
+        patient = f"T{number}"
+        withdrawn_at: list[int] = []
+        study = add_study(hospital.store, patient)
+        hospital.load(consent_of(patient))
+
+        def withdraw(patient: str = patient, withdrawn_at: list[int] = withdrawn_at) -> None:
+            with suppress(sa.exc.OperationalError):  # the commit is being written: the withdrawal waits for it
+                withdrawn_at.append(consents.withdraw(impatient, PSEUDONYMS.patient(patient), NOON))
+
+        at_tick(hospital, number, withdraw)
+        answer = hospital.ask(f"m{number}", nonce=f"n{number}")
+        row = hospital.rows(participation)[-1]
+        if answer == "release" and study in row["studies"]:
+            assert not withdrawn_at or row["epoch"] < withdrawn_at[0]
+        hospital.clock.on_tick = lambda: None
+        hospital.withdraw(patient)
+    impatient.dispose()
+
+
+def test_a_withdrawal_between_the_second_asking_and_the_commit_releases_nothing(hospital: Hospital) -> None:
+    recheck = hospital.gate.recheck
+    withdrawals: list[str] = []
+
+    class Gate:
+        """The hospital's gate; right after its second asking a patient withdraws."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(hospital.gate, name)
+
+        def recheck(self, *arguments: Any) -> Any:
+            answer = recheck(*arguments)
+            if not withdrawals:
+                hospital.withdraw("N1")
+                withdrawals.append("N1")
+            return answer
+
+    hospital.rounds._gate = Gate()  # type: ignore[assignment] # noqa: SLF001 -- the moment has no other handle
+
+    assert hospital.ask() == "abstain"
+
+    assert withdrawals == ["N1"]
+    assert reasons(hospital) == ["consent: a study in use is no longer permitted"]
+    assert list(hospital.home.outbox.iterdir()) == []
+
+
+def test_the_release_goes_on_when_others_consent_meanwhile(hospital: Hospital) -> None:
+    hospital.trainer.during = lambda: _load(hospital, consent_of("N9"))
+
+    assert hospital.ask() == "release"
+    assert receipt(hospital).epoch.release == hospital.gate.epoch()
+
+
+def test_a_grant_that_ends_before_the_commit_releases_nothing(hospital: Hospital) -> None:
+    def end_grant() -> None:
+        hospital.clock.now = NOON + timedelta(days=31)
+
+    hospital.trainer.during = end_grant
+
+    assert hospital.ask(deadline=(NOON + timedelta(days=60)).isoformat()) == "abstain"
+
+    assert reasons(hospital) == ["grant: expired"]
+
+
+def test_a_grant_that_ends_at_any_reading_of_the_clock_ends_before_no_release(hospital: Hospital) -> None:
+    total = count_ticks(hospital)
+    ends = hospital.gate.snapshot(hospital.task, NOON).grants[0].expires_at  # type: ignore[union-attr] # it permits
+
+    def end_grant() -> None:
+        hospital.clock.now = ends
+
+    for number in range(1, total + 1):
+        hospital.clock.now = NOON
+        at_tick(hospital, number, end_grant)
+        deadline = (ends + timedelta(days=1)).isoformat()
+        if hospital.ask(f"m{number}", nonce=f"n{number}", deadline=deadline) == "release":
+            assert receipt(hospital).times.released < ends
+
+
+# ------------------------------------------------------------------ what is asked
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"kind": "dump"}, "instruction: kind is not valid"),
+        ({"round": -1}, "instruction: round is not valid"),
+        ({"task": "x"}, "instruction: task is not valid"),
+        ({"deadline": "tomorrow"}, "instruction: deadline is not valid"),
+        ({"sent_at": "2026-06-01T12:00:00"}, "instruction: sent_at is not valid"),
+        ({"more": 1, "run": ""}, "instruction: more, run is not valid"),
+        ({"base_model": "0" * 64}, "the base model is not the one the instruction names"),
+        ({"receipt_head": "1" * 64}, "the coordinator names a receipt this site never made"),
+        ({"task": "1" * 64}, "task: never approved here"),
+        ({"deadline": NOON.isoformat()}, "the deadline has passed; if this repeats, set this machine's clock"),
+        ({"sent_at": "2026-06-01T12:00:31Z"}, "clocks differ by 31 s: set this machine's clock"),
+    ],
+)
+def test_an_instruction_that_cannot_be_followed_is_abstained_from(
+    hospital: Hospital, values: dict[str, Any], reason: str
+) -> None:
+    assert hospital.ask(**values) == "abstain"
+
+    assert hospital.said[-1] == f"abstained: {reason}"
+    assert hospital.rows(ledger)[-1]["entry"] == "site:round:abstained"
+    assert hospital.rows(inflight) == []
+
+
+def test_a_message_without_an_instruction_is_abstained_from(hospital: Hospital) -> None:
+    hospital.line.message = message(None, {}, "m1")
+
+    hospital.take_part()
+
+    assert hospital.line.sent == [("abstain", "m1", None)]
+
+
+def test_a_clock_that_is_a_little_off_is_no_reason_to_abstain(hospital: Hospital) -> None:
+    assert hospital.ask(sent_at=(NOON + timedelta(seconds=30)).isoformat()) == "release"
+
+
+def test_why_a_site_abstains_is_not_in_what_it_sends(hospital: Hospital) -> None:
+    hospital.revoke()
+
+    hospital.ask()
+
+    assert hospital.line.sent == [("abstain", "m1", None)]
+    assert reasons(hospital) == ["task: revoked"]
+
+
+def test_one_opening_of_a_round_is_answered_with_one_release_at_most(hospital: Hospital) -> None:
+    assert hospital.ask("m1") == "release"
+
+    assert hospital.ask("m2") == "abstain"
+    assert hospital.ask("m3", nonce="nonce-2") == "release"
+
+    assert len([row for row in hospital.rows(participation) if row["outcome"] == "released"]) == 2
+    assert hospital.said[-3] == "abstained: this opening of the round was answered before"
+
+
+def test_an_opening_that_was_abstained_from_stays_so(hospital: Hospital) -> None:
+    assert hospital.ask("m1", receipt_head="1" * 64) == "abstain"
+
+    assert hospital.ask("m2") == "abstain"
+
+
+# ------------------------------------------------------------------ what training made
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [{"patients": 4.0}, {"dice": float("nan")}, {"dice": float("inf")}, {"dice": 1}, {"dice": [0.5]}],
+)
+def test_a_metric_that_is_not_declared_or_no_number_stops_the_release(
+    hospital: Hospital, metrics: dict[str, Any]
+) -> None:
+    hospital.trainer.metrics = metrics
+
+    assert hospital.ask() == "abstain"
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {},
+        {"float32": np.zeros(4, np.float32)},
+        {"float32": np.zeros(3, np.float64)},
+        {"float32": np.zeros(3, np.float32), "int64": np.zeros(1, np.int64)},
+        {"float32": np.array([0, np.nan, 0], np.float32)},
+        {"float32": np.full(3, 1e6, np.float32)},
+    ],
+    ids=["none", "shape", "dtype", "one more", "not finite", "too far"],
+)
+def test_weights_unlike_the_base_models_stop_the_release(hospital: Hospital, arrays: dict[str, Any]) -> None:
+    hospital.trainer.arrays = arrays
+
+    assert hospital.ask() == "abstain"
+    assert list(hospital.home.outbox.iterdir()) == []
+
+
+def test_an_evaluation_never_carries_weights_whatever_training_returned(hospital: Hospital) -> None:
+    hospital.trainer.arrays = {"float32": np.ones(3, np.float32)}
+
+    assert hospital.ask(kind="evaluate") == "release"
+    assert hospital.line.sent[0][2][0] == {}
+
+
+def test_a_worker_that_fails_is_an_abstention(hospital: Hospital) -> None:
+    def fail() -> None:
+        raise TrainingFailed("the training worker ended")
+
+    hospital.trainer.during = fail
+
+    assert hospital.ask() == "abstain"
+    assert reasons(hospital) == ["the training worker ended"]
+
+
+def test_training_past_the_deadline_is_stopped(hospital: Hospital) -> None:
+    def sleep() -> None:
+        hospital.clock.now = NOON + timedelta(minutes=5)
+
+    hospital.trainer.during = sleep
+
+    assert hospital.ask() == "abstain"
+
+
+# ------------------------------------------------------------------ lost lines and power cuts
+
+
+def cut_power() -> None:
+    raise PowerCut
+
+
+def test_after_a_power_cut_behind_the_commit_exactly_the_committed_bytes_are_handed_over(hospital: Hospital) -> None:
+    hospital.line.failures.append(PowerCut())
+    with pytest.raises(PowerCut):
+        hospital.ask()
+    (waiting,) = hospital.rows(outbox)
+    hospital.trainer.arrays = {"float32": np.full(3, 9, np.float32)}
+
+    hospital.restart()
+    hospital.resume()
+
+    ((kind, message_id, (arrays, metrics, envelope)),) = hospital.line.sent
+    assert (kind, message_id, envelope) == ("release", "m1", waiting["receipt"])
+    assert receipt(hospital).update == update_digest(arrays, metrics)
+    np.testing.assert_array_equal(arrays["float32"], np.full(3, 0.5, np.float32))
+    assert hospital.rows(inflight) == hospital.rows(outbox) == []
+
+
+def test_after_a_power_cut_before_the_commit_the_site_abstains(hospital: Hospital) -> None:
+    hospital.trainer.during = cut_power
+    with pytest.raises(PowerCut):
+        hospital.ask()
+
+    hospital.restart()
+    hospital.resume()
+
+    assert hospital.line.sent == [("abstain", "m1", None)]
+    assert hospital.rows(participation) == hospital.rows(inflight) == []
+
+
+def test_a_power_cut_at_any_reading_of_the_clock_ends_in_one_answer(hospital: Hospital) -> None:
+    total = count_ticks(hospital)
+    for number in range(1, total + 1):
+        at_tick(hospital, number, cut_power)
+        hospital.line.sent.clear()
+        with pytest.raises(PowerCut):
+            hospital.ask(f"m{number}", nonce=f"n{number}")
+
+        hospital.restart()
+        hospital.resume()
+
+        assert hospital.line.kinds == ["abstain"], number
+        assert list(hospital.home.outbox.iterdir()) == []
+    assert len([row for row in hospital.rows(participation) if row["outcome"] == "released"]) == 1
+
+
+def test_a_lost_line_keeps_the_release_for_the_next_connection(hospital: Hospital) -> None:
+    hospital.line.failures += [lost_line(), lost_line()]
+    with pytest.raises(PeerError):
+        hospital.ask()
+    with pytest.raises(PeerError):
+        hospital.resume()
+
+    hospital.resume()
+
+    assert hospital.line.kinds == ["release"]
+    assert hospital.rows(outbox) == []
+
+
+def test_an_answer_the_coordinator_will_not_have_is_dropped_and_said(hospital: Hospital) -> None:
+    hospital.line.failures += [lost_line(), PeerRefused("handing over a reply: the coordinator answered 404")]
+    with pytest.raises(PeerError):
+        hospital.ask()
+
+    hospital.resume()
+
+    assert hospital.line.sent == []
+    assert hospital.rows(inflight) == hospital.rows(outbox) == []
+    assert "no longer wanted" in hospital.said[-1]
+
+
+def test_a_withdrawal_after_the_commit_does_not_change_what_was_committed(hospital: Hospital) -> None:
+    hospital.line.failures.append(lost_line())
+    with pytest.raises(PeerError):
+        hospital.ask()
+    hospital.withdraw("N0")
+
+    hospital.resume()
+    hospital.ask("m2", nonce="nonce-2", receipt_head=receipt_digest(hospital.line.sent[0][2][2]))
+
+    assert hospital.line.kinds == ["release", "release"]
+    assert hospital.studies["N0"] not in hospital.rows(participation)[-1]["studies"]
