@@ -38,7 +38,8 @@ class Loaded:
 def load(store: sa.Engine, document: bytes, pseudonymiser: Pseudonymiser, at: datetime) -> Loaded:
     """Take in a FHIR Bundle, NDJSON or single Consent; a new version of an id supersedes the old one.
 
-    Broken resources are reported and the others are loaded.
+    Broken resources are reported and the others are loaded; so are a version older than the one held, which must not
+    lift a later refusal, and an id under which another patient's consent is held.
     """
     taken, unchanged, faults = 0, 0, []
     with store.begin() as db:
@@ -47,13 +48,12 @@ def load(store: sa.Engine, document: bytes, pseudonymiser: Pseudonymiser, at: da
                 if isinstance(resource, UnreadableConsent):
                     raise resource
                 patient = pseudonymiser.patient(parse_consent(resource).patient_id)
+                new = _record(db, patient, resource, at)
             except UnreadableConsent as error:
                 faults.append((key, str(error)))
                 continue
-            if _record(db, patient, resource, at):
-                taken += 1
-            else:
-                unchanged += 1
+            taken += new
+            unchanged += not new
         if taken:
             advance(db)
         ledger.write(db, at, "site:consent:loaded", records=taken, faults=len(faults))
@@ -132,13 +132,19 @@ _SCOPES = "http://terminology.hl7.org/CodeSystem/consentscope"
 
 
 def _record(db: sa.Connection, patient: str, resource: Mapping[str, object], at: datetime) -> bool:
-    """Store one resource; False if this very version is already there."""
+    """Store one resource; False if this very version is already there.
+
+    Raises: UnreadableConsent if it may not take the place of what is held under its id.
+    """
     text = json.dumps(resource, sort_keys=True, ensure_ascii=False)
     digest = hashlib.sha256(text.encode()).hexdigest()
     columns = consent_record.c
     active = (columns.consent_id == resource["id"]) & columns.superseded_at.is_(None)
-    if db.execute(sa.select(columns.sha256).where(active)).scalar() == digest:
+    held = db.execute(sa.select(columns.patient, columns.sha256, columns.resource).where(active)).first()
+    if held is not None and held.sha256 == digest:
         return False
+    if held is not None:
+        _check_succession(held.patient, held.resource, patient, resource)
     db.execute(sa.update(consent_record).where(active).values(superseded_at=at.isoformat()))
     db.execute(
         sa.insert(consent_record).values(
@@ -150,3 +156,11 @@ def _record(db: sa.Connection, patient: str, resource: Mapping[str, object], at:
         )
     )
     return True
+
+
+def _check_succession(held_patient: str, held: str, patient: str, resource: Mapping[str, object]) -> None:
+    if held_patient != patient:
+        raise UnreadableConsent("id: another patient's consent is held under it")
+    before, after = parse_consent(json.loads(held)).record.dated_at, parse_consent(resource).record.dated_at
+    if before is not None and after is not None and after < before:
+        raise UnreadableConsent("dateTime: older than the version held; not loaded")

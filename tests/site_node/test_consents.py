@@ -69,6 +69,25 @@ def test_a_new_version_supersedes_the_old_one_which_stays_on_record(store: sa.En
         assert db.scalar(sa.select(sa.func.count()).select_from(consent_record)) == 2
 
 
+def test_an_older_version_does_not_lift_a_later_refusal(store: sa.Engine) -> None:
+    load(store, consent_of("A1", "deny", dateTime="2026-02-01T00:00:00Z"))
+
+    loaded = load(store, consent_of("A1", dateTime="2026-01-01T00:00:00Z"))
+
+    assert loaded.faults == (("Consent/consent-A1", "dateTime: older than the version held; not loaded"),)
+    assert outcome(store, "A1") is Outcome.DENY
+
+
+def test_an_id_held_for_one_patient_is_not_taken_over_by_another(store: sa.Engine) -> None:
+    load(store, consent_of("A1", "deny"))
+
+    loaded = load(store, consent_of("A2", id="consent-A1"))
+
+    assert loaded.faults == (("Consent/consent-A1", "id: another patient's consent is held under it"),)
+    assert outcome(store, "A1") is Outcome.DENY
+    assert outcome(store, "A2") is Outcome.NO_CONSENT
+
+
 def test_the_very_same_version_changes_nothing(store: sa.Engine) -> None:
     load(store, consent_of("A1"))
     before = epoch(store)
