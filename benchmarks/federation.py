@@ -230,7 +230,7 @@ def _wait_until_ended(consortium: Consortium, run_name: str) -> None:
     end = time.monotonic() + RUN_LIMIT_S
     while f"{run_name} finished" not in (log := consortium.log("coordinator")):
         if f"{run_name} failed" in log or time.monotonic() > end:
-            raise CommandFailed(["runs", "start"], 1, log)
+            raise CommandFailed(["runs", "start"], 1, "".join([log, *map(consortium.log, SITES)]))
         time.sleep(0.1)
 
 

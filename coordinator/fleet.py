@@ -92,6 +92,7 @@ class FleetGate:
         self._work = asyncio.Event()
         self.arrived = threading.Event()
         self.first_byte_at = 0.0
+        self.last_arrival_at = 0.0
 
     def wake_sites(self) -> None:
         """Let every held request look for work again; callable from any thread."""
@@ -126,8 +127,10 @@ class FleetGate:
         elif path.endswith("/push-messages") and not _sender_signed(scope, body):
             await answer_empty(send, 403)
         else:
+            came_at = time.time()
             await self._superlink(scope, replay(body), send)
             if path.endswith(("/push-object", "/push-messages")):
+                self.last_arrival_at = came_at
                 self.arrived.set()
 
     async def _hold(self, scope: Event, body: bytes, receive: Receive, send: Send) -> None:
@@ -230,6 +233,10 @@ class LinkStateGrid(Grid):
     def first_byte_at(self) -> float:
         """When the first site was handed the messages pushed last (epoch seconds); 0 if none yet."""
         return self._gate.first_byte_at
+
+    def last_arrival_at(self) -> float:
+        """When the last part of a reply had come in whole (epoch seconds); 0 if none has."""
+        return self._gate.last_arrival_at
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Push `messages` and yield each reply as it lands, until all are in or `timeout` seconds passed."""

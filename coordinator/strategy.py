@@ -210,12 +210,13 @@ class ConsentedAveraging(Strategy):
         raise RunFailed(f"round {number} stayed short of its quorum of {self._task.strategy.quorum}")
 
     def _noting(self, grid: Grid, number: int, replies: Iterable[Message]) -> Iterable[Message]:
-        """Pass `replies` on; note when the first site was handed the model of the round before."""
+        """Pass `replies` on; note when the model of the round before was first handed out, and when the last arrived."""
         noted = False
         for reply in replies:
             if not noted:
                 noted = True
                 self._record.first_byte(number - 1, grid.first_byte_at())  # type: ignore[attr-defined] # ours
+            self._opened().last_reply_at = grid.last_arrival_at()  # type: ignore[attr-defined] # ours
             yield reply
 
     def _configure(
@@ -276,7 +277,6 @@ class ConsentedAveraging(Strategy):
         for reply in replies:
             member = opening.asked.get(reply.metadata.src_node_id)
             if member is not None and member.site not in opening.made:
-                opening.last_reply_at = time.time()
                 opening.made[member.site] = self._judge(opening, member, reply)
         for member in opening.asked.values():
             opening.made.setdefault(member.site, Contribution(member.site, "absent", ABSENT, at=time.time()))

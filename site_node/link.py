@@ -116,21 +116,22 @@ class Link:
 
         Raises: PeerRefused if the coordinator will not have it; PeerError if it stays unreachable.
         """
-        _set_id(reply, reply.object_id)
-        for attempt in range(PUSH_ATTEMPTS):
-            try:
-                self._push(reply)
-            except PeerRefused:
-                raise
-            except PeerError:
-                if attempt == PUSH_ATTEMPTS - 1:
+        with no_object_id_recompute():
+            _set_id(reply, reply.object_id)
+            for attempt in range(PUSH_ATTEMPTS):
+                try:
+                    self._push(reply)
+                except PeerRefused:
                     raise
-                threading.Event().wait(0.2 * 2**attempt)
-            else:
-                return
+                except PeerError:
+                    if attempt == PUSH_ATTEMPTS - 1:
+                        raise
+                    threading.Event().wait(0.2 * 2**attempt)
+                else:
+                    return
 
     def _push(self, reply: Message) -> None:
-        with no_object_id_recompute(), _translated("handing over a reply"):
+        with _translated("handing over a reply"):
             head = remove_content_from_message(reply) if reply.has_content() else reply
             answer = self._client.PushMessages(
                 PushMessagesRequest(

@@ -250,6 +250,10 @@ class MemoryGrid(Grid):
         """Refuse, as above."""
         raise NotImplementedError
 
+    def last_arrival_at(self) -> float:
+        """When the last reply came in."""
+        return time.time()
+
     def first_byte_at(self) -> float:
         """When the first site was handed the messages pushed last."""
         return time.time()
