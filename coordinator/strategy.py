@@ -210,7 +210,7 @@ class ConsentedAveraging(Strategy):
         raise RunFailed(f"round {number} stayed short of its quorum of {self._task.strategy.quorum}")
 
     def _noting(self, grid: Grid, number: int, replies: Iterable[Message]) -> Iterable[Message]:
-        """Pass `replies` on; note when the model of the round before was first handed out, and when the last arrived."""
+        """Pass `replies` on; note when the last model was first handed out, and when the last reply arrived."""
         noted = False
         for reply in replies:
             if not noted:
