@@ -376,10 +376,13 @@ _ADAM: Final[Mapping[str, Bound]] = {
     "amsgrad": Flag(),
 }
 
+# One pass over the weights instead of one for each step of the formula.
+_FUSED: Final = MappingProxyType({"fused": True})
+
 OPTIMISERS: Final[Mapping[str, Component]] = MappingProxyType(
     {
-        "Adam": Component("torch.optim:Adam", _ADAM, required=("lr",)),
-        "AdamW": Component("torch.optim:AdamW", _ADAM, required=("lr",)),
+        "Adam": Component("torch.optim:Adam", _ADAM, required=("lr",), fixed=_FUSED),
+        "AdamW": Component("torch.optim:AdamW", _ADAM, required=("lr",), fixed=_FUSED),
         "SGD": Component(
             "torch.optim:SGD",
             {
@@ -390,6 +393,7 @@ OPTIMISERS: Final[Mapping[str, Component]] = MappingProxyType(
             },
             required=("lr",),
             misfit=_sgd_misfit,
+            fixed=_FUSED,
         ),
     }
 )

@@ -18,8 +18,8 @@ from models import Task, parse_layout, task_digest, unpack
 from models.task import Component
 from site_node.config import SiteConfig, SiteHome
 from site_node.errors import TrainingFailed
+from site_node.jobs import Examples
 from site_node.training import Trainer
-from site_node.worker import Examples
 from tests.site_node.hospital import TASK_DOCUMENT
 from tests.site_node.test_dataset import labelled_series
 
