@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from flwr.app import Array, ArrayRecord
-
 from coordinator import runs, tasks
 from coordinator.api import member_pages, open_door
 from coordinator.authority import Authority, create_authority
@@ -26,7 +24,7 @@ from coordinator.listener import Limited, Listener
 from coordinator.provenance import provenance, write_bundle
 from coordinator.runs import RunRecord
 from coordinator.store import open_store
-from coordinator.strategy import ConsentedAveraging
+from coordinator.strategy import ConsentedAveraging, record_of
 
 if TYPE_CHECKING:
     import threading
@@ -141,8 +139,7 @@ def _carry_out(
         with fleet.open_run(task.name, digest) as grid:
             if record.last_round() is None:
                 strategy.initialise(grid)
-            base = record.model(record.last_round() or 0)
-            strategy.start(grid, ArrayRecord({key: Array(value) for key, value in base.items()}), task.rounds)
+            strategy.start(grid, record_of(record.model(record.last_round() or 0)), task.rounds)
         document = provenance(coordinator.store, coordinator.config.federation, name, task)
         write_bundle(record, task, document)
     except CoordinatorError as error:

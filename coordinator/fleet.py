@@ -68,8 +68,10 @@ FLEET_PATHS = frozenset(
 )
 MEMBER_PREFIX = "/v1/members/"
 UNFINISHED = (Status.PENDING, Status.STARTING, Status.RUNNING)
-# What a reply raises that was announced and cannot be put together.
-NO_REPLY = (CoordinatorError, NoObjectInStoreError, UnexpectedObjectContentError, ValueError, TypeError, KeyError)
+# What a reply raises that was announced and cannot be put together, or lost a part.
+NO_REPLY = (OSError, NoObjectInStoreError, UnexpectedObjectContentError, ValueError, TypeError, KeyError)
+# How long the database is not asked for replies that nobody announced: those that Flower itself makes for lost sites.
+LOOK_S = 1.0
 # The Control and Runtime APIs are unreachable; the secret only keeps their code paths shut.
 _CLOSED = b"never handed to anyone"
 
@@ -91,6 +93,7 @@ class FleetGate:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._work = asyncio.Event()
         self.arrived = threading.Event()
+        self.announced = 0
         self.first_byte_at = 0.0
         self.last_arrival_at = 0.0
 
@@ -130,6 +133,7 @@ class FleetGate:
             came_at = time.time()
             await self._superlink(scope, replay(body), send)
             if path.endswith(("/push-object", "/push-messages")):
+                self.announced += path.endswith("/push-messages")
                 self.last_arrival_at = came_at
                 self.arrived.set()
 
@@ -170,8 +174,9 @@ class FleetGate:
 class LinkStateGrid(Grid):
     """Flower's grid on the SuperLink's own state: no second network hop for the coordinator."""
 
-    def __init__(self, state: LinkState, gate: FleetGate, run: Run) -> None:
+    def __init__(self, state: LinkState, store: FileObjectStore, gate: FleetGate, run: Run) -> None:
         self._state = state
+        self._store = store
         self._gate = gate
         self._run = run
         self._heads: dict[str, Message] = {}  # replies announced and not yet whole, by the message they answer
@@ -220,8 +225,7 @@ class LinkStateGrid(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Return the replies that have arrived whole; they leave the store as they are returned."""
         wanted = set(message_ids)
-        for head in self._state.get_message_res(message_ids=wanted - self._heads.keys(), run_id=self._run.run_id):
-            self._heads[head.metadata.reply_to_message_id] = head
+        self._note_heads(wanted)
         replies = [self._take(self._heads[message_id]) for message_id in sorted(wanted & self._heads.keys())]
         return [reply for reply in replies if reply is not None]
 
@@ -242,52 +246,51 @@ class LinkStateGrid(Grid):
         """Push `messages` and yield each reply as it lands, until all are in or `timeout` seconds passed."""
         waiting = {message_id for message_id in self.push_messages(messages) if message_id}
         end = time.monotonic() + (timeout if timeout is not None else float("inf"))
-        while waiting and time.monotonic() < end:
+        announced, looked_at = -1, 0.0
+        while waiting and (now := time.monotonic()) < end:
+            if announced != self._gate.announced or now - looked_at > LOOK_S:
+                announced, looked_at = self._gate.announced, now
+                self._note_heads(waiting)
             arrived = False
-            for message_id in sorted(waiting):
-                # One id a call: at most one model is in memory at a time.
-                for reply in self.pull_messages([message_id]):
+            for message_id in sorted(waiting & self._heads.keys()):
+                # One at a time: at most one model is in memory.
+                reply = self._take(self._heads[message_id])
+                if reply is not None:
                     waiting.discard(message_id)
                     arrived = True
                     yield reply
             if waiting and not arrived:
-                self.wait(max(0.0, min(1.0, end - time.monotonic())))
+                self.wait(max(0.0, min(LOOK_S, end - time.monotonic())))
+
+    def _note_heads(self, message_ids: set[str]) -> None:
+        """Ask the database for the heads of replies, which precede their bodies."""
+        for head in self._state.get_message_res(message_ids=message_ids - self._heads.keys(), run_id=self._run.run_id):
+            self._heads[head.metadata.reply_to_message_id] = head
 
     def _take(self, head: Message) -> Message | None:
         """Return the whole reply; None while a part is on its way, and where the parts make no message.
 
         A head may precede its body by the time the body takes on a slow line; other replies do not wait for it.
         """
-        message_id, store = head.metadata.message_id, self._state.object_store
+        message_id = head.metadata.message_id
         try:
-            contents = self._contents(message_id)
-            if contents is None:
+            if not self._store.is_whole(message_id):
                 return None
-            reply = inflate_object_from_contents(message_id, contents)
+            reply = inflate_object_from_contents(message_id, self._contents(message_id))
         except NO_REPLY:
             reply = None
         del self._heads[head.metadata.reply_to_message_id]
         self._state.delete_messages(message_ins_ids={head.metadata.reply_to_message_id})
-        store.delete(message_id)
+        self._store.delete(message_id)
         if not isinstance(reply, Message):
             return None
         reply.metadata.__dict__["_message_id"] = message_id
         return reply
 
-    def _contents(self, message_id: str) -> dict[str, bytes] | None:
-        """Return the parts of a message; None if one has not arrived yet.
-
-        Raises: CoordinatorError if one is not coming any more.
-        """
-        contents = {}
-        for node in iterate_object_tree(self._state.object_store.get_object_tree(message_id)):
-            content = self._state.get_object(self._run.run_id, node.object_id)
-            if content is None:
-                raise CoordinatorError("a part of a reply never arrived")
-            if not content:
-                return None
-            contents[node.object_id] = content
-        return contents
+    def _contents(self, message_id: str) -> dict[str, bytes]:
+        """Return the parts of a message that is whole."""
+        ids = dict.fromkeys(node.object_id for node in iterate_object_tree(self._store.get_object_tree(message_id)))
+        return {object_id: self._store.get(object_id) or b"" for object_id in ids}
 
 
 class Fleet:
@@ -303,7 +306,8 @@ class Fleet:
         arrivals: Arrivals | None,
     ) -> None:
         superlink = create_app(_superlink_config(database, address, authority), SuperLinkLifespan)
-        self.state = _open_state(superlink.state.linkstate_factory, database)
+        self._store = FileObjectStore(database.with_suffix(".objects"))
+        self.state = _open_state(superlink.state.linkstate_factory, database, self._store)
         self.gate = FleetGate(superlink, members, hold_s, arrivals)
         self._server = Listener(self.gate, address, authority, client_certificates=True)
 
@@ -330,14 +334,15 @@ class Fleet:
 
     def open_run(self, name: str, task_digest: str) -> FlowerRun:
         """Open a run in Flower's state; the task's digest stands where Flower keeps an app's hash."""
-        return FlowerRun(self.state, self.gate, name, task_digest)
+        return FlowerRun(self.state, self._store, self.gate, name, task_digest)
 
 
 class FlowerRun:
     """A run in Flower's link state, kept alive by heartbeats until the block ends."""
 
-    def __init__(self, state: LinkState, gate: FleetGate, name: str, task_digest: str) -> None:
+    def __init__(self, state: LinkState, store: FileObjectStore, gate: FleetGate, name: str, task_digest: str) -> None:
         self._state = state
+        self._store = store
         self._gate = gate
         self._stop = threading.Event()
         run_id = state.create_run(
@@ -363,7 +368,7 @@ class FlowerRun:
         TaskIdentity.run_id = self._run.run_id
         TaskIdentity.node_id = SUPERLINK_NODE_ID
         threading.Thread(target=self._beat, name="run-heartbeat", daemon=True).start()
-        return LinkStateGrid(self._state, self._gate, self._run)
+        return LinkStateGrid(self._state, self._store, self._gate, self._run)
 
     def __exit__(self, kind: object, _error: object, _trace: object) -> None:
         """Close the run and drop what it left in the store."""
@@ -377,10 +382,8 @@ class FlowerRun:
             self._state.acknowledge_task_heartbeat(self._task_id)
 
 
-def _open_state(factory: LinkStateFactory, database: Path) -> SqlLinkState:
-    """Give the SuperLink a link state whose large objects lie in files."""
-    store = FileObjectStore(str(database), database.with_suffix(".objects"))
-    store.initialize()
+def _open_state(factory: LinkStateFactory, database: Path, store: FileObjectStore) -> SqlLinkState:
+    """Give the SuperLink a durable link state, and our store for what messages carry."""
     state = SqlLinkState(str(database), factory.federation_manager, store)
     state.initialize()
     factory.objectstore_factory.store_instance = store

@@ -8,19 +8,15 @@ names, so memory does not grow with their number and the same participation give
 
 from __future__ import annotations
 
-import math
 import secrets
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from io import BytesIO
 from typing import TYPE_CHECKING
 
-import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Result, Strategy
-from numpy.lib.format import read_array_header_1_0, read_magic
 from safetensors.numpy import load_file, save_file
 
 from consent import NO_PREVIOUS, receipt_digest
@@ -34,17 +30,19 @@ from models import (
     check_update,
     metric_names,
     model_digest,
+    npy_array,
+    npy_bytes,
     parse_layout,
     task_digest,
     unpack,
     update_digest,
 )
-from models.update import DTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
+    import numpy as np
     import sqlalchemy as sa
     from flwr.serverapp import Grid
     from numpy.typing import NDArray
@@ -60,8 +58,7 @@ if TYPE_CHECKING:
 # A round short of its quorum is opened again, with a new nonce, before the run is given up.
 ROUND_ATTEMPTS = 3
 ABSENT = "no answer before the deadline"
-# How Flower serialises an array.
-NPY_VERSION = (1, 0)
+NPY = "numpy.ndarray"  # Flower's name for an npy file
 KINDS = {"initialise": "query.initialise", "train": "train", "evaluate": "evaluate"}
 
 
@@ -144,14 +141,13 @@ class ConsentedAveraging(Strategy):
         del evaluate_fn  # the coordinator has no data to evaluate on
         self.summary()
         config = train_config or ConfigRecord()
-        arrays: Arrays = _arrays(initial_arrays)
+        arrays = initial_arrays
         deadline = min(timeout, self._task.strategy.deadline_s)
         for number in range((self._record.last_round() or 0) + 1, num_rounds + 1):
             arrays = self._round(grid, number, arrays, config, deadline)
-        record = _record_of(arrays)
-        messages = self.configure_evaluate(num_rounds, record, evaluate_config or ConfigRecord(), grid)
+        messages = self.configure_evaluate(num_rounds, arrays, evaluate_config or ConfigRecord(), grid)
         metrics = self.aggregate_evaluate(num_rounds, grid.send_and_receive(messages, timeout=deadline))
-        return Result(arrays=record, evaluate_metrics_clientapp={num_rounds: metrics or MetricRecord()})
+        return Result(arrays=arrays, evaluate_metrics_clientapp={num_rounds: metrics or MetricRecord()})
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -174,7 +170,7 @@ class ConsentedAveraging(Strategy):
         for site in counted:
             mean.add(load_file(self._spool(site)), opening.made[site].weight)
         del server_round
-        return _record_of(mean.result()), _mean_metrics(opening.made.values())
+        return record_of(mean.result()), _mean_metrics(opening.made.values())
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -189,21 +185,21 @@ class ConsentedAveraging(Strategy):
         del server_round
         return _mean_metrics(opening.made.values())
 
-    def _round(self, grid: Grid, number: int, arrays: Arrays, config: ConfigRecord, deadline: float) -> Arrays:
+    def _round(
+        self, grid: Grid, number: int, arrays: ArrayRecord, config: ConfigRecord, deadline: float
+    ) -> ArrayRecord:
         for _ in range(ROUND_ATTEMPTS):
             opened_at = time.time()
-            record = _record_of(arrays)
-            messages = list(self.configure_train(number, record, config, grid))
+            messages = list(self.configure_train(number, arrays, config, grid))
             replies = grid.send_and_receive(messages, timeout=deadline)
             mean, metrics = self.aggregate_train(number, self._noting(grid, number, replies))
             opening = self._opened()
             closing = self._closing(opening, _plain(metrics), opened_at)
             if mean is not None:
-                result = _arrays(mean)
-                self._record.close(closing, opening.base_model, result, time.time())
+                self._record.close(closing, opening.base_model, _arrays(mean), time.time())
                 self._clear_spool()
                 self._say(_told(closing, self._task.rounds))
-                return result
+                return mean
             self._record.keep_contributions(closing)
             self._clear_spool()
             self._say(f"round {number}: {_outcomes(closing)}; short of the quorum, asked again")
@@ -401,27 +397,22 @@ def _now() -> datetime:
 
 
 def _arrays(record: ArrayRecord) -> dict[str, NDArray[np.generic]]:
+    """Return views of what a record carries.
+
+    Raises: ValueError if an array is anything else than one plain npy file.
+    """
     return {name: _array(array) for name, array in record.items()}
 
 
 def _array(array: Array) -> NDArray[np.generic]:
-    """Return what `array` carries, if it is one plain npy array whose header claims no more than has arrived.
-
-    Raises: ValueError, TypeError if it is anything else.
-    """
-    if array.dtype not in DTYPES or math.prod(array.shape) * np.dtype(array.dtype).itemsize > len(array.data):
-        raise ValueError("an array is of a kind that does not travel, or claims more than it carries")
-    file = BytesIO(array.data)
-    if read_magic(file) != NPY_VERSION:
-        raise ValueError("an array is not npy 1.0")
-    shape, _, dtype = read_array_header_1_0(file)
-    if (shape, dtype) != (array.shape, np.dtype(array.dtype)):
-        raise ValueError("an array's header differs from its description")
-    return array.numpy()
+    if array.stype != NPY:
+        raise ValueError("an array is of a kind that does not travel")
+    return npy_array(array.data, array.dtype, array.shape)
 
 
-def _record_of(arrays: Arrays) -> ArrayRecord:
-    return ArrayRecord({name: Array(np.asarray(array)) for name, array in arrays.items()})
+def record_of(arrays: Arrays) -> ArrayRecord:
+    """Return the arrays as Flower carries them."""
+    return ArrayRecord({name: Array(a.dtype.name, a.shape, NPY, npy_bytes(a)) for name, a in arrays.items()})
 
 
 def _plain(metrics: MetricRecord | None) -> dict[str, float]:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import rfc8785
+from numpy.lib.format import header_data_from_array_1_0, read_array_header_1_0, read_magic, write_array_header_1_0
 
 from models.errors import UpdateFault, UpdateRefused
 
@@ -35,6 +37,7 @@ DTYPES: Final = (
 CHUNK: Final = 2**16  # elements; a chunk and its difference stay in the processor's cache
 MAX_LAYOUT_BYTES: Final = 4 * 1024 * 1024
 MAX_TENSORS: Final = 100_000
+_NPY_VERSION: Final = (1, 0)
 
 AnyArray: TypeAlias = "NDArray[Any]"
 Arrays: TypeAlias = "Mapping[str, AnyArray]"
@@ -123,6 +126,30 @@ def unpack(arrays: Arrays, layout: Layout) -> dict[str, AnyArray]:
         position[slot.dtype] = start + slot.size
         state[slot.name] = arrays[slot.dtype][start : start + slot.size].reshape(slot.shape)
     return state
+
+
+def npy_bytes(array: AnyArray) -> bytes:
+    """Give a contiguous array as an npy 1.0 file; its elements are copied once.
+
+    Source: NEP 1, "A Simple File Format for NumPy Arrays".
+    """
+    header = BytesIO()
+    write_array_header_1_0(header, header_data_from_array_1_0(array))
+    return b"".join((header.getvalue(), array.reshape(-1).data))
+
+
+def npy_array(data: bytes, dtype: str, shape: tuple[int, ...]) -> AnyArray:
+    """Give the array that lies in an npy 1.0 file, read-only and without copying it.
+
+    Raises: ValueError if the file is anything else than exactly such an array.
+    """
+    file = BytesIO(data)
+    if dtype not in DTYPES or read_magic(file) != _NPY_VERSION:
+        raise ValueError("an array is not npy 1.0, or of a dtype that does not travel")
+    found, expected = read_array_header_1_0(file), np.dtype(dtype)
+    if found != (shape, False, expected) or len(data) - file.tell() != math.prod(found[0]) * expected.itemsize:
+        raise ValueError("an array is not what it is said to be")
+    return np.ndarray(found[0], expected, data, file.tell())
 
 
 def model_digest(arrays: Arrays) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
-from models import check_update, metric_names, model_digest
+from models import check_update, metric_names, model_digest, npy_bytes
 from site_node import link
 from site_node.errors import ReleaseRefused
 from site_node.link import Incoming
@@ -41,6 +41,7 @@ LEAVES = (
 )
 
 ABSTAIN = 1001
+NPY = "numpy.ndarray"  # Flower's name for an npy file
 
 
 def check_metrics(task: Task, metrics: Mapping[str, float]) -> dict[str, float]:
@@ -110,8 +111,12 @@ class Line:
     def _send(self, head: Message, arrays: Arrays, content: Mapping[str, MetricRecord | ConfigRecord]) -> None:
         records = RecordDict(dict(content))
         if arrays:
-            records["arrays"] = ArrayRecord({name: Array(np.asarray(array)) for name, array in arrays.items()})
+            records["arrays"] = ArrayRecord({name: _packed(array) for name, array in arrays.items()})
         self._link.hand_over(Message(records, reply_to=head))
+
+
+def _packed(array: NDArray[np.generic]) -> Array:
+    return Array(array.dtype.name, array.shape, NPY, npy_bytes(array))
 
 
 def join(

@@ -34,7 +34,7 @@ from consent import (
     receipt_digest,
     sign_receipt,
 )
-from models import UpdateRefused, model_digest, update_digest
+from models import UpdateRefused, model_digest, npy_array, update_digest
 from site_node import ledger
 from site_node.consents import current_epoch
 from site_node.errors import PeerRefused, ReleaseRefused, TrainingFailed
@@ -196,8 +196,7 @@ class Rounds:
             raise Abstention(f"instruction: {', '.join(sorted(keys))} is not valid") from None
         self._check_clock(instruction)
         self._check_nonce(instruction)
-        arrays = message.content.array_records.get("arrays", ArrayRecord())
-        base = {name: array.numpy() for name, array in arrays.items()}
+        base = _arrays(message.content.array_records.get("arrays", ArrayRecord()))
         if instruction.kind != "initialise" and model_digest(base) != instruction.base_model:
             raise Abstention("the base model is not the one the instruction names")
         return _Work(instruction, message.metadata.message_id, base)
@@ -439,6 +438,17 @@ class Rounds:
             db.execute(sa.delete(inflight).where(inflight.c.message_id == message_id))
             db.execute(sa.delete(outbox).where(outbox.c.message_id == message_id))
         (self._home.outbox / f"{message_id}.safetensors").unlink(missing_ok=True)
+
+
+def _arrays(record: ArrayRecord) -> Arrays:
+    """Return views of the arrays of a message.
+
+    Raises: Abstention if one is not the npy file it is said to be.
+    """
+    try:
+        return {name: npy_array(array.data, array.dtype, array.shape) for name, array in record.items()}
+    except ValueError as error:
+        raise Abstention("the base model is malformed") from error
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -66,7 +66,7 @@ SIGNATURES = {
     ),
     "flwr.supercore.inflatable.inflatable_utils.validate_object_content": "content",
     "flwr.supercore.interceptors.http.runtime_version.RuntimeVersionHttpInterceptor": "component_name",
-    "flwr.supercore.object_store.sql_object_store.SqlObjectStore": "database_path verify",
+    "flwr.supercore.object_store.in_memory_object_store.InMemoryObjectStore": "verify",
     "flwr.supercore.primitives.asymmetric.public_key_to_bytes": "public_key",
     "flwr.superlink.config_loader.SuperLinkLifespanConfig": (
         "control_address health_server_address host port insecure certificates superexec_auth_secret authn_plugin "

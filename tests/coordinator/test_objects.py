@@ -8,33 +8,33 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord
+from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.inflatable.inflatable_object import (
     UnexpectedObjectContentError,
     get_all_nested_objects,
     get_object_tree,
 )
+from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
 from flwr.supercore.object_store.object_store import NoObjectInStoreError
-from flwr.supercore.object_store.sql_object_store import SqlObjectStore
 
-from coordinator.objects import INLINE_BYTES, FileObjectStore
+from coordinator.objects import INLINE_BYTES, MAX_OBJECTS, FileObjectStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
 
-def flowers_own(folder: Path) -> SqlObjectStore:
-    return SqlObjectStore(str(folder / "objects.db"))
+def flowers_own(_folder: Path) -> InMemoryObjectStore:
+    return InMemoryObjectStore()
 
 
-def ours(folder: Path) -> SqlObjectStore:
-    return FileObjectStore(str(folder / "objects.db"), folder / "objects")
+def ours(folder: Path) -> FileObjectStore:
+    return FileObjectStore(folder / "objects")
 
 
 @pytest.fixture(params=[flowers_own, ours])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> SqlObjectStore:
-    made: SqlObjectStore = request.param(tmp_path)
-    made.initialize()
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> InMemoryObjectStore:
+    made: InMemoryObjectStore = request.param(tmp_path)
     return made
 
 
@@ -44,10 +44,8 @@ def files(tmp_path: Path) -> Callable[[], set[str]]:
 
 
 @pytest.fixture
-def file_store(tmp_path: Path) -> SqlObjectStore:
-    made = ours(tmp_path)
-    made.initialize()
-    return made
+def file_store(tmp_path: Path) -> FileObjectStore:
+    return ours(tmp_path)
 
 
 def record(*sizes: int) -> ArrayRecord:
@@ -55,7 +53,7 @@ def record(*sizes: int) -> ArrayRecord:
     return ArrayRecord(arrays)
 
 
-def kept(store: SqlObjectStore, made: ArrayRecord, run: int = 1) -> dict[str, bytes]:
+def kept(store: InMemoryObjectStore, made: ArrayRecord, run: int = 1) -> dict[str, bytes]:
     """Store a record with all its parts and return their contents."""
     contents = {name: part.deflate() for name, part in get_all_nested_objects(made).items()}
     for name in store.preregister(run, get_object_tree(made)):
@@ -66,14 +64,14 @@ def kept(store: SqlObjectStore, made: ArrayRecord, run: int = 1) -> dict[str, by
 SMALL, LARGE = 100, INLINE_BYTES * 2
 
 
-def test_contents_come_back_as_they_were_put(store: SqlObjectStore) -> None:
+def test_contents_come_back_as_they_were_put(store: InMemoryObjectStore) -> None:
     contents = kept(store, record(SMALL, LARGE))
 
     assert {name: store.get(name) for name in contents} == contents
     assert len(store) == len(contents)
 
 
-def test_what_is_known_is_asked_for_once(store: SqlObjectStore) -> None:
+def test_what_is_known_is_asked_for_once(store: InMemoryObjectStore) -> None:
     made = record(SMALL, LARGE)
     wanted = store.preregister(1, get_object_tree(made))
     contents = kept(store, made)
@@ -84,7 +82,7 @@ def test_what_is_known_is_asked_for_once(store: SqlObjectStore) -> None:
     assert again == []
 
 
-def test_an_object_that_has_not_arrived_is_empty_and_an_unknown_one_is_none(store: SqlObjectStore) -> None:
+def test_an_object_that_has_not_arrived_is_empty_and_an_unknown_one_is_none(store: InMemoryObjectStore) -> None:
     made = record(LARGE)
     store.preregister(1, get_object_tree(made))
 
@@ -92,7 +90,7 @@ def test_an_object_that_has_not_arrived_is_empty_and_an_unknown_one_is_none(stor
     assert store.get("0" * 64) is None
 
 
-def test_a_content_with_another_digest_is_refused(store: SqlObjectStore) -> None:
+def test_a_content_with_another_digest_is_refused(store: InMemoryObjectStore) -> None:
     made = record(LARGE)
     store.preregister(1, get_object_tree(made))
 
@@ -102,12 +100,12 @@ def test_a_content_with_another_digest_is_refused(store: SqlObjectStore) -> None
 
 
 @pytest.mark.parametrize("junk", [b"", b"\x00filmroom:file", b"x" * LARGE])
-def test_a_content_that_is_no_object_is_refused(store: SqlObjectStore, junk: bytes) -> None:
+def test_a_content_that_is_no_object_is_refused(store: InMemoryObjectStore, junk: bytes) -> None:
     with pytest.raises(UnexpectedObjectContentError):
         store.put(hashlib.sha256(junk).hexdigest(), junk)
 
 
-def test_an_object_that_was_not_announced_is_refused(store: SqlObjectStore) -> None:
+def test_an_object_that_was_not_announced_is_refused(store: InMemoryObjectStore) -> None:
     made = record(LARGE)
     contents = {name: part.deflate() for name, part in get_all_nested_objects(made).items()}
 
@@ -116,7 +114,7 @@ def test_an_object_that_was_not_announced_is_refused(store: SqlObjectStore) -> N
             store.put(name, content)
 
 
-def test_putting_again_changes_nothing(store: SqlObjectStore) -> None:
+def test_putting_again_changes_nothing(store: InMemoryObjectStore) -> None:
     contents = kept(store, record(LARGE))
 
     for name, content in contents.items():
@@ -125,7 +123,7 @@ def test_putting_again_changes_nothing(store: SqlObjectStore) -> None:
     assert {name: store.get(name) for name in contents} == contents
 
 
-def test_a_part_shared_by_two_objects_stays_until_both_are_gone(store: SqlObjectStore) -> None:
+def test_a_part_shared_by_two_objects_stays_until_both_are_gone(store: InMemoryObjectStore) -> None:
     one, other = record(LARGE), record(LARGE, SMALL)
     contents = kept(store, one) | kept(store, other)
 
@@ -137,7 +135,7 @@ def test_a_part_shared_by_two_objects_stays_until_both_are_gone(store: SqlObject
     assert len(store) == 0
 
 
-def test_an_object_that_another_refers_to_is_not_deleted(store: SqlObjectStore) -> None:
+def test_an_object_that_another_refers_to_is_not_deleted(store: InMemoryObjectStore) -> None:
     made = record(LARGE)
     contents = kept(store, made)
 
@@ -147,7 +145,7 @@ def test_an_object_that_another_refers_to_is_not_deleted(store: SqlObjectStore) 
     assert {name: store.get(name) for name in contents} == contents
 
 
-def test_deleting_a_run_deletes_its_objects(store: SqlObjectStore) -> None:
+def test_deleting_a_run_deletes_its_objects(store: InMemoryObjectStore) -> None:
     kept(store, record(LARGE), run=2**63 + 5)
 
     store.delete_objects_in_run(2**63 + 5)
@@ -156,7 +154,7 @@ def test_deleting_a_run_deletes_its_objects(store: SqlObjectStore) -> None:
 
 
 def test_contents_above_the_bound_lie_in_files_and_leave_with_their_objects(
-    file_store: SqlObjectStore, files: Callable[[], set[str]]
+    file_store: FileObjectStore, files: Callable[[], set[str]]
 ) -> None:
     made = record(SMALL, LARGE)
     contents = kept(file_store, made)
@@ -169,7 +167,7 @@ def test_contents_above_the_bound_lie_in_files_and_leave_with_their_objects(
     assert files() == set()
 
 
-def test_the_files_of_a_run_leave_with_it(file_store: SqlObjectStore, files: Callable[[], set[str]]) -> None:
+def test_the_files_of_a_run_leave_with_it(file_store: FileObjectStore, files: Callable[[], set[str]]) -> None:
     kept(file_store, record(LARGE), run=1)
     kept(file_store, record(LARGE + 1), run=2)
 
@@ -181,8 +179,8 @@ def test_the_files_of_a_run_leave_with_it(file_store: SqlObjectStore, files: Cal
     assert files() == set()
 
 
-@pytest.mark.parametrize("absolute", [False, True])
-def test_deleting_what_is_no_object_touches_no_file(file_store: SqlObjectStore, tmp_path: Path, absolute: bool) -> None:  # noqa: FBT001 -- a parameter of the test
+@pytest.mark.parametrize("absolute", ["", "absolute"])
+def test_deleting_what_is_no_object_touches_no_file(file_store: FileObjectStore, tmp_path: Path, absolute: str) -> None:
     victim = tmp_path / "coordinator.db"
     victim.write_text("kept")
 
@@ -191,12 +189,56 @@ def test_deleting_what_is_no_object_touches_no_file(file_store: SqlObjectStore, 
     assert victim.exists()
 
 
-def test_objects_are_there_after_the_store_is_opened_again(tmp_path: Path) -> None:
-    first = ours(tmp_path)
-    first.initialize()
-    contents = kept(first, record(SMALL, LARGE))
+def test_a_store_starts_empty_and_removes_what_a_killed_one_left(tmp_path: Path, files: Callable[[], set[str]]) -> None:
+    contents = kept(ours(tmp_path), record(SMALL, LARGE))
+    left = files()
 
     second = ours(tmp_path)
-    second.initialize()
 
-    assert {name: second.get(name) for name in contents} == contents
+    assert left
+    assert files() == set()
+    assert [second.get(name) for name in contents] == [None] * len(contents)
+
+
+def test_clearing_removes_the_files(file_store: FileObjectStore, files: Callable[[], set[str]]) -> None:
+    kept(file_store, record(LARGE))
+
+    file_store.clear()
+
+    assert len(file_store) == 0
+    assert files() == set()
+
+
+def test_an_object_is_whole_once_its_last_part_has_arrived(file_store: FileObjectStore) -> None:
+    made = record(SMALL, LARGE)
+    contents = {name: part.deflate() for name, part in get_all_nested_objects(made).items()}
+    file_store.preregister(1, get_object_tree(made))
+
+    whole = []
+    for name, content in contents.items():
+        whole.append(file_store.is_whole(made.object_id))
+        file_store.put(name, content)
+
+    assert whole == [False] * len(contents)
+    assert file_store.is_whole(made.object_id)
+    with pytest.raises(NoObjectInStoreError):
+        file_store.is_whole("0" * 64)
+
+
+def test_a_known_object_is_not_announced_with_other_parts(file_store: FileObjectStore) -> None:
+    made = record(LARGE)
+    contents = kept(file_store, made)
+
+    with pytest.raises(ValueError, match="other parts"):
+        file_store.preregister(2, ObjectTree(object_id=made.object_id))
+
+    assert {name: file_store.get(name) for name in contents} == contents
+
+
+def test_a_message_of_too_many_objects_is_refused_whole(file_store: FileObjectStore) -> None:
+    children = [ObjectTree(object_id=f"{number:064x}") for number in range(MAX_OBJECTS)]
+
+    with pytest.raises(ValueError, match="allowed"):
+        file_store.preregister(1, ObjectTree(object_id="f" * 64, children=children))
+
+    assert len(file_store) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from models.update import (
     layout_digest,
     layout_of,
     model_digest,
+    npy_array,
+    npy_bytes,
     pack,
     parse_layout,
     unpack,
@@ -244,3 +247,50 @@ def test_checking_reads_arrays_that_may_not_be_written() -> None:
     frozen = np.frombuffer(np.ones(4, "float32").tobytes(), "float32")
 
     assert check_update({"float32": frozen}, {"float32": frozen}, 1.0) == 0
+
+
+@given(states)
+def test_an_array_travels_as_the_file_numpy_would_save(state: dict[str, NDArray[Any]]) -> None:
+    for array in pack(state).values():
+        saved = BytesIO()
+        np.save(saved, array, allow_pickle=False)
+
+        made = npy_bytes(array)
+        again = npy_array(made, array.dtype.name, array.shape)
+
+        assert made == saved.getvalue()
+        assert again.tobytes() == array.tobytes()
+        assert (again.dtype, again.shape, again.flags.writeable) == (array.dtype, array.shape, False)
+
+
+def test_reading_an_array_copies_nothing() -> None:
+    made = npy_bytes(np.arange(1000, dtype=np.float32))
+
+    assert np.shares_memory(npy_array(made, "float32", (1000,)), np.frombuffer(made, np.uint8))
+
+
+_NPY = npy_bytes(np.arange(4, dtype=np.float32))
+
+
+@pytest.mark.parametrize(
+    ("data", "dtype", "shape"),
+    [
+        (_NPY, "float32", (3,)),
+        (_NPY, "float32", (2, 2)),
+        (_NPY, "int32", (4,)),
+        (_NPY, "object", (4,)),
+        (_NPY, "float32", (2.0, "x")),
+        (_NPY[:-1], "float32", (4,)),
+        (_NPY + b"hidden", "float32", (4,)),
+        (_NPY.replace(b"(4,)", b"(9,)"), "float32", (9,)),
+        (_NPY.replace(b"False", b"True "), "float32", (4,)),
+        (_NPY.replace(b"'<f4'", b"'>f4'"), "float32", (4,)),
+        (_NPY.replace(b"'<f4'", b"'|O8'"), "float32", (4,)),
+        (b"\x93NUMPY\x02\x00" + _NPY[8:], "float32", (4,)),
+        (_NPY[:20], "float32", (4,)),
+        (b"", "float32", (4,)),
+    ],
+)
+def test_what_is_not_exactly_the_array_it_is_said_to_be_is_refused(data: bytes, dtype: str, shape: Any) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 -- numpy's own words or ours
+        npy_array(data, dtype, shape)
