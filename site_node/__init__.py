@@ -9,4 +9,4 @@ import os
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
 os.environ["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] = "1"
-os.environ["FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE"] = str(32 * 2**20)
+os.environ["FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE"] = str(8 * 2**20)

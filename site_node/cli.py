@@ -24,7 +24,7 @@ from rich.text import Text
 
 from consent import Deny, Outcome
 from models import ModelsError, TaskRefused
-from site_node import catalogue, consents, labels, membership, permissions, release
+from site_node import catalogue, consents, membership, permissions, release
 from site_node.app import Site, create_site, now, open_site
 from site_node.app import serve as run_node
 from site_node.errors import ConfigurationError, PeerError, SiteError
@@ -135,6 +135,8 @@ def intake(context: typer.Context, as_json: Json = False) -> None:
 @app.command("labels")
 def load_labels(context: typer.Context, csv_file: Path) -> None:
     """Load class labels from a CSV of original SOPInstanceUIDs."""
+    from site_node import labels  # noqa: PLC0415 -- as above
+
     site = _site(context)
     found = labels.read_class_labels(csv_file, site.pseudonymiser)
     known = catalogue.set_class_labels(site.store, found)

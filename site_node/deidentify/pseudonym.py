@@ -10,8 +10,6 @@ import base64
 import hmac
 import uuid
 
-from pydicom._uid_dict import UID_dictionary
-
 KEY_BYTES = 32
 # 100 bits: 20 base32 characters without padding, and no collision among a country's patients.
 _PATIENT_CHARACTERS = 20
@@ -41,6 +39,8 @@ class Pseudonymiser:
 
         Source: PS3.5 B.2 (a UID made from a UUID), PS3.6 annex A (registered UIDs).
         """
+        from pydicom._uid_dict import UID_dictionary  # noqa: PLC0415 -- slow, and a node in its rounds makes no UIDs
+
         original = original.strip("\0 ")
         if original in UID_dictionary:
             return original
