@@ -12,11 +12,12 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from flwr.app import Array, ArrayRecord
 
-from coordinator import runs, tasks
+from coordinator import members, runs, tasks
 from coordinator.api import member_pages, open_door
 from coordinator.authority import Authority, create_authority
 from coordinator.config import CONFIG_NAME, CoordinatorConfig, CoordinatorHome
@@ -101,6 +102,7 @@ def serve(coordinator: Coordinator, say: Callable[[str], None], stopping: thread
             (config.host, config.fleet_port),
             coordinator.authority,
             member_pages(store),
+            partial(members.admits, store),
             config.hold_s,
             arrivals,
         )

@@ -135,7 +135,7 @@ def list_members(context: typer.Context, as_json: Json = False) -> None:
 
 @members_app.command("revoke")
 def revoke_member(context: typer.Context, site: str) -> None:
-    """Let a member take part no longer."""
+    """Let a member in no longer; its node is refused from now on."""
     members.revoke(_coordinator(context).store, site, now())
     out.print(f"{site} takes part no longer")
 

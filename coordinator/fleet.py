@@ -1,8 +1,9 @@
 """Flower's SuperLink inside the coordinator: the listener the sites reach, and the grid the rounds use.
 
 The listener asks for a member's client certificate, lets through the few Fleet routes a site needs plus the members'
-own pages, and nothing else: no Control API, no Runtime API, no documentation, no app bundle. It holds an idle site's
-request until there is work, so a site neither polls nor waits. A message whose sender is not the node that signed the
+own pages, and nothing else: no Control API, no Runtime API, no documentation, no app bundle. Whose membership was
+revoked is refused, a request that is held included. It holds an idle site's request until there is work, so a site
+neither polls nor waits. A message whose sender is not the node that signed the
 request is refused: Flower itself does not compare the two.
 """
 
@@ -39,11 +40,11 @@ from flwr.superlink.main import create_app
 from google.protobuf.message import DecodeError
 
 from coordinator.errors import CoordinatorError
-from coordinator.listener import Listener, answer_empty, read_body, replay
+from coordinator.listener import Listener, answer_empty, certificate_of, read_body, replay
 from coordinator.objects import FileObjectStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
     from typing import Any
 
@@ -81,11 +82,13 @@ class FleetGate:
         self,
         superlink: Application,
         members: Application,
+        admits: Callable[[str], bool],
         hold_s: float,
         arrivals: Arrivals | None,
     ) -> None:
         self._superlink = superlink
         self._members = members
+        self._admits = admits
         self._hold_s = hold_s
         self._arrivals = arrivals
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -113,6 +116,9 @@ class FleetGate:
         path: str = scope["path"]
         if path not in FLEET_PATHS and not path.startswith(MEMBER_PREFIX):
             await answer_empty(send, 404)
+            return
+        if not self._admits(certificate_of(scope)):
+            await answer_empty(send, 403)
             return
         body = await read_body(receive)
         if body is None:
@@ -163,7 +169,10 @@ class FleetGate:
         async def collect(event: Event) -> None:
             events.append(event)
 
-        await self._superlink(dict(scope), replay(body), collect)
+        if self._admits(certificate_of(scope)):
+            await self._superlink(dict(scope), replay(body), collect)
+        else:
+            await answer_empty(collect, 403)
         return events
 
 
@@ -299,12 +308,13 @@ class Fleet:
         address: tuple[str, int],
         authority: Authority,
         members: Application,
+        admits: Callable[[str], bool],
         hold_s: float,
         arrivals: Arrivals | None,
     ) -> None:
         superlink = create_app(_superlink_config(database, address, authority), SuperLinkLifespan)
         self.state = _open_state(superlink.state.linkstate_factory, database)
-        self.gate = FleetGate(superlink, members, hold_s, arrivals)
+        self.gate = FleetGate(superlink, members, admits, hold_s, arrivals)
         self._server = Listener(self.gate, address, authority, client_certificates=True)
 
     def start(self) -> None:

@@ -13,7 +13,9 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
+from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -103,6 +105,7 @@ def take_in(
                 node_id=str(node_id),
                 node_key=request.node_key,
                 receipt_key=request.receipt_key,
+                certificate_sha256=_fingerprint(certificate),
                 joined_at=at.isoformat(),
             )
         )
@@ -116,8 +119,17 @@ def active(store: sa.Engine) -> list[Member]:
         return [Member(row.site, int(row.node_id), _receipt_key(row.receipt_key)) for row in db.execute(query)]
 
 
+def admits(store: sa.Engine, certificate_sha256: str) -> bool:
+    """Return whether the certificate with this digest is that of a member who is not revoked."""
+    query = sa.select(member.c.site).where(
+        member.c.certificate_sha256 == certificate_sha256, member.c.revoked_at.is_(None)
+    )
+    with store.connect() as db:
+        return db.execute(query).first() is not None
+
+
 def revoke(store: sa.Engine, site: str, at: datetime) -> None:
-    """Let a member take part no longer; what it contributed stays on the record.
+    """Let a member in no longer, from this moment on; what it contributed stays on the record.
 
     Raises: ConfigurationError if it is no member.
     """
@@ -152,6 +164,10 @@ def _receipt_key(pem: bytes) -> Ed25519PublicKey:
     if not isinstance(key, Ed25519PublicKey):
         raise ConfigurationError("a member's receipt key is not an Ed25519 key")
     return key
+
+
+def _fingerprint(certificate: bytes) -> str:
+    return x509.load_pem_x509_certificate(certificate).fingerprint(hashes.SHA256()).hex()
 
 
 def _digest(token: str) -> str:

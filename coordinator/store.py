@@ -34,6 +34,7 @@ member = sa.Table(
     sa.Column("node_id", sa.String, nullable=False, unique=True),  # 64-bit unsigned
     sa.Column("node_key", sa.LargeBinary, nullable=False),
     sa.Column("receipt_key", sa.LargeBinary, nullable=False),
+    sa.Column("certificate_sha256", sa.String, nullable=False, unique=True),
     sa.Column("joined_at", sa.String, nullable=False),
     sa.Column("revoked_at", sa.String),
 )

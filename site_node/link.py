@@ -45,7 +45,7 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from site_node.errors import ConfigurationError, PeerError, PeerRefused
+from site_node.errors import ConfigurationError, NotAMember, PeerError, PeerRefused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -61,6 +61,7 @@ MAX_OBJECT_BYTES = 64 * 2**20
 MAX_OBJECTS = 4096
 PUSH_ATTEMPTS = 5
 MAX_ANSWER_BYTES = 16 * 2**20
+NOT_A_MEMBER = "the coordinator answered 403: this site is no member of it, or no longer; ask it for a new invitation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +257,8 @@ class _translated:  # noqa: N801 -- reads as a clause
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, httpx.HTTPStatusError):
+            if error.response.status_code == httpx.codes.FORBIDDEN:
+                raise NotAMember(f"{self._doing}: {NOT_A_MEMBER}") from error
             kind = PeerRefused if error.response.is_client_error else PeerError
             raise kind(f"{self._doing}: the coordinator answered {error.response.status_code}") from error
         if isinstance(error, httpx.HTTPError | httpx.InvalidURL | RuntimeError | ssl.SSLError):

@@ -328,6 +328,7 @@ class Federation:
                         node_id=str(site.node_id),
                         node_key=pem,
                         receipt_key=pem,
+                        certificate_sha256=hashlib.sha256(pem).hexdigest(),
                         joined_at=at.isoformat(),
                     )
                 )

@@ -23,7 +23,7 @@ from flwr.supercore.primitives.asymmetric import bytes_to_public_key, public_key
 from coordinator.authority import create_authority
 from coordinator.errors import ConfigurationError
 from coordinator.fleet import FLEET_PATHS
-from site_node.errors import PeerError
+from site_node.errors import NotAMember, PeerError
 from site_node.link import connect, get_tasks, tls_context
 from tests.coordinator.parts import (
     HOST,
@@ -143,6 +143,39 @@ def test_the_members_pages_are_served_to_members(consortium: Consortium, fleet: 
     member = consortium.member(fleet, "north")
 
     assert get_tasks(consortium.address, member) == (b"one",)
+
+
+def test_a_revoked_member_is_refused_on_every_route_from_that_moment_on(consortium: Consortium, fleet: Fleet) -> None:
+    member, other = consortium.member(fleet, "north"), consortium.member(fleet, "west")
+    paths = [*sorted(FLEET_PATHS), "/v1/members/tasks"]
+
+    with httpx.Client(verify=tls_context(member), base_url=f"https://{consortium.address}") as client:
+        before = client.get("/v1/members/tasks").status_code
+        consortium.revoke(member)
+        answers = [client.request(method, path) for path in paths for method in ("GET", "POST")]
+
+    assert before == 200
+    assert {(answer.status_code, answer.content) for answer in answers} == {(403, b"")}
+    with pytest.raises(NotAMember, match=r"joining the fleet: .* ask it for a new invitation"):
+        connect(consortium.address, member).__enter__()
+    with pytest.raises(NotAMember):
+        get_tasks(consortium.address, member)
+    assert get_tasks(consortium.address, other) == (b"one",)
+
+
+def test_the_held_request_of_a_revoked_member_ends_and_hands_out_nothing(consortium: Consortium, fleet: Fleet) -> None:
+    identity = consortium.member(fleet, "north")
+
+    def revoke_and_push() -> None:
+        consortium.revoke(identity)
+        grid.push_messages([question(identity.node_id)])
+
+    with fleet.open_run("tissue", DIGEST) as grid, connect(consortium.address, identity) as link:
+        threading.Timer(0.3, revoke_and_push).start()
+        with pytest.raises(NotAMember, match="waiting for work"):
+            link.announce()
+
+        assert fleet.state.num_message_ins() == 1
 
 
 def test_an_unsigned_request_is_refused_on_every_route(consortium: Consortium, fleet: Fleet) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
@@ -49,6 +50,10 @@ def join(
     office: Office, asked: JoinRequest, at: datetime = NOON, how: Callable[[bytes, str], int] = register
 ) -> dict[str, str]:
     return members.take_in(office.store, office.authority, how, asked, at)
+
+
+def fingerprint(answer: dict[str, str]) -> str:
+    return x509.load_pem_x509_certificate(answer["certificate"].encode()).fingerprint(hashes.SHA256()).hex()
 
 
 def sites(office: Office) -> list[str]:
@@ -180,6 +185,15 @@ def test_a_revoked_member_takes_part_no_longer_and_is_not_taken_in_again(office:
         members.revoke(office.store, "north", NOON)
     with pytest.raises(ConfigurationError, match="member already"):
         invited(office)
+
+
+def test_a_certificate_lets_in_until_its_member_is_revoked(office: Office) -> None:
+    shown = {site: fingerprint(join(office, request(invited(office, site)))) for site in ("north", "west")}
+
+    members.revoke(office.store, "north", NOON)
+
+    assert {site: members.admits(office.store, one) for site, one in shown.items()} == {"north": False, "west": True}
+    assert not members.admits(office.store, "")
 
 
 def test_who_never_was_a_member_cannot_be_revoked(office: Office) -> None:
