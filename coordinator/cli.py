@@ -153,6 +153,13 @@ def add_partner(
     out.print(f"{to}: give it to {name} by a safe way")
 
 
+@partners_app.command("revoke")
+def revoke_partner(context: typer.Context, name: str) -> None:
+    """Let a partner's access file open nothing any more; its tasks stay on the record."""
+    tasks.revoke_partner(_coordinator(context).store, name, now())
+    out.print(f"{name} can neither submit nor fetch any more")
+
+
 @tasks_app.command("submit")
 def submit_task(document: Path, access: AccessFile) -> None:
     """Submit a task, as a partner."""

@@ -205,7 +205,8 @@ class RunRecord:
             )
             if made.outcome == "counted":
                 db.execute(sa.delete(receipt_head).where(receipt_head.c.site == made.site))
-                db.execute(sa.insert(receipt_head).values(site=made.site, digest=made.receipt_digest))
+                head = {"site": made.site, "digest": made.receipt_digest, "receipt": made.receipt}
+                db.execute(sa.insert(receipt_head).values(**head))
 
 
 def describe(store: sa.Engine, name: str) -> dict[str, object]:

@@ -26,13 +26,19 @@ if TYPE_CHECKING:
 def add_partner(store: sa.Engine, config: CoordinatorConfig, authority: Authority, name: str, at: datetime) -> str:
     """Admit an AI partner; return its access file (JSON), whose token is kept here by digest only.
 
+    One whose access was revoked may be admitted again, with a new token.
     Raises: ConfigurationError if the name is taken.
     """
     token = secrets.token_urlsafe(32)
+    access = {"token_sha256": _digest(token), "added_at": at.isoformat(), "revoked_at": None}
     with store.begin() as db:
-        if db.execute(sa.select(partner.c.name).where(partner.c.name == name)).first():
+        known = db.execute(sa.select(partner).where(partner.c.name == name)).first()
+        if known is not None and known.revoked_at is None:
             raise ConfigurationError(f"partner {name} exists already")
-        db.execute(sa.insert(partner).values(name=name, token_sha256=_digest(token), added_at=at.isoformat()))
+        if known is None:
+            db.execute(sa.insert(partner).values(name=name, **access))
+        else:
+            db.execute(sa.update(partner).where(partner.c.name == name).values(**access))
     document = {
         "url": f"https://{config.host}:{config.join_port}",
         "authority": authority.certificate.read_text(),
@@ -41,12 +47,27 @@ def add_partner(store: sa.Engine, config: CoordinatorConfig, authority: Authorit
     return json.dumps(document, indent=2)
 
 
+def revoke_partner(store: sa.Engine, name: str, at: datetime) -> None:
+    """Let a partner's token open nothing any more; its tasks and their runs stay on the record.
+
+    Raises: ConfigurationError if it is no partner.
+    """
+    with store.begin() as db:
+        changed = db.execute(
+            sa.update(partner)
+            .where(partner.c.name == name, partner.c.revoked_at.is_(None))
+            .values(revoked_at=at.isoformat())
+        )
+        if changed.rowcount != 1:
+            raise ConfigurationError(f"{name} is not a partner")
+
+
 def partner_of(store: sa.Engine, token: str) -> str:
     """Return the partner that holds `token`.
 
-    Raises: PeerError if nobody does.
+    Raises: PeerError if nobody does, or its access was revoked.
     """
-    query = sa.select(partner.c.name).where(partner.c.token_sha256 == _digest(token))
+    query = sa.select(partner.c.name).where(partner.c.token_sha256 == _digest(token), partner.c.revoked_at.is_(None))
     with store.connect() as db:
         name = db.execute(query).scalar()
     if name is None:

@@ -170,7 +170,9 @@ def _receipts(evidence: Evidence) -> Check:
 def _partner(evidence: Evidence) -> Check:
     """Verify the bundle's receipts and chain of models as its receiver would."""
     document = json.loads((evidence.bundle / "docs" / "provenance.json").read_text())
-    keys = {site: load_pem_public_key(pem.encode()) for site, pem in document["receipt_keys"].items()}
+    keys = {
+        site: [load_pem_public_key(pem.encode()) for pem in pems] for site, pems in document["receipt_keys"].items()
+    }
     verified, faults = 0, 0
     last = document["rounds"][0]["model_after"]
     for row in document["rounds"][1:]:
@@ -178,7 +180,7 @@ def _partner(evidence: Evidence) -> Check:
         last = row["model_after"]
         for made in row["contributions"]:
             if made["outcome"] == "counted":
-                good = _opens(made, keys[made["site"]], row)
+                good = any(_opens(made, key, row) for key in keys[made["site"]])
                 verified += good
                 faults += not good
     return Check(

@@ -30,6 +30,7 @@ from consent import (
     Times,
     bucket_with_hysteresis,
     count_bucket,
+    key_id,
     open_receipt,
     receipt_digest,
     sign_receipt,
@@ -366,16 +367,10 @@ class Rounds:
         )
 
     def _bucket(self, db: sa.Connection, instruction: Instruction, studies: int) -> Bucket:
-        columns = participation.c
-        envelope = db.execute(
-            sa.select(columns.receipt)
-            .where(columns.run == instruction.run, columns.receipt.is_not(None))
-            .order_by(columns.round.desc())
-            .limit(1)
-        ).scalar()
-        if envelope is None:
+        made = self._receipts(db, participation.c.run == instruction.run)
+        if not made:
             return count_bucket(studies)
-        previous = open_receipt(envelope, self._key.public_key())
+        previous = open_receipt(made[-1], self._key.public_key())
         return bucket_with_hysteresis(studies, Bucket(previous.count_bucket, previous.weight))
 
     def _previous(self, db: sa.Connection, head: str) -> str:
@@ -383,11 +378,16 @@ class Rounds:
 
         A receipt that was committed and never arrived stays in the site's own record as a side branch.
         """
-        envelopes = db.execute(sa.select(participation.c.receipt).where(participation.c.receipt.is_not(None))).scalars()
-        known = {NO_PREVIOUS, *(receipt_digest(envelope) for envelope in envelopes)}
+        known = {NO_PREVIOUS, *map(receipt_digest, self._receipts(db))}
         if head not in known:
             raise Abstention("the coordinator names a receipt this site never made")
         return head
+
+    def _receipts(self, db: sa.Connection, *which: sa.ColumnElement[bool]) -> list[bytes]:
+        """Return the receipts signed with the key of this membership, oldest first."""
+        columns, signer = participation.c, key_id(self._key.public_key()).encode()
+        made = sa.select(columns.receipt).where(columns.receipt.is_not(None), *which).order_by(sa.text("rowid"))
+        return [envelope for envelope in db.execute(made).scalars() if signer in envelope]
 
     def _participated(
         self,

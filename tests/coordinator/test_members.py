@@ -173,7 +173,7 @@ def test_the_node_key_of_another_member_is_refused(office: Office) -> None:
     assert sites(office) == ["north"]
 
 
-def test_a_revoked_member_takes_part_no_longer_and_is_not_taken_in_again(office: Office) -> None:
+def test_a_revoked_member_takes_part_no_longer(office: Office) -> None:
     for site in ("west", "north"):
         join(office, request(invited(office, site)))
     before = sites(office)
@@ -183,6 +183,22 @@ def test_a_revoked_member_takes_part_no_longer_and_is_not_taken_in_again(office:
     assert (before, sites(office)) == (["north", "west"], ["west"])
     with pytest.raises(ConfigurationError, match="not a member"):
         members.revoke(office.store, "north", NOON)
+
+
+def test_a_revoked_member_that_is_invited_again_joins_with_other_keys(office: Office) -> None:
+    token = invited(office)
+    old = join(office, request(token), how=lambda _key, _site: 7)
+    members.revoke(office.store, "north", NOON)
+
+    with pytest.raises(PeerError, match="used"):
+        join(office, request(token), how=lambda _key, _site: 8)
+    again = invited(office)
+    with pytest.raises(PeerError, match="another member"):
+        join(office, request(again), how=lambda _key, _site: 7)
+    new = join(office, request(again), how=lambda _key, _site: 8)
+
+    assert [(one.site, one.node_id) for one in members.active(office.store)] == [("north", 8)]
+    assert [members.admits(office.store, fingerprint(answer)) for answer in (old, new)] == [False, True]
     with pytest.raises(ConfigurationError, match="member already"):
         invited(office)
 

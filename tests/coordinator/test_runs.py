@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from consent import key_id
 from coordinator import runs
 from coordinator.errors import ConfigurationError, RunFailed
 from coordinator.members import heads
@@ -16,7 +17,7 @@ from coordinator.runs import Closing, Contribution, RunRecord, describe, next_op
 from coordinator.store import metadata
 from models import layout_bytes, model_digest, task_digest
 from tests.coordinator.conftest import NOON
-from tests.federation import LAYOUT, UNTRAINED, Federation
+from tests.federation import LAYOUT, UNTRAINED, Federation, site_key
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +37,8 @@ def closing(number: int, *made: Contribution) -> Closing:
 
 
 def counted(site: str, digest: str = "a" * 64) -> Contribution:
-    return Contribution(site, "counted", weight=24, metrics={"train_loss": 0.5}, receipt=b"r", receipt_digest=digest)
+    receipt = key_id(site_key(site).public_key()).encode()
+    return Contribution(site, "counted", "", 24, "", {"train_loss": 0.5}, receipt, digest)
 
 
 def made_in(federation: Federation, number: int) -> dict[str, str]:
@@ -104,6 +106,18 @@ def test_the_head_of_a_sites_receipts_is_the_last_that_counted(federation: Feder
     federation.record.keep_contributions(Closing(1, "evaluate", {}, 1.0, 2.0, [counted("north", "3" * 64)]))
 
     assert heads(federation.store) == {"north": "3" * 64}
+
+
+def test_a_membership_that_begins_anew_has_no_head_even_if_a_receipt_of_the_old_one_is_counted_late(
+    federation: Federation,
+) -> None:
+    close(federation, 1, counted("north"), counted("west"))
+
+    federation.join_again("north")
+    assert heads(federation.store) == {"west": "a" * 64}
+    close(federation, 2, counted("north"), counted("west", "b" * 64))
+
+    assert heads(federation.store) == {"west": "b" * 64}
 
 
 def test_a_crash_between_the_file_and_the_row_leaves_the_round_before_in_place(federation: Federation) -> None:

@@ -61,6 +61,30 @@ def test_a_partners_name_is_taken_once(office: Office) -> None:
     assert tasks.partner_of(office.store, token) == "acme"
 
 
+def test_a_revoked_partners_token_opens_nothing_and_its_tasks_stay(office: Office) -> None:
+    token = admitted(office)
+    digest = tasks.submit(office.store, DOCUMENT, "acme", NOON)
+
+    tasks.revoke_partner(office.store, "acme", NOON)
+
+    with pytest.raises(PeerError, match="token"):
+        tasks.partner_of(office.store, token)
+    assert task_digest(tasks.find(office.store, digest)) == digest
+    with pytest.raises(ConfigurationError, match="not a partner"):
+        tasks.revoke_partner(office.store, "acme", NOON)
+
+
+def test_a_revoked_partner_is_admitted_again_with_another_token(office: Office) -> None:
+    old = admitted(office)
+    tasks.revoke_partner(office.store, "acme", NOON)
+
+    new = admitted(office)
+
+    assert tasks.partner_of(office.store, new) == "acme"
+    with pytest.raises(PeerError):
+        tasks.partner_of(office.store, old)
+
+
 def test_a_task_is_found_again_by_its_digest(office: Office) -> None:
     admitted(office)
 

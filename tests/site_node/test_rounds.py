@@ -11,21 +11,35 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from consent import NO_PREVIOUS, Receipt, open_receipt, receipt_digest
+from consent import NO_PREVIOUS, Receipt, generate_signing_key, open_receipt, receipt_digest
 from models import update_digest
-from site_node import consents
+from site_node import consents, permissions
 from site_node.errors import PeerError, PeerRefused, TrainingFailed
 from site_node.store import inflight, ledger, outbox, participation
-from tests.site_node.hospital import NOON, PSEUDONYMS, Hospital, PowerCut, add_study, consent_of, lost_line, message
+from tests.site_node.hospital import (
+    NOON,
+    PROJECT,
+    PSEUDONYMS,
+    Hospital,
+    PowerCut,
+    add_study,
+    consent_of,
+    lost_line,
+    message,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def receipt(hospital: Hospital, number: int = -1) -> Receipt:
+def envelope(hospital: Hospital, number: int = -1) -> bytes:
     kind, _, content = hospital.line.sent[number]
     assert kind == "release"
-    return open_receipt(content[2], hospital.key.public_key())
+    return bytes(content[2])
+
+
+def receipt(hospital: Hospital, number: int = -1) -> Receipt:
+    return open_receipt(envelope(hospital, number), hospital.key.public_key())
 
 
 def reasons(hospital: Hospital) -> list[str]:
@@ -106,6 +120,19 @@ def test_the_next_receipt_follows_the_one_the_coordinator_has(hospital: Hospital
     assert receipt(hospital).prev == head
 
 
+def test_a_site_that_joined_again_with_a_new_key_begins_a_new_chain(hospital: Hospital) -> None:
+    hospital.ask()
+    hospital.key = generate_signing_key()
+    hospital.restart()
+
+    assert hospital.ask("m2", round=2, nonce="nonce-2") == "release"
+    first = receipt(hospital)
+    assert hospital.ask("m3", round=3, nonce="nonce-3", receipt_head=receipt_digest(envelope(hospital))) == "release"
+
+    assert (first.prev, receipt(hospital).count_bucket) == (NO_PREVIOUS, "4-7")
+    assert hospital.ask("m4", nonce="nonce-4", receipt_head=receipt_digest(envelope(hospital, 0))) == "abstain"
+
+
 def test_a_receipt_holds_no_patient_and_no_study(hospital: Hospital) -> None:
     hospital.ask()
 
@@ -126,10 +153,24 @@ def test_a_withdrawal_while_training_releases_nothing(hospital: Hospital) -> Non
     assert list(hospital.home.outbox.iterdir()) == []
 
 
-def test_a_revoked_task_while_training_releases_nothing(hospital: Hospital) -> None:
-    hospital.trainer.during = hospital.revoke
+@pytest.mark.parametrize(
+    "take_back",
+    [
+        Hospital.revoke,
+        lambda hospital: permissions.revoke_dataset(hospital.store, "brain-mr", "manager", NOON),
+        lambda hospital: permissions.revoke_access(hospital.store, "brain-mr", PROJECT, "manager", NOON),
+    ],
+    ids=["task", "dataset", "grant"],
+)
+def test_an_approval_taken_back_while_training_releases_nothing(
+    hospital: Hospital, take_back: Callable[[Hospital], None]
+) -> None:
+    hospital.trainer.during = lambda: take_back(hospital)
 
     assert hospital.ask() == "abstain"
+
+    assert reasons(hospital) == ["stopped: a permission was taken back, or time ran out; work discarded"]
+    assert list(hospital.home.outbox.iterdir()) == []
 
 
 def test_a_withdrawal_at_any_reading_of_the_clock_counts_before_the_commit_or_not_at_all(hospital: Hospital) -> None:

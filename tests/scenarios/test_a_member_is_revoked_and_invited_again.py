@@ -1,4 +1,4 @@
-"""The consortium parts with a hospital whose node is running."""
+"""The consortium parts with a hospital whose node is running, and later takes it in again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tests.scenarios.setting import Setting
 
 
-def test_its_node_says_so_once_and_ends_and_its_keys_open_nothing(setting: Setting) -> None:
+def test_its_node_says_so_once_and_ends_and_a_new_invitation_brings_it_back(setting: Setting) -> None:
     consortium = setting.consortium
     consortium.set_up_coordinator({"hold_s": 1.0})
     consortium.start("coordinator", until="listens")
@@ -30,3 +30,13 @@ def test_its_node_says_so_once_and_ends_and_its_keys_open_nothing(setting: Setti
         with pytest.raises(CommandFailed, match="this site is no member of it, or no longer") as failure:
             consortium.site("north", *command)
         assert failure.value.code == 5
+
+    consortium.kill("north")  # it has ended; this clears it away
+    again = setting.root / "again.json"
+    consortium.coordinator("members", "invite", "north", "--to", str(again))
+    consortium.site("north", "join", str(again))
+
+    consortium.start("north", until="connected")
+    with pytest.raises(CommandFailed, match="used, expired or not its own"):
+        consortium.site("north", "join", str(again))
+    consortium.site("north", "check")
