@@ -170,10 +170,10 @@ def submit_task(document: Path, access: AccessFile) -> None:
 def list_tasks(context: typer.Context, as_json: Json = False) -> None:
     """List the tasks."""
     rows = [
-        {"digest": digest, "name": json.loads(document)["name"], "partner": by}
-        for digest, document, by in tasks.offered(_coordinator(context).store)
+        {"digest": digest, "name": json.loads(document)["name"], "partners": ", ".join(partners)}
+        for digest, document, partners in tasks.offered(_coordinator(context).store)
     ]
-    _show(rows, ("digest", "name", "partner"), "tasks", as_json=as_json)
+    _show(rows, ("digest", "name", "partners"), "tasks", as_json=as_json)
 
 
 @runs_app.command("start")

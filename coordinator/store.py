@@ -55,8 +55,15 @@ task = sa.Table(
     metadata,
     sa.Column("digest", sa.String, primary_key=True),
     sa.Column("document", sa.Text, nullable=False),
-    sa.Column("partner", sa.String, sa.ForeignKey("partner.name"), nullable=False),
     sa.Column("submitted_at", sa.String, nullable=False),
+)
+
+# Who submitted a task: two partners with the same document share its runs.
+submission = sa.Table(
+    "submission",
+    metadata,
+    sa.Column("task", sa.String, sa.ForeignKey("task.digest"), primary_key=True),
+    sa.Column("partner", sa.String, sa.ForeignKey("partner.name"), primary_key=True),
 )
 
 run = sa.Table(

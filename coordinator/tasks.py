@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from coordinator.errors import ConfigurationError, PeerError
-from coordinator.store import partner, task
+from coordinator.store import partner, submission, task
 from models import Task, canonical, parse_task, task_digest
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def partner_of(store: sa.Engine, token: str) -> str:
 
 
 def submit(store: sa.Engine, document: bytes, by: str, at: datetime) -> str:
-    """Keep a partner's task and return its digest; the same task again is the same digest.
+    """Keep a partner's task and return its digest; the same task again is the same digest, whoever submits it.
 
     Raises: TaskRefused, naming the key that is not accepted.
     """
@@ -88,18 +88,22 @@ def submit(store: sa.Engine, document: bytes, by: str, at: datetime) -> str:
                 sa.insert(task).values(
                     digest=digest,
                     document=canonical(parsed).decode(),
-                    partner=by,
                     submitted_at=at.isoformat(),
                 )
             )
+        if not db.execute(sa.select(submission).filter_by(task=digest, partner=by)).first():
+            db.execute(sa.insert(submission).values(task=digest, partner=by))
     return digest
 
 
-def offered(store: sa.Engine) -> list[tuple[str, str, str]]:
-    """Return (digest, document, partner) of every task, oldest first."""
+def offered(store: sa.Engine) -> list[tuple[str, str, list[str]]]:
+    """Return (digest, document, names of the partners that submitted it) of every task, oldest first."""
     query = sa.select(task).order_by(task.c.submitted_at)
+    partners: dict[str, list[str]] = {}
     with store.connect() as db:
-        return [(row.digest, row.document, row.partner) for row in db.execute(query)]
+        for row in db.execute(sa.select(submission).order_by(submission.c.partner)):
+            partners.setdefault(row.task, []).append(row.partner)
+        return [(row.digest, row.document, partners[row.digest]) for row in db.execute(query)]
 
 
 def find(store: sa.Engine, digest: str) -> Task:

@@ -115,6 +115,21 @@ def test_a_partner_submits_a_task_and_fetches_the_finished_bundle_of_its_run(doo
         partner.fetch_bundle(access, run, tmp_path / "bundle")
 
 
+def test_each_partner_that_submitted_a_task_fetches_the_bundle_of_its_run(door: Door, tmp_path: Path) -> None:
+    document = json.dumps({**TASK, "name": "shared"}).encode()
+    both = [door.admit("one"), door.admit("two")]
+    digest, same = [partner.submit(access, document) for access in both]
+    run = runs.request(door.store, digest, datetime.now(UTC))
+    (door.folder / "runs" / run / "bundle").mkdir(parents=True)
+
+    for number, access in enumerate(both):
+        partner.fetch_bundle(access, run, tmp_path / str(number))
+
+    assert digest == same
+    with pytest.raises(PeerError, match="no such run of this partner"):
+        partner.fetch_bundle(door.admit("three"), run, tmp_path / "third")
+
+
 def test_a_run_of_another_partner_and_one_that_does_not_exist_look_the_same(door: Door, tmp_path: Path) -> None:
     owner, other = door.admit("owner"), door.admit("other")
     digest = partner.submit(owner, json.dumps({**TASK, "name": "owned"}).encode())
