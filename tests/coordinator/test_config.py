@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coordinator.app import create_coordinator, open_coordinator
-from coordinator.config import CONFIG_NAME, CoordinatorConfig, CoordinatorHome
+from coordinator.config import CONFIG_NAME, MAX_HOLD_S, CoordinatorConfig, CoordinatorHome
 from coordinator.errors import ConfigurationError
+from site_node.link import TIMEOUT_S
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,6 +69,8 @@ def test_the_federation_alone_is_enough(tmp_path: Path) -> None:
         ("hold_s", "0"),
         ("hold_s", "nan"),
         ("hold_s", "inf"),
+        ("hold_s", "35.001"),
+        ("hold_s", "40"),
         ("clock_skew_s", "-1"),
         ("clock_skew_s", "nan"),
         ("clock_skew_s", "true"),
@@ -80,6 +83,10 @@ def test_the_federation_alone_is_enough(tmp_path: Path) -> None:
 def test_a_wrong_value_or_an_unknown_key_is_refused_by_name(tmp_path: Path, key: str, value: str) -> None:
     with pytest.raises(ConfigurationError, match=key):
         load(tmp_path, {**WHOLE, key: value})
+
+
+def test_a_site_waits_longer_than_any_coordinator_holds_its_request(tmp_path: Path) -> None:
+    assert load(tmp_path, {**WHOLE, "hold_s": str(MAX_HOLD_S)}).hold_s == MAX_HOLD_S < TIMEOUT_S
 
 
 def test_a_missing_federation_is_named(tmp_path: Path) -> None:
