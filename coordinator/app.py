@@ -69,13 +69,7 @@ def create_coordinator(root: Path, config: CoordinatorConfig) -> None:
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     create_authority(home.keys, config.federation, config.host, now())
     open_store(home.database).dispose()
-    lines = [
-        f'federation = "{config.federation}"',
-        f'host = "{config.host}"',
-        f"fleet_port = {config.fleet_port}",
-        f"join_port = {config.join_port}",
-    ]
-    (root / CONFIG_NAME).write_text("\n".join(lines) + "\n")
+    (root / CONFIG_NAME).write_text(config.as_toml())
 
 
 def open_coordinator(root: Path) -> Coordinator:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import tomllib
 from dataclasses import dataclass, fields
@@ -43,6 +44,15 @@ class CoordinatorConfig:
         for key in ("fleet_port", "join_port"):
             if not 0 < getattr(self, key) < 2**16:
                 raise ConfigurationError(f"{key}: must be a port from 1 to 65535")
+
+    def as_toml(self) -> str:
+        """Return the text of coordinator.toml; a setting that is as by default stands there as a comment."""
+        lines = ["# A line that begins with # is the default; docs/operating.md says what each setting means."]
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            line = f"{setting.name} = {json.dumps(value)}"  # JSON writes text and numbers as TOML does
+            lines.append(f"# {line}" if value == setting.default else line)
+        return "\n".join(lines) + "\n"
 
 
 @dataclass(frozen=True, slots=True)

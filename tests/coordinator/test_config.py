@@ -107,12 +107,31 @@ def test_a_folder_without_a_coordinator_says_how_to_make_one(tmp_path: Path) -> 
         open_coordinator(tmp_path)
 
 
-def test_a_new_coordinator_opens_with_the_configuration_it_was_made_with(tmp_path: Path) -> None:
-    config = CoordinatorConfig("north-sea", "127.0.0.1", 9001, 9002)
+CONFIGURATIONS = [
+    CoordinatorConfig("north-sea"),
+    CoordinatorConfig("north-sea", "127.0.0.1", 9001, 9002),
+    CoordinatorConfig("north-sea", "coordinator.example", 1, 65535, 5, 0.5, 4, 'a "folder" of \\ arrivals'),
+]
 
+
+@pytest.mark.parametrize("config", CONFIGURATIONS)
+def test_a_new_coordinator_opens_with_the_configuration_it_was_made_with(
+    tmp_path: Path, config: CoordinatorConfig
+) -> None:
     create_coordinator(tmp_path / "home", config)
 
     assert open_coordinator(tmp_path / "home").config == config
+
+
+@pytest.mark.parametrize("config", CONFIGURATIONS)
+def test_the_file_of_a_new_coordinator_names_every_setting_once_and_each_can_be_made_active(
+    tmp_path: Path, config: CoordinatorConfig
+) -> None:
+    create_coordinator(tmp_path / "home", config)
+
+    lines = (tmp_path / "home" / CONFIG_NAME).read_text().splitlines()[1:]
+    assert [line.removeprefix("# ").partition(" = ")[0] for line in lines] == list(WHOLE)
+    assert load(tmp_path, dict(line.removeprefix("# ").split(" = ") for line in lines)) == config
 
 
 def test_a_coordinator_is_not_made_over_another(tmp_path: Path) -> None:
