@@ -10,13 +10,14 @@ import json
 import os
 import time
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import sqlalchemy as sa
 from flwr.app import ArrayRecord, ConfigRecord
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as MessageProto
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from safetensors.numpy import load_file, save
 
 from consent import (
@@ -45,7 +46,6 @@ from site_node.store import inflight, outbox, participation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from datetime import datetime
     from pathlib import Path
 
     import numpy as np
@@ -67,10 +67,19 @@ _Text = Annotated[str, Field(min_length=1, max_length=256)]
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Instruction(BaseModel):
-    """What the coordinator asks for in one message."""
+def _moment(text: object) -> datetime:
+    if not isinstance(text, str):
+        raise ValueError("not a text")  # noqa: TRY004 -- what pydantic takes for an invalid value
+    return datetime.fromisoformat(text)
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+
+_Moment = Annotated[AwareDatetime, BeforeValidator(_moment)]
+
+
+class Instruction(BaseModel):
+    """What the coordinator asks for in one message; its moments are ISO 8601 text, and nothing else is converted."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
     kind: Literal["initialise", "train", "evaluate"]
     run: _Text
@@ -78,8 +87,8 @@ class Instruction(BaseModel):
     task: _Sha256
     nonce: _Text
     base_model: _Sha256
-    sent_at: AwareDatetime
-    deadline: AwareDatetime
+    sent_at: _Moment
+    deadline: _Moment
     receipt_head: _Sha256
     whole: bool = False
 
