@@ -456,6 +456,11 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+    folder = os.open(path.parent, os.O_RDONLY)  # the new name is on disk once its folder is
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _announcement(instruction: Instruction) -> str:

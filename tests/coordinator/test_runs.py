@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -118,6 +119,22 @@ def test_a_membership_that_begins_anew_has_no_head_even_if_a_receipt_of_the_old_
     close(federation, 2, counted("north"), counted("west", "b" * 64))
 
     assert heads(federation.store) == {"west": "b" * 64}
+
+
+def test_a_models_file_and_its_name_are_on_disk_before_the_row(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, sync = list[int](), os.fsync
+
+    def watched(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    close(federation, 1, counted("north"))
+
+    folder = federation.record.folder
+    assert synced == [path.stat().st_ino for path in (folder / "round-0001.safetensors", folder)]
 
 
 def test_a_crash_between_the_file_and_the_row_leaves_the_round_before_in_place(federation: Federation) -> None:

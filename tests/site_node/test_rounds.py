@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -93,6 +95,21 @@ def test_a_released_round_leaves_nothing_waiting(hospital: Hospital) -> None:
     (row,) = hospital.rows(participation)
     assert row["outcome"] == "released"
     assert set(hospital.studies.values()) == set(json.loads(row["studies"]))
+
+
+def test_a_releases_file_and_its_name_are_on_disk_before_the_commit(
+    hospital: Hospital, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, sync = list[int](), os.fsync
+
+    def watched(descriptor: int) -> None:
+        synced.append(stat.S_IFMT(os.fstat(descriptor).st_mode))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    hospital.ask()
+
+    assert synced == [stat.S_IFREG, stat.S_IFDIR]
 
 
 def test_an_evaluation_releases_metrics_and_no_weights(hospital: Hospital) -> None:
