@@ -34,6 +34,7 @@ from flwr.proto.message_pb2 import (
 )
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.inflatable.inflatable_object import (
+    UnexpectedObjectContentError,
     get_all_nested_objects,
     get_object_tree,
     iterate_object_tree,
@@ -44,6 +45,7 @@ from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpI
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+from google.protobuf.message import DecodeError
 
 from site_node.errors import ConfigurationError, NotAMember, PeerError, PeerRefused
 
@@ -60,6 +62,8 @@ TIMEOUT_S = 40.0
 MAX_OBJECT_BYTES = 64 * 2**20
 MAX_OBJECTS = 4096
 PUSH_ATTEMPTS = 5
+# What putting the parts of a message together raises.
+NO_MESSAGE = (UnexpectedObjectContentError, DecodeError, ValueError, TypeError, LookupError, RecursionError)
 MAX_ANSWER_BYTES = 16 * 2**20
 NOT_A_MEMBER = "the coordinator answered 403: this site is no member of it, or no longer; ask it for a new invitation"
 
@@ -95,7 +99,7 @@ class Link:
     def fetch(self, incoming: Incoming) -> Message:
         """Pull the body of an announced message.
 
-        Raises: PeerError if the coordinator lacks a part, or sends more than this site accepts.
+        Raises: PeerError if the coordinator lacks a part, sends more than this site accepts, or what makes no message.
         """
         run_id = incoming.head.metadata.run_id
         ids = [node.object_id for node in iterate_object_tree(incoming.tree)]
@@ -106,7 +110,10 @@ class Link:
             self._client.ConfirmMessageReceived(
                 ConfirmMessageReceivedRequest(node=self._node, run_id=run_id, message_object_id=incoming.tree.object_id)
             )
-        message = inflate_object_from_contents(incoming.tree.object_id, contents)
+        try:
+            message = inflate_object_from_contents(incoming.tree.object_id, contents)
+        except NO_MESSAGE as error:
+            raise PeerError("the coordinator announced something that cannot be put together") from error
         if not isinstance(message, Message):
             raise PeerError("the coordinator announced something that is not a message")
         _set_id(message, incoming.head.metadata.message_id)

@@ -206,11 +206,7 @@ class Rounds:
             raise Abstention(f"instruction: {', '.join(sorted(keys))} is not valid") from None
         self._check_clock(instruction)
         self._check_nonce(instruction)
-        arrays = message.content.array_records.get("arrays", ArrayRecord())
-        base = {name: array.numpy() for name, array in arrays.items()}
-        if instruction.kind != "initialise" and model_digest(base) != instruction.base_model:
-            raise Abstention("the base model is not the one the instruction names")
-        return _Work(instruction, message.metadata.message_id, base)
+        return _Work(instruction, message.metadata.message_id, _base_model(message, instruction))
 
     def _check_clock(self, instruction: Instruction) -> None:
         now = self._clock()
@@ -461,6 +457,24 @@ def _write(path: Path, content: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _base_model(message: Message, instruction: Instruction) -> Arrays:
+    """Return the global model that came with the instruction; nothing where the untrained one is asked for.
+
+    Raises: Abstention if it cannot be read, or is another than the instruction names.
+    """
+    if instruction.kind == "initialise":
+        return {}
+    arrays = message.content.array_records.get("arrays", ArrayRecord())
+    try:
+        base = {name: array.numpy() for name, array in arrays.items()}
+        found = model_digest(base)
+    except (UpdateRefused, ValueError, TypeError, EOFError) as error:
+        raise Abstention("the base model cannot be read") from error
+    if found != instruction.base_model:
+        raise Abstention("the base model is not the one the instruction names")
+    return base
 
 
 def _announcement(instruction: Instruction) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from flwr.app import Array, ArrayRecord
 
 from consent import NO_PREVIOUS, Receipt, generate_signing_key, open_receipt, receipt_digest
 from models import update_digest
@@ -308,6 +309,27 @@ def test_an_instruction_that_cannot_be_followed_is_abstained_from(
     assert hospital.said[-1] == f"abstained: {reason}"
     assert hospital.rows(ledger)[-1]["entry"] == "site:round:abstained"
     assert hospital.rows(inflight) == []
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        Array(np.zeros((3, 1), np.float32)),
+        Array(np.zeros(3, np.float64)),
+        Array(dtype="float32", shape=(3,), stype="numpy.ndarray", data=b""),
+        Array(dtype="float32", shape=(3,), stype="numpy.ndarray", data=b"no array"),
+        Array(dtype="float32", shape=(3,), stype="pickle", data=b"no array"),
+    ],
+    ids=["not flat", "another dtype", "empty", "no npy", "another serialisation"],
+)
+def test_a_base_model_that_cannot_be_read_is_abstained_from(hospital: Hospital, array: Array) -> None:
+    hospital.line.message = message(hospital.instruction(), {}, "m1")
+    hospital.line.message.content["arrays"] = ArrayRecord({"float32": array})
+
+    hospital.take_part()
+
+    assert hospital.said[-1] == "abstained: the base model cannot be read"
+    assert hospital.line.kinds == ["abstain"]
 
 
 def test_a_message_without_an_instruction_is_abstained_from(hospital: Hospital) -> None:
