@@ -379,13 +379,18 @@ class Rounds:
         return bucket_with_hysteresis(studies, Bucket(previous.count_bucket, previous.weight))
 
     def _previous(self, db: sa.Connection, head: str) -> str:
-        """Return the receipt this one follows: the last the coordinator has, if it is one of ours.
+        """Return the receipt this one follows: the last the coordinator has, if it is ours and it forgot none.
 
         A receipt that was committed and never arrived stays in the site's own record as a side branch.
         """
-        known = {NO_PREVIOUS, *map(receipt_digest, self._receipts(db))}
-        if head not in known:
+        made = self._receipts(db)
+        chain = [NO_PREVIOUS, *map(receipt_digest, made)]
+        if head not in chain:
             raise Abstention("the coordinator names a receipt this site never made")
+        # What the newest receipt follows is what the coordinator had then; it may have more now, not less.
+        had = open_receipt(made[-1], self._key.public_key()).prev if made else NO_PREVIOUS
+        if chain.index(head) < chain.index(had):
+            raise Abstention("the coordinator goes back to a receipt before one that it had")
         return head
 
     def _receipts(self, db: sa.Connection, *which: sa.ColumnElement[bool]) -> list[bytes]:

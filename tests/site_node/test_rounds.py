@@ -138,6 +138,22 @@ def test_the_next_receipt_follows_the_one_the_coordinator_has(hospital: Hospital
     assert receipt(hospital).prev == head
 
 
+def test_the_coordinator_may_lack_a_receipt_but_not_forget_one_it_had(hospital: Hospital) -> None:
+    def ask(number: int, head: str) -> str:
+        return hospital.ask(f"m{number}", round=number, nonce=f"nonce-{number}", receipt_head=head)
+
+    assert ask(1, NO_PREVIOUS) == "release"
+    first = receipt_digest(envelope(hospital))
+    assert ask(2, NO_PREVIOUS) == "release"  # the first receipt never arrived, or was not counted
+    second = receipt_digest(envelope(hospital))
+    assert ask(3, first) == "release"  # it was on its way
+    assert ask(4, first) == "release"
+    assert ask(5, NO_PREVIOUS) == "abstain"
+    assert hospital.said[-1] == "abstained: the coordinator goes back to a receipt before one that it had"
+    assert ask(6, second) == "release"
+    assert ask(7, first) == "abstain"
+
+
 def test_a_site_that_joined_again_with_a_new_key_begins_a_new_chain(hospital: Hospital) -> None:
     hospital.ask()
     hospital.key = generate_signing_key()
