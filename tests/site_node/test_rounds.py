@@ -82,6 +82,7 @@ def test_a_permitted_round_releases_the_update_with_a_receipt_that_binds_it(hosp
     found = receipt(hospital)
     assert found.update == update_digest(arrays, metrics)
     assert (found.run, found.round, found.kind, found.nonce) == ("run-1", 1, "train", "nonce-1")
+    assert (found.task, found.site) == (hospital.task, "north")
     assert (found.count_bucket, found.weight) == ("4-7", 6)
     assert found.epoch.recheck == found.epoch.release == hospital.gate.epoch()
     assert found.prev == NO_PREVIOUS
@@ -94,7 +95,7 @@ def test_a_released_round_leaves_nothing_waiting(hospital: Hospital) -> None:
     assert hospital.rows(inflight) == hospital.rows(outbox) == []
     assert list(hospital.home.outbox.iterdir()) == []
     (row,) = hospital.rows(participation)
-    assert row["outcome"] == "released"
+    assert (row["outcome"], row["receipt"]) == ("released", envelope(hospital))
     assert set(hospital.studies.values()) == set(json.loads(row["studies"]))
 
 
@@ -111,6 +112,19 @@ def test_a_releases_file_and_its_name_are_on_disk_before_the_commit(
     hospital.ask()
 
     assert synced == [stat.S_IFREG, stat.S_IFDIR]
+
+
+def test_the_ledger_names_every_step(hospital: Hospital) -> None:
+    hospital.ask()
+
+    assert [row["entry"] for row in hospital.rows(ledger)] == [
+        "site:consent:loaded",
+        "site:dataset:registered",
+        "site:dataset:approved",
+        "site:grant:made",
+        "site:task:approved",
+        "site:update:released",
+    ]
 
 
 def test_an_evaluation_releases_metrics_and_no_weights(hospital: Hospital) -> None:
@@ -184,7 +198,18 @@ def test_a_withdrawal_while_training_releases_nothing(hospital: Hospital) -> Non
     assert hospital.ask() == "abstain"
 
     assert reasons(hospital) == ["stopped: a permission was taken back, or time ran out; work discarded"]
+    assert [row["outcome"] for row in hospital.rows(participation)] == ["abstained"]
     assert list(hospital.home.outbox.iterdir()) == []
+
+
+def test_the_withdrawn_study_is_in_no_later_release(hospital: Hospital) -> None:
+    hospital.ask("m1")
+    hospital.withdraw("N1")
+
+    hospital.ask("m2", round=2, nonce="nonce-2")
+
+    used = [json.loads(row["studies"]) for row in hospital.rows(participation)]
+    assert [hospital.studies["N1"] in studies for studies in used] == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -254,7 +279,7 @@ def test_a_withdrawal_between_the_second_asking_and_the_commit_releases_nothing(
 
     assert withdrawals == ["N1"]
     assert reasons(hospital) == ["consent: a study in use is no longer permitted"]
-    assert list(hospital.home.outbox.iterdir()) == []
+    assert (hospital.rows(outbox), list(hospital.home.outbox.iterdir())) == ([], [])
 
 
 def test_the_release_goes_on_when_others_consent_meanwhile(hospital: Hospital) -> None:
