@@ -28,7 +28,6 @@ from site_node.link import connect, get_tasks, tls_context
 from tests.coordinator.parts import (
     HOST,
     Consortium,
-    new_consortium,
     new_identity,
     node_pem,
     raw_client,
@@ -37,27 +36,12 @@ from tests.coordinator.parts import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from coordinator.fleet import Fleet, LinkStateGrid
     from site_node.link import Link
 
-# Flower migrates its database with a configuration alembic finds old.
-pytestmark = pytest.mark.filterwarnings("ignore:No path_separator:DeprecationWarning")
-
 DIGEST = "d" * 64
-
-
-@pytest.fixture
-def consortium(tmp_path: Path) -> Consortium:
-    return new_consortium(tmp_path)
-
-
-@pytest.fixture
-def fleet(consortium: Consortium) -> Iterator[Fleet]:
-    with consortium.running() as running:
-        yield running
 
 
 def question(node_id: int, **arrays: np.ndarray) -> Message:

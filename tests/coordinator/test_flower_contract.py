@@ -36,15 +36,10 @@ from flwr.supercore.primitives.asymmetric import bytes_to_public_key, public_key
 from flwr.supercore.task_identity import TaskIdentity
 
 from site_node.link import connect
-from tests.coordinator.parts import Consortium, new_consortium, node_pem, raw_client
+from tests.coordinator.parts import Consortium, node_pem, raw_client
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from coordinator.fleet import Fleet
-
-# Flower migrates its database with a configuration alembic finds old.
-pytestmark = pytest.mark.filterwarnings("ignore:No path_separator:DeprecationWarning")
 
 ROOT = Path(__file__).parents[2]
 
@@ -104,17 +99,6 @@ STATE_METHODS = {
 SIGNATURES |= {
     f"flwr.server.superlink.linkstate.sql_linkstate.SqlLinkState.{name}": names for name, names in STATE_METHODS.items()
 }
-
-
-@pytest.fixture
-def consortium(tmp_path: Path) -> Consortium:
-    return new_consortium(tmp_path)
-
-
-@pytest.fixture
-def fleet(consortium: Consortium) -> Iterator[Fleet]:
-    with consortium.running() as running:
-        yield running
 
 
 @pytest.mark.parametrize("path", SIGNATURES)
