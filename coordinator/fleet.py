@@ -1,10 +1,10 @@
 """Flower's SuperLink inside the coordinator: the listener the sites reach, and the grid the rounds use.
 
 The listener asks for a member's client certificate, lets through the few Fleet routes a site needs plus the members'
-own pages, and nothing else: no Control API, no Runtime API, no documentation, no app bundle. Whose membership was
-revoked is refused, a request that is held included. It holds an idle site's request until there is work, so a site
-neither polls nor waits. A message whose sender is not the node that signed the
-request is refused: Flower itself does not compare the two.
+own pages, and nothing else: no Control API, no Runtime API, no documentation, no app bundle. A site whose membership
+was revoked is refused, and so is its request that is being held. An idle site's request is held until there is work,
+so a site neither polls nor waits. A message whose sender is not the node that signed the request is refused: Flower
+itself does not compare the two.
 """
 
 from __future__ import annotations

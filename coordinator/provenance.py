@@ -113,7 +113,8 @@ def _chain_faults(counted: Sequence[Mapping[str, Any]], keys: _Keys) -> list[str
     faults, last = [], dict[str, str]()
     for row in sorted(counted, key=lambda row: row["at"]):
         key, envelope = _signer(row, keys), row["receipt"].encode()
-        if open_receipt(envelope, key).prev != last.get(key_id(key), open_receipt(envelope, key).prev):
+        prev = open_receipt(envelope, key).prev
+        if prev != last.get(key_id(key), prev):
             where = f"round {row['round']}, {row['kind']}, {row['site']}"
             faults.append(f"{where}: does not follow the receipt counted before")
         last[key_id(key)] = receipt_digest(envelope)

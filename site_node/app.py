@@ -1,7 +1,7 @@
 """Builds the site node out of its parts and runs it.
 
 The one place, with the command line, that reads a clock. A coordinator that cannot be reached is tried again with
-growing pauses, one that does not have this site as a member is not; one node runs in a folder at a time.
+growing pauses; one that does not know this site as a member ends the node. One node runs in a folder at a time.
 """
 
 from __future__ import annotations
