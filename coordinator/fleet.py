@@ -40,7 +40,7 @@ from flwr.superlink.main import create_app
 from google.protobuf.message import DecodeError
 
 from coordinator.errors import CoordinatorError
-from coordinator.listener import Listener, answer_empty, certificate_of, read_body, replay
+from coordinator.listener import Listener, answer, answer_empty, certificate_of, read_body, replay
 from coordinator.objects import FileObjectStore
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ FLEET_PATHS = frozenset(
     )
 )
 MEMBER_PREFIX = "/v1/members/"
+# Flower answers 403 too, to an answer that is no longer wanted; by these words a site tells the two apart.
+NOT_A_MEMBER = b"not a member"
 UNFINISHED = (Status.PENDING, Status.STARTING, Status.RUNNING)
 # What a reply raises that was announced and cannot be put together.
 NO_REPLY = (CoordinatorError, NoObjectInStoreError, UnexpectedObjectContentError, ValueError, TypeError, KeyError)
@@ -118,7 +120,7 @@ class FleetGate:
             await answer_empty(send, 404)
             return
         if not self._admits(certificate_of(scope)):
-            await answer_empty(send, 403)
+            await answer(send, 403, NOT_A_MEMBER)
             return
         body = await read_body(receive)
         if body is None:
@@ -172,7 +174,7 @@ class FleetGate:
         if self._admits(certificate_of(scope)):
             await self._superlink(dict(scope), replay(body), collect)
         else:
-            await answer_empty(collect, 403)
+            await answer(collect, 403, NOT_A_MEMBER)
         return events
 
 

@@ -169,6 +169,11 @@ def replay(body: bytes) -> Receive:
 
 async def answer_empty(send: Send, status: int) -> None:
     """Answer with a status and nothing else."""
-    headers = [(b"content-length", b"0")]
+    await answer(send, status, b"")
+
+
+async def answer(send: Send, status: int, body: bytes) -> None:
+    """Answer with a status and a body."""
+    headers = [(b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": b""})
+    await send({"type": "http.response.body", "body": body})

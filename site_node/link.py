@@ -65,7 +65,9 @@ PUSH_ATTEMPTS = 5
 # What putting the parts of a message together raises.
 NO_MESSAGE = (UnexpectedObjectContentError, DecodeError, ValueError, TypeError, LookupError, RecursionError)
 MAX_ANSWER_BYTES = 16 * 2**20
-NOT_A_MEMBER = "the coordinator answered 403: this site is no member of it, or no longer; ask it for a new invitation"
+# What the coordinator's gate answers with 403; Flower behind it answers 403 to a reply that is no longer wanted.
+NOT_A_MEMBER = b"not a member"
+REVOKED = "the coordinator answered 403: this site is no member of it, or no longer; ask it for a new invitation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,8 +266,8 @@ class _translated:  # noqa: N801 -- reads as a clause
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, httpx.HTTPStatusError):
-            if error.response.status_code == httpx.codes.FORBIDDEN:
-                raise NotAMember(f"{self._doing}: {NOT_A_MEMBER}") from error
+            if error.response.status_code == httpx.codes.FORBIDDEN and error.response.content == NOT_A_MEMBER:
+                raise NotAMember(f"{self._doing}: {REVOKED}") from error
             kind = PeerRefused if error.response.is_client_error else PeerError
             raise kind(f"{self._doing}: the coordinator answered {error.response.status_code}") from error
         if isinstance(error, httpx.HTTPError | httpx.InvalidURL | RuntimeError | ssl.SSLError):

@@ -23,7 +23,7 @@ from flwr.supercore.primitives.asymmetric import bytes_to_public_key, public_key
 from coordinator.authority import create_authority
 from coordinator.errors import ConfigurationError
 from coordinator.fleet import FLEET_PATHS
-from site_node.errors import NotAMember, PeerError
+from site_node.errors import NotAMember, PeerError, PeerRefused
 from site_node.link import connect, get_tasks, tls_context
 from tests.coordinator.parts import (
     HOST,
@@ -139,7 +139,7 @@ def test_a_revoked_member_is_refused_on_every_route_from_that_moment_on(consorti
         answers = [client.request(method, path) for path in paths for method in ("GET", "POST")]
 
     assert before == 200
-    assert {(answer.status_code, answer.content) for answer in answers} == {(403, b"")}
+    assert {(answer.status_code, answer.content) for answer in answers} == {(403, b"not a member")}
     with pytest.raises(NotAMember, match=r"joining the fleet: .* ask it for a new invitation"):
         connect(consortium.address, member).__enter__()
     with pytest.raises(NotAMember):
@@ -318,6 +318,21 @@ def test_a_reply_handed_over_twice_arrives_once(consortium: Consortium, fleet: F
     np.testing.assert_array_equal(
         first[0].content.array_records["arrays"]["float32"].numpy(), np.ones(9_000, np.float32)
     )
+
+
+def test_a_reply_to_a_run_that_has_ended_is_refused_and_its_site_is_a_member_still(
+    consortium: Consortium, fleet: Fleet
+) -> None:
+    identity = consortium.member(fleet, "north")
+
+    with connect(consortium.address, identity) as link:
+        with fleet.open_run("tissue", DIGEST) as grid:
+            reply = Message(RecordDict({}), reply_to=ask_and_fetch(grid, link))
+        with pytest.raises(PeerRefused, match="403") as refused:
+            link.hand_over(reply)
+
+    assert not isinstance(refused.value, NotAMember)
+    assert get_tasks(consortium.address, identity) == (b"one",)
 
 
 def test_a_reply_that_is_no_message_counts_as_no_answer(consortium: Consortium, fleet: Fleet) -> None:
