@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import gc
 
+from models.memory import share_one_arena
+
 
 def main() -> None:
     """Run the command line."""
+    share_one_arena()
     gc.disable()
     from coordinator import cli  # noqa: PLC0415 -- this is what must not be collected in
 

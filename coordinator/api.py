@@ -106,11 +106,11 @@ async def _malformed(_request: Request, error: Exception) -> Response:
 
 
 def _own(store: sa.Engine, run: str, by: str) -> None:
-    """Pass if the run is of a task of this partner.
+    """Pass if the run is of a task that this partner submitted.
 
     Raises: HTTPException otherwise; it does not tell whether the run exists.
     """
-    submitted = {digest for digest, _, partner in tasks.offered(store) if partner == by}
+    submitted = {digest for digest, _, partners in tasks.offered(store) if by in partners}
     try:
         known = describe(store, run)["task"] in submitted
     except ConfigurationError:

@@ -12,9 +12,10 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
-from coordinator import runs, tasks
+from coordinator import members, runs, tasks
 from coordinator.api import member_pages, open_door
 from coordinator.authority import Authority, create_authority
 from coordinator.config import CONFIG_NAME, CoordinatorConfig, CoordinatorHome
@@ -66,13 +67,7 @@ def create_coordinator(root: Path, config: CoordinatorConfig) -> None:
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     create_authority(home.keys, config.federation, config.host, now())
     open_store(home.database).dispose()
-    lines = [
-        f'federation = "{config.federation}"',
-        f'host = "{config.host}"',
-        f"fleet_port = {config.fleet_port}",
-        f"join_port = {config.join_port}",
-    ]
-    (root / CONFIG_NAME).write_text("\n".join(lines) + "\n")
+    (root / CONFIG_NAME).write_text(config.as_toml())
 
 
 def open_coordinator(root: Path) -> Coordinator:
@@ -99,6 +94,7 @@ def serve(coordinator: Coordinator, say: Callable[[str], None], stopping: thread
             (config.host, config.fleet_port),
             coordinator.authority,
             member_pages(store),
+            partial(members.admits, store),
             config.hold_s,
             arrivals,
         )

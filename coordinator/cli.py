@@ -135,7 +135,7 @@ def list_members(context: typer.Context, as_json: Json = False) -> None:
 
 @members_app.command("revoke")
 def revoke_member(context: typer.Context, site: str) -> None:
-    """Let a member take part no longer."""
+    """Let a member in no longer; its node is refused from now on."""
     members.revoke(_coordinator(context).store, site, now())
     out.print(f"{site} takes part no longer")
 
@@ -153,6 +153,13 @@ def add_partner(
     out.print(f"{to}: give it to {name} by a safe way")
 
 
+@partners_app.command("revoke")
+def revoke_partner(context: typer.Context, name: str) -> None:
+    """Let a partner's access file open nothing any more; its tasks stay on the record."""
+    tasks.revoke_partner(_coordinator(context).store, name, now())
+    out.print(f"{name} can neither submit nor fetch any more")
+
+
 @tasks_app.command("submit")
 def submit_task(document: Path, access: AccessFile) -> None:
     """Submit a task, as a partner."""
@@ -163,10 +170,10 @@ def submit_task(document: Path, access: AccessFile) -> None:
 def list_tasks(context: typer.Context, as_json: Json = False) -> None:
     """List the tasks."""
     rows = [
-        {"digest": digest, "name": json.loads(document)["name"], "partner": by}
-        for digest, document, by in tasks.offered(_coordinator(context).store)
+        {"digest": digest, "name": json.loads(document)["name"], "partners": ", ".join(partners)}
+        for digest, document, partners in tasks.offered(_coordinator(context).store)
     ]
-    _show(rows, ("digest", "name", "partner"), "tasks", as_json=as_json)
+    _show(rows, ("digest", "name", "partners"), "tasks", as_json=as_json)
 
 
 @runs_app.command("start")

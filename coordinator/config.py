@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import tomllib
 from dataclasses import dataclass, fields
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CONFIG_NAME = "coordinator.toml"
+# A site gives its request up after 40 s; the answer needs some of that for its way.
+MAX_HOLD_S = 35.0
 _TYPES = {"str": (str,), "int": (int,), "float": (int, float)}
 
 
@@ -36,9 +39,20 @@ class CoordinatorConfig:
         for key in ("hold_s", "clock_skew_s", "minimum_count"):
             if not 0 < getattr(self, key) < math.inf:
                 raise ConfigurationError(f"{key}: must be a number greater than 0")
+        if self.hold_s > MAX_HOLD_S:
+            raise ConfigurationError(f"hold_s: must be at most {MAX_HOLD_S:g}; a site hangs up soon after")
         for key in ("fleet_port", "join_port"):
             if not 0 < getattr(self, key) < 2**16:
                 raise ConfigurationError(f"{key}: must be a port from 1 to 65535")
+
+    def as_toml(self) -> str:
+        """Return the text of coordinator.toml; a setting that is as by default stands there as a comment."""
+        lines = ["# A line that begins with # is the default; docs/operating.md says what each setting means."]
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            line = f"{setting.name} = {json.dumps(value)}"  # JSON writes text and numbers as TOML does
+            lines.append(f"# {line}" if value == setting.default else line)
+        return "\n".join(lines) + "\n"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,16 @@
 """Flower's SuperLink inside the coordinator: the listener the sites reach, and the grid the rounds use.
 
 The listener asks for a member's client certificate, lets through the few Fleet routes a site needs plus the members'
-own pages, and nothing else: no Control API, no Runtime API, no documentation, no app bundle. It holds an idle site's
-request until there is work, so a site neither polls nor waits. A message whose sender is not the node that signed the
-request is refused: Flower itself does not compare the two.
+own pages, and nothing else: no Control API, no Runtime API, no documentation, no app bundle. A site whose membership
+was revoked is refused, and so is its request that is being held. An idle site's request is held until there is work,
+so a site neither polls nor waits. A message whose sender is not the node that signed the request is refused: Flower
+itself does not compare the two.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from base64 import b64decode
@@ -39,11 +41,11 @@ from flwr.superlink.main import create_app
 from google.protobuf.message import DecodeError
 
 from coordinator.errors import CoordinatorError
-from coordinator.listener import Listener, answer_empty, read_body, replay
+from coordinator.listener import Listener, answer, answer_empty, certificate_of, read_body, replay
 from coordinator.objects import FileObjectStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from flwr.server.superlink.linkstate import LinkState, LinkStateFactory
@@ -66,6 +68,8 @@ FLEET_PATHS = frozenset(
     )
 )
 MEMBER_PREFIX = "/v1/members/"
+# Flower answers 403 too, to an answer that is no longer wanted; by these words a site tells the two apart.
+NOT_A_MEMBER = b"not a member"
 UNFINISHED = (Status.PENDING, Status.STARTING, Status.RUNNING)
 # What a reply raises that was announced and cannot be put together, or lost a part.
 NO_REPLY = (OSError, NoObjectInStoreError, UnexpectedObjectContentError, ValueError, TypeError, KeyError)
@@ -82,15 +86,19 @@ class FleetGate:
         self,
         superlink: Application,
         members: Application,
+        admits: Callable[[str], bool],
         hold_s: float,
         arrivals: Arrivals | None,
     ) -> None:
         self._superlink = superlink
         self._members = members
+        self._admits = admits
         self._hold_s = hold_s
         self._arrivals = arrivals
         self._loop: asyncio.AbstractEventLoop | None = None
         self._work = asyncio.Event()
+        # Flower copies a part of a model several times over on its way: one request at a time keeps that to one part.
+        self._turn = asyncio.Lock()
         self.arrived = threading.Event()
         self.announced = 0
         self.first_byte_at = 0.0
@@ -116,6 +124,9 @@ class FleetGate:
         if path not in FLEET_PATHS and not path.startswith(MEMBER_PREFIX):
             await answer_empty(send, 404)
             return
+        if not self._admits(certificate_of(scope)):
+            await answer(send, 403, NOT_A_MEMBER)
+            return
         body = await read_body(receive)
         if body is None:
             await answer_empty(send, 413)
@@ -129,12 +140,18 @@ class FleetGate:
         elif path.endswith("/push-messages") and not _sender_signed(scope, body):
             await answer_empty(send, 403)
         else:
-            came_at = time.time()
-            await self._superlink(scope, replay(body), send)
-            if path.endswith(("/push-object", "/push-messages")):
-                self.announced += path.endswith("/push-messages")
-                self.last_arrival_at = came_at
-                self.arrived.set()
+            await self._pass_on(scope, body, send)
+
+    async def _pass_on(self, scope: Event, body: bytes, send: Send) -> None:
+        came_at, path = time.time(), scope["path"]
+        async with self._turn:
+            events = await self._look(scope, body)
+        for event in events:
+            await send(event)
+        if path.endswith(("/push-object", "/push-messages")):
+            self.announced += path.endswith("/push-messages")
+            self.last_arrival_at = came_at
+            self.arrived.set()
 
     async def _hold(self, scope: Event, body: bytes, receive: Receive, send: Send) -> None:
         """Answer with work as soon as there is some; a site that hung up is handed none, since it is handed once."""
@@ -166,7 +183,10 @@ class FleetGate:
         async def collect(event: Event) -> None:
             events.append(event)
 
-        await self._superlink(dict(scope), replay(body), collect)
+        if self._admits(certificate_of(scope)):
+            await self._superlink(dict(scope), replay(body), collect)
+        else:
+            await answer(collect, 403, NOT_A_MEMBER)
         return events
 
 
@@ -258,6 +278,8 @@ class LinkStateGrid(Grid):
                     waiting.discard(message_id)
                     arrived = True
                     yield reply
+                    # Requests refer to themselves in circles, and hold their bodies until this.
+                    gc.collect()
             if waiting and not arrived:
                 self.wait(max(0.0, min(LOOK_S, end - time.monotonic())))
 
@@ -301,13 +323,14 @@ class Fleet:
         address: tuple[str, int],
         authority: Authority,
         members: Application,
+        admits: Callable[[str], bool],
         hold_s: float,
         arrivals: Arrivals | None,
     ) -> None:
         superlink = create_app(_superlink_config(database, address, authority), SuperLinkLifespan)
         self._store = FileObjectStore(database.with_suffix(".objects"))
         self.state = _open_state(superlink.state.linkstate_factory, database, self._store)
-        self.gate = FleetGate(superlink, members, hold_s, arrivals)
+        self.gate = FleetGate(superlink, members, admits, hold_s, arrivals)
         self._server = Listener(self.gate, address, authority, client_certificates=True)
 
     def start(self) -> None:

@@ -1,11 +1,13 @@
 """TLS listeners, and the size limit that everything arriving passes.
 
-TLS ends here, in this process; nothing in front of it holds a key.
+TLS ends here, in this process; nothing in front of it holds a key. Each request's scope tells which client certificate
+its connection showed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import ssl
 import threading
 import time
@@ -27,8 +29,9 @@ Application: TypeAlias = Callable[[Event, Receive, Send], Awaitable[None]]
 # Told the path and the body of every request, for those who must see all that came in.
 Arrivals: TypeAlias = Callable[[str, bytes], None]
 
-# One part of a message: at most 32 MiB of array and its envelope.
-MAX_BODY_BYTES = 64 * 2**20
+# One part of a message: at most 8 MiB of array and its envelope.
+MAX_BODY_BYTES = 16 * 2**20
+_CERTIFICATE = "client_certificate"
 
 
 class Listener:
@@ -61,6 +64,7 @@ class Listener:
         config.load()
         if config.ssl is None:
             raise ConfigurationError("the listener has no TLS")
+        config.http_protocol_class = _telling_certificate(config.http_protocol_class)
         config.ssl.minimum_version = ssl.TLSVersion.TLSv1_3
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._serve, name="listener", daemon=True)
@@ -114,6 +118,26 @@ class Limited:
         await self._application(scope, replay(body), send)
 
 
+def certificate_of(scope: Event) -> str:
+    """Return the SHA-256 of the client certificate (DER) behind a request; empty if there is none."""
+    return str(scope["state"].get(_CERTIFICATE, ""))
+
+
+def _telling_certificate(protocol: type[asyncio.Protocol]) -> type[asyncio.Protocol]:
+    """Return uvicorn's protocol, with the client certificate of its connection in the state of each request."""
+
+    class Telling(protocol):  # type: ignore[valid-type, misc] # uvicorn chooses the class at run time
+        app_state: dict[str, Any]
+
+        def connection_made(self, transport: asyncio.Transport) -> None:
+            super().connection_made(transport)
+            shown = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
+            if shown is not None:
+                self.app_state = {**self.app_state, _CERTIFICATE: hashlib.sha256(shown).hexdigest()}
+
+    return Telling
+
+
 async def read_body(receive: Receive, max_bytes: int = MAX_BODY_BYTES) -> bytes | None:
     """Return the whole body; None if it is larger than `max_bytes`."""
     parts, size = list[bytes](), 0
@@ -145,6 +169,11 @@ def replay(body: bytes) -> Receive:
 
 async def answer_empty(send: Send, status: int) -> None:
     """Answer with a status and nothing else."""
-    headers = [(b"content-length", b"0")]
+    await answer(send, status, b"")
+
+
+async def answer(send: Send, status: int, body: bytes) -> None:
+    """Answer with a status and a body."""
+    headers = [(b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": b""})
+    await send({"type": "http.response.body", "body": body})

@@ -13,11 +13,14 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
+from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from consent import key_id
 from coordinator.errors import ConfigurationError, PeerError
 from coordinator.store import invitation, member, receipt_head
 
@@ -52,7 +55,7 @@ class JoinRequest:
 def invite(store: sa.Engine, config: CoordinatorConfig, authority: Authority, site: str, at: datetime) -> str:
     """Return the invitation for `site`, as the JSON text of its file.
 
-    An unused earlier invitation of the same site stops working.
+    An unused earlier invitation of the same site stops working. A site that was revoked may be invited again.
     Raises: ConfigurationError if the site is a member already, or its name cannot be one.
     """
     if not site.isidentifier():
@@ -60,7 +63,7 @@ def invite(store: sa.Engine, config: CoordinatorConfig, authority: Authority, si
     token = secrets.token_urlsafe(32)
     expires_at = (at + INVITATION_LIFE).isoformat()
     with store.begin() as db:
-        if db.execute(sa.select(member.c.site).where(member.c.site == site)).first():
+        if db.execute(sa.select(member.c.site).where(member.c.site == site, member.c.revoked_at.is_(None))).first():
             raise ConfigurationError(f"{site} is a member already")
         db.execute(sa.delete(invitation).where(invitation.c.site == site))
         db.execute(sa.insert(invitation).values(token_sha256=_digest(token), site=site, expires_at=expires_at))
@@ -85,6 +88,7 @@ def take_in(
 ) -> dict[str, str]:
     """Make the site of the request's invitation a member; return its certificate and node id.
 
+    With the new keys the site's receipts form a new chain.
     Raises: PeerError if the invitation is unknown, used or expired, or a key is not what it must be.
     """
     _check_keys(request)
@@ -103,6 +107,7 @@ def take_in(
                 node_id=str(node_id),
                 node_key=request.node_key,
                 receipt_key=request.receipt_key,
+                certificate_sha256=_fingerprint(certificate),
                 joined_at=at.isoformat(),
             )
         )
@@ -116,8 +121,17 @@ def active(store: sa.Engine) -> list[Member]:
         return [Member(row.site, int(row.node_id), _receipt_key(row.receipt_key)) for row in db.execute(query)]
 
 
+def admits(store: sa.Engine, certificate_sha256: str) -> bool:
+    """Return whether the certificate with this digest is that of a member who is not revoked."""
+    query = sa.select(member.c.site).where(
+        member.c.certificate_sha256 == certificate_sha256, member.c.revoked_at.is_(None)
+    )
+    with store.connect() as db:
+        return db.execute(query).first() is not None
+
+
 def revoke(store: sa.Engine, site: str, at: datetime) -> None:
-    """Let a member take part no longer; what it contributed stays on the record.
+    """Let a member in no longer, from this moment on; what it contributed stays on the record.
 
     Raises: ConfigurationError if it is no member.
     """
@@ -132,9 +146,15 @@ def revoke(store: sa.Engine, site: str, at: datetime) -> None:
 
 
 def heads(store: sa.Engine) -> dict[str, str]:
-    """Return the last receipt seen of each site, by its digest."""
+    """Return the last receipt seen of each member, by its digest; one of an earlier membership is none of these."""
+    query = (
+        sa.select(receipt_head, member.c.receipt_key)
+        .join(member, member.c.site == receipt_head.c.site)
+        .where(member.c.revoked_at.is_(None))
+    )
     with store.connect() as db:
-        return {row.site: row.digest for row in db.execute(sa.select(receipt_head))}
+        rows = db.execute(query).all()
+    return {row.site: row.digest for row in rows if key_id(_receipt_key(row.receipt_key)).encode() in row.receipt}
 
 
 def _check_keys(request: JoinRequest) -> None:
@@ -152,6 +172,10 @@ def _receipt_key(pem: bytes) -> Ed25519PublicKey:
     if not isinstance(key, Ed25519PublicKey):
         raise ConfigurationError("a member's receipt key is not an Ed25519 key")
     return key
+
+
+def _fingerprint(certificate: bytes) -> str:
+    return x509.load_pem_x509_certificate(certificate).fingerprint(hashes.SHA256()).hex()
 
 
 def _digest(token: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import ssl
 import zipfile
+import zlib
 from typing import TYPE_CHECKING, Annotated
 
 import httpx
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_BUNDLE_BYTES = 8 * 2**30
+DAMAGED = "what the coordinator sent is not a whole bundle; nothing of it is kept: fetch it again"
+# What reading a ZIP file raises that is none, is cut off, is encrypted or is packed in another way.
+NOT_A_ZIP = (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError)
 
 _Text = Annotated[str, Field(min_length=1, max_length=16_384)]
 
@@ -56,15 +60,20 @@ def submit(access: Access, document: bytes) -> str:
 def fetch_bundle(access: Access, run: str, folder: Path) -> None:
     """Fetch the finished bundle of `run` into `folder`, which must not exist yet.
 
-    Raises: PeerError if there is none; ConfigurationError if the folder exists.
+    Raises: PeerError if there is none, or what came is no bundle; ConfigurationError if the folder exists.
     """
     if folder.exists():
         raise ConfigurationError(f"{folder} exists already; name another folder")
     content = _ask(access, "GET", f"/v1/runs/{run}/bundle", None).content
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        if sum(info.file_size for info in archive.infolist()) > MAX_BUNDLE_BYTES:
-            raise PeerError("the bundle is larger than this program accepts")
-        archive.extractall(folder)
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if sum(info.file_size for info in archive.infolist()) > MAX_BUNDLE_BYTES:
+                raise PeerError("the bundle is larger than this program accepts")
+            if archive.testzip() is not None:  # before anything is written
+                raise PeerError(DAMAGED)
+            archive.extractall(folder)
+    except NOT_A_ZIP as error:
+        raise PeerError(DAMAGED) from error
 
 
 def _ask(access: Access, method: str, path: str, body: bytes | None) -> httpx.Response:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from consent import ReceiptInvalid, open_receipt, receipt_digest
+from consent import ReceiptInvalid, key_id, open_receipt, receipt_digest
 from coordinator.errors import ConfigurationError, RunFailed
 from coordinator.runs import RunRecord, describe
 from coordinator.store import member
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from models import Task
 
+    _Keys = Mapping[str, Sequence[Ed25519PublicKey]]
+
 
 def provenance(store: sa.Engine, federation: str, run: str, task: Task) -> dict[str, Any]:
     """Return the record of `run` as plain values."""
@@ -36,7 +38,7 @@ def provenance(store: sa.Engine, federation: str, run: str, task: Task) -> dict[
         "run": run,
         "task": {"digest": task_digest(task), "document": json.loads(canonical(task))},
         "started_at": record["started_at"],
-        "receipt_keys": {site: pem.decode() for site, pem in _receipt_keys(store).items()},
+        "receipt_keys": {site: [pem.decode() for pem in pems] for site, pems in _receipt_keys(store).items()},
         "rounds": [_round(record, row) for row in _rows(record, "rounds")],
         "evaluation": [_contribution(row) for row in _rows(record, "contributions") if row["kind"] == "evaluate"],
     }
@@ -61,7 +63,7 @@ def audit(store: sa.Engine, run: str, folder: Path) -> list[str]:
     run follow one another.
     """
     record = describe(store, run)
-    keys = {site: _key(pem) for site, pem in _receipt_keys(store).items()}
+    keys = {site: [_key(pem) for pem in pems] for site, pems in _receipt_keys(store).items()}
     rounds = _rows(record, "rounds")
     before = {row["round"]: row["model_before"] for row in rounds}
     faults = [
@@ -74,7 +76,7 @@ def audit(store: sa.Engine, run: str, folder: Path) -> list[str]:
     counted = [row for row in _rows(record, "contributions") if row["outcome"] == "counted"]
     for row in counted:
         base = before.get(row["round"]) if row["kind"] == "train" else rounds[-1]["model_after"]
-        faults += _receipt_faults(run, row, keys[row["site"]], base)
+        faults += _receipt_faults(run, row, _signer(row, keys), base)
     return faults or _chain_faults(counted, keys)
 
 
@@ -106,14 +108,16 @@ def _receipt_faults(run: str, row: Mapping[str, Any], key: Ed25519PublicKey, bas
     return faults
 
 
-def _chain_faults(counted: Sequence[Mapping[str, Any]], keys: Mapping[str, Ed25519PublicKey]) -> list[str]:
-    """Return where a site's receipt does not name the one the coordinator counted before it in this run."""
+def _chain_faults(counted: Sequence[Mapping[str, Any]], keys: _Keys) -> list[str]:
+    """Return where a receipt does not name the one by the same key that was counted before it in this run."""
     faults, last = [], dict[str, str]()
     for row in sorted(counted, key=lambda row: row["at"]):
-        site, envelope = row["site"], row["receipt"].encode()
-        if site in last and open_receipt(envelope, keys[site]).prev != last[site]:
-            faults.append(f"round {row['round']}, {row['kind']}, {site}: does not follow the receipt counted before")
-        last[site] = receipt_digest(envelope)
+        key, envelope = _signer(row, keys), row["receipt"].encode()
+        prev = open_receipt(envelope, key).prev
+        if prev != last.get(key_id(key), prev):
+            where = f"round {row['round']}, {row['kind']}, {row['site']}"
+            faults.append(f"{where}: does not follow the receipt counted before")
+        last[key_id(key)] = receipt_digest(envelope)
     return faults
 
 
@@ -142,9 +146,19 @@ def _rows(record: Mapping[str, object], name: str) -> list[dict[str, Any]]:
     return list(rows)
 
 
-def _receipt_keys(store: sa.Engine) -> dict[str, bytes]:
+def _receipt_keys(store: sa.Engine) -> dict[str, list[bytes]]:
+    """Return the receipt keys of each site, one for each membership it had, oldest first."""
+    keys: dict[str, list[bytes]] = {}
     with store.connect() as db:
-        return {row.site: row.receipt_key for row in db.execute(sa.select(member))}
+        for row in db.execute(sa.select(member).order_by(member.c.joined_at)):
+            keys.setdefault(row.site, []).append(row.receipt_key)
+    return keys
+
+
+def _signer(row: Mapping[str, Any], keys: _Keys) -> Ed25519PublicKey:
+    """Return the site's key that the receipt names; its newest one if it names none."""
+    own = keys[row["site"]]
+    return next((key for key in own if key_id(key) in row["receipt"]), own[-1])
 
 
 def _key(pem: bytes) -> Ed25519PublicKey:

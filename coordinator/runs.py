@@ -205,7 +205,8 @@ class RunRecord:
             )
             if made.outcome == "counted":
                 db.execute(sa.delete(receipt_head).where(receipt_head.c.site == made.site))
-                db.execute(sa.insert(receipt_head).values(site=made.site, digest=made.receipt_digest))
+                head = {"site": made.site, "digest": made.receipt_digest, "receipt": made.receipt}
+                db.execute(sa.insert(receipt_head).values(**head))
 
 
 def describe(store: sa.Engine, name: str) -> dict[str, object]:
@@ -238,10 +239,15 @@ def describe(store: sa.Engine, name: str) -> dict[str, object]:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file so that it is whole or absent, whatever happens meanwhile."""
+    """Write a file so that it is whole or absent, whatever happens meanwhile, and still there after a power cut."""
     part = path.with_suffix(".part")
     with part.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)  # the new name is on disk once its folder is
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -27,16 +27,19 @@ invitation = sa.Table(
     sa.Column("used_at", sa.String),
 )
 
+# Memberships, with the keys of each: a revoked site that is invited again begins a new one.
 member = sa.Table(
     "member",
     metadata,
-    sa.Column("site", sa.String, primary_key=True),
-    sa.Column("node_id", sa.String, nullable=False, unique=True),  # 64-bit unsigned
+    sa.Column("node_id", sa.String, primary_key=True),  # 64-bit unsigned
+    sa.Column("site", sa.String, nullable=False),
     sa.Column("node_key", sa.LargeBinary, nullable=False),
     sa.Column("receipt_key", sa.LargeBinary, nullable=False),
+    sa.Column("certificate_sha256", sa.String, nullable=False, unique=True),
     sa.Column("joined_at", sa.String, nullable=False),
     sa.Column("revoked_at", sa.String),
 )
+sa.Index("one_membership", member.c.site, unique=True, sqlite_where=member.c.revoked_at.is_(None))
 
 partner = sa.Table(
     "partner",
@@ -44,6 +47,7 @@ partner = sa.Table(
     sa.Column("name", sa.String, primary_key=True),
     sa.Column("token_sha256", sa.String, nullable=False, unique=True),
     sa.Column("added_at", sa.String, nullable=False),
+    sa.Column("revoked_at", sa.String),
 )
 
 task = sa.Table(
@@ -51,8 +55,15 @@ task = sa.Table(
     metadata,
     sa.Column("digest", sa.String, primary_key=True),
     sa.Column("document", sa.Text, nullable=False),
-    sa.Column("partner", sa.String, sa.ForeignKey("partner.name"), nullable=False),
     sa.Column("submitted_at", sa.String, nullable=False),
+)
+
+# Who submitted a task: two partners with the same document share its runs.
+submission = sa.Table(
+    "submission",
+    metadata,
+    sa.Column("task", sa.String, sa.ForeignKey("task.digest"), primary_key=True),
+    sa.Column("partner", sa.String, sa.ForeignKey("partner.name"), primary_key=True),
 )
 
 run = sa.Table(
@@ -106,6 +117,7 @@ receipt_head = sa.Table(
     metadata,
     sa.Column("site", sa.String, primary_key=True),
     sa.Column("digest", sa.String, nullable=False),
+    sa.Column("receipt", sa.LargeBinary, nullable=False),  # whose envelope names the key, and so the membership
 )
 
 

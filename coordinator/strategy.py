@@ -17,16 +17,15 @@ from typing import TYPE_CHECKING
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Result, Strategy
-from safetensors.numpy import load_file, save_file
 
 from consent import NO_PREVIOUS, receipt_digest
 from coordinator import members
 from coordinator.errors import RunFailed
+from coordinator.folding import OrderedMean
 from coordinator.runs import Closing, Contribution
 from coordinator.verification import Expected, Refused, verify
 from models import (
     UpdateRefused,
-    WeightedMean,
     check_update,
     metric_names,
     model_digest,
@@ -40,7 +39,6 @@ from models import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from pathlib import Path
 
     import numpy as np
     import sqlalchemy as sa
@@ -98,6 +96,8 @@ class ConsentedAveraging(Strategy):
         self._stopping = stopping
         self._open: _Opening | None = None
         self._base: Arrays = {}
+        self._closed: tuple[ArrayRecord, str] | None = None  # the model made last, and its digest
+        self._mean: OrderedMean | None = None
 
     def summary(self) -> None:
         """Say what this run will do."""
@@ -163,14 +163,11 @@ class ConsentedAveraging(Strategy):
         Nothing is returned where they are fewer than the quorum.
         """
         opening = self._collect(replies)
-        counted = sorted(m.site for m in opening.made.values() if m.outcome == "counted")
-        if len(counted) < self._task.strategy.quorum:
+        counted = sum(made.outcome == "counted" for made in opening.made.values())
+        if self._mean is None or counted < self._task.strategy.quorum:
             return None, None
-        mean = WeightedMean(self._base)
-        for site in counted:
-            mean.add(load_file(self._spool(site)), opening.made[site].weight)
         del server_round
-        return record_of(mean.result()), _mean_metrics(opening.made.values())
+        return record_of(self._mean.result()), _mean_metrics(opening.made.values())
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -196,12 +193,11 @@ class ConsentedAveraging(Strategy):
             opening = self._opened()
             closing = self._closing(opening, _plain(metrics), opened_at)
             if mean is not None:
-                self._record.close(closing, opening.base_model, _arrays(mean), time.time())
-                self._clear_spool()
+                digest = self._record.close(closing, opening.base_model, _arrays(mean), time.time())
+                self._closed = mean, digest
                 self._say(_told(closing, self._task.rounds))
                 return mean
             self._record.keep_contributions(closing)
-            self._clear_spool()
             self._say(f"round {number}: {_outcomes(closing)}; short of the quorum, asked again")
         raise RunFailed(f"round {number} stayed short of its quorum of {self._task.strategy.quorum}")
 
@@ -221,7 +217,10 @@ class ConsentedAveraging(Strategy):
         self._base = _arrays(arrays)
         asked = self._quorum_online(grid) if kind == "train" else self._online(grid)
         # The deadline counts from here: not from before the wait for a quorum.
-        opening = self._begin(kind, number, model_digest(self._base))
+        known = self._closed[1] if self._closed is not None and self._closed[0] is arrays else ""
+        opening = self._begin(kind, number, known or model_digest(self._base))
+        sites = [member.site for member in asked]
+        self._mean = OrderedMean(self._base, sites, self._record.folder / "open") if kind == "train" else None
         deadline = self._task.strategy.deadline_s
         return [self._message(opening, member, RecordDict({"arrays": arrays}), config, deadline) for member in asked]
 
@@ -273,7 +272,9 @@ class ConsentedAveraging(Strategy):
         for reply in replies:
             member = opening.asked.get(reply.metadata.src_node_id)
             if member is not None and member.site not in opening.made:
-                opening.made[member.site] = self._judge(opening, member, reply)
+                made = opening.made[member.site] = self._judge(opening, member, reply)
+                if self._mean is not None and made.outcome != "counted":
+                    self._mean.pass_over(member.site)
         for member in opening.asked.values():
             opening.made.setdefault(member.site, Contribution(member.site, "absent", ABSENT, at=time.time()))
         return opening
@@ -299,10 +300,9 @@ class ConsentedAveraging(Strategy):
         if isinstance(receipt, Refused):
             self._say(f"{member.site}: refused: {receipt.reason}")
             return Contribution(member.site, "refused", receipt.reason, at=time.time())
-        if opening.kind == "train":
+        if self._mean is not None:
             check_update(arrays, self._base, self._task.strategy.max_update_norm)
-            self._spool(member.site).parent.mkdir(exist_ok=True)
-            save_file(dict(arrays), self._spool(member.site))
+            self._mean.add(member.site, arrays, receipt.weight)
         return Contribution(
             site=member.site,
             outcome="counted",
@@ -383,13 +383,6 @@ class ConsentedAveraging(Strategy):
         if self._open is None:
             raise RunFailed("no round is open")
         return self._open
-
-    def _spool(self, site: str) -> Path:
-        return self._record.folder / "open" / f"{site}.safetensors"
-
-    def _clear_spool(self) -> None:
-        for path in (self._record.folder / "open").glob("*.safetensors"):
-            path.unlink()
 
 
 def _now() -> datetime:

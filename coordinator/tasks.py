@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from coordinator.errors import ConfigurationError, PeerError
-from coordinator.store import partner, task
+from coordinator.store import partner, submission, task
 from models import Task, canonical, parse_task, task_digest
 
 if TYPE_CHECKING:
@@ -26,13 +26,19 @@ if TYPE_CHECKING:
 def add_partner(store: sa.Engine, config: CoordinatorConfig, authority: Authority, name: str, at: datetime) -> str:
     """Admit an AI partner; return its access file (JSON), whose token is kept here by digest only.
 
+    One whose access was revoked may be admitted again, with a new token.
     Raises: ConfigurationError if the name is taken.
     """
     token = secrets.token_urlsafe(32)
+    access = {"token_sha256": _digest(token), "added_at": at.isoformat(), "revoked_at": None}
     with store.begin() as db:
-        if db.execute(sa.select(partner.c.name).where(partner.c.name == name)).first():
+        known = db.execute(sa.select(partner).where(partner.c.name == name)).first()
+        if known is not None and known.revoked_at is None:
             raise ConfigurationError(f"partner {name} exists already")
-        db.execute(sa.insert(partner).values(name=name, token_sha256=_digest(token), added_at=at.isoformat()))
+        if known is None:
+            db.execute(sa.insert(partner).values(name=name, **access))
+        else:
+            db.execute(sa.update(partner).where(partner.c.name == name).values(**access))
     document = {
         "url": f"https://{config.host}:{config.join_port}",
         "authority": authority.certificate.read_text(),
@@ -41,12 +47,27 @@ def add_partner(store: sa.Engine, config: CoordinatorConfig, authority: Authorit
     return json.dumps(document, indent=2)
 
 
+def revoke_partner(store: sa.Engine, name: str, at: datetime) -> None:
+    """Let a partner's token open nothing any more; its tasks and their runs stay on the record.
+
+    Raises: ConfigurationError if it is no partner.
+    """
+    with store.begin() as db:
+        changed = db.execute(
+            sa.update(partner)
+            .where(partner.c.name == name, partner.c.revoked_at.is_(None))
+            .values(revoked_at=at.isoformat())
+        )
+        if changed.rowcount != 1:
+            raise ConfigurationError(f"{name} is not a partner")
+
+
 def partner_of(store: sa.Engine, token: str) -> str:
     """Return the partner that holds `token`.
 
-    Raises: PeerError if nobody does.
+    Raises: PeerError if nobody does, or its access was revoked.
     """
-    query = sa.select(partner.c.name).where(partner.c.token_sha256 == _digest(token))
+    query = sa.select(partner.c.name).where(partner.c.token_sha256 == _digest(token), partner.c.revoked_at.is_(None))
     with store.connect() as db:
         name = db.execute(query).scalar()
     if name is None:
@@ -55,7 +76,7 @@ def partner_of(store: sa.Engine, token: str) -> str:
 
 
 def submit(store: sa.Engine, document: bytes, by: str, at: datetime) -> str:
-    """Keep a partner's task and return its digest; the same task again is the same digest.
+    """Keep a partner's task and return its digest; the same task again is the same digest, whoever submits it.
 
     Raises: TaskRefused, naming the key that is not accepted.
     """
@@ -67,18 +88,22 @@ def submit(store: sa.Engine, document: bytes, by: str, at: datetime) -> str:
                 sa.insert(task).values(
                     digest=digest,
                     document=canonical(parsed).decode(),
-                    partner=by,
                     submitted_at=at.isoformat(),
                 )
             )
+        if not db.execute(sa.select(submission).filter_by(task=digest, partner=by)).first():
+            db.execute(sa.insert(submission).values(task=digest, partner=by))
     return digest
 
 
-def offered(store: sa.Engine) -> list[tuple[str, str, str]]:
-    """Return (digest, document, partner) of every task, oldest first."""
+def offered(store: sa.Engine) -> list[tuple[str, str, list[str]]]:
+    """Return (digest, document, names of the partners that submitted it) of every task, oldest first."""
     query = sa.select(task).order_by(task.c.submitted_at)
+    partners: dict[str, list[str]] = {}
     with store.connect() as db:
-        return [(row.digest, row.document, row.partner) for row in db.execute(query)]
+        for row in db.execute(sa.select(submission).order_by(submission.c.partner)):
+            partners.setdefault(row.task, []).append(row.partner)
+        return [(row.digest, row.document, partners[row.digest]) for row in db.execute(query)]
 
 
 def find(store: sa.Engine, digest: str) -> Task:

@@ -21,7 +21,8 @@ class WeightedMean:
     """The mean of the updates added so far, each counted `weight` times.
 
     Floating-point arrays are averaged, in float32 or wider, and come out in their own dtype. All
-    others, such as the batch counters of a normalisation layer, keep their largest value. Equal
+    others, such as the batch counters of a normalisation layer, keep their largest value (in a
+    round they are all the reference's: `check_update`). Equal
     updates average to themselves, to the last bit, because each step moves the mean by a share of
     its distance to the update.
     """

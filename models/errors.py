@@ -33,6 +33,7 @@ class UpdateFault(StrEnum):
     SHAPE = "shape"
     NON_FINITE = "non-finite"
     NORM = "norm"
+    INTEGERS_CHANGED = "integers-changed"
 
 
 class UpdateRefused(ModelsError):

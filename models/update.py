@@ -193,9 +193,13 @@ def check_update(arrays: Arrays, base: Arrays, max_norm: float) -> float:
 
     Units:  of the weights.
     Raises: UpdateRefused if the arrays differ in kind from the base, hold a number that is not
-        finite, or lie further than `max_norm` from it.
+        finite, or lie further than `max_norm` from it; or if an array of another kind, such as
+        the batch counters of a normalisation layer, is not the base's: it would count examples.
     """
     require_like(arrays, base)
+    for name in sorted(arrays):
+        if not is_floating(arrays[name]) and not np.array_equal(arrays[name], base[name]):
+            raise UpdateRefused(UpdateFault.INTEGERS_CHANGED, name)
     floating = [name for name in sorted(arrays) if is_floating(arrays[name])]
     norm = math.sqrt(sum(_squared_distance(name, arrays[name], base[name]) for name in floating))
     if not norm <= max_norm:

@@ -1,7 +1,7 @@
 """Builds the site node out of its parts and runs it.
 
 The one place, with the command line, that reads a clock. A coordinator that cannot be reached is tried again with
-growing pauses; one node runs in a folder at a time.
+growing pauses; one that does not know this site as a member ends the node. One node runs in a folder at a time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from site_node import release
 from site_node.config import CONFIG_NAME, Identity, SiteConfig, SiteHome
 from site_node.deidentify.pseudonym import Pseudonymiser
-from site_node.errors import ConfigurationError, PeerError
+from site_node.errors import ConfigurationError, NotAMember, PeerError
 from site_node.gate import Gate
 from site_node.rounds import Rounds
 from site_node.store import open_store
@@ -85,7 +85,8 @@ def open_site(root: Path) -> Site:
 def serve(site: Site, say: Callable[[str], None], progress: Callable[[int, int], None]) -> None:
     """Take part in the federation's rounds until interrupted.
 
-    Raises: ConfigurationError if the site is no member, or another node runs in this folder.
+    Raises: ConfigurationError if the site has not joined, or another node runs in this folder; NotAMember if the
+        coordinator does not have it as a member, or no longer.
     """
     with _alone(site.home):
         identity = site.home.load_identity()
@@ -123,6 +124,8 @@ def _take_part(address: str, identity: Identity, rounds: Rounds, say: Callable[[
                     incoming = line.announce()
                     if incoming is not None:
                         rounds.take_part(line, incoming)
+        except NotAMember:
+            raise
         except PeerError as error:
             pause = PAUSES_S[min(failures, len(PAUSES_S) - 1)]
             failures += 1

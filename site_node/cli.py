@@ -84,7 +84,7 @@ def init(context: typer.Context, name: Annotated[str, typer.Option(help="The sit
 
 @app.command()
 def join(context: typer.Context, invitation: Path) -> None:
-    """Join the federation of an invitation file; this site's keys are born now and stay here."""
+    """Join the federation of an invitation file, or join it again; this site's keys are born now and stay here."""
     site = _site(context)
     membership.join(site.home, site.config.name, membership.read_invitation(invitation))
     out.print(f"{site.config.name} has joined; start the node with `filmroom-site serve`")
@@ -198,6 +198,13 @@ def approve_dataset(context: typer.Context, name: str, by: By) -> None:
     out.print(f"dataset {name} approved")
 
 
+@datasets_app.command("revoke")
+def revoke_dataset(context: typer.Context, name: str, by: By) -> None:
+    """Take a dataset's approval back; running work stops."""
+    permissions.revoke_dataset(_site(context).store, name, by, now())
+    out.print(f"dataset {name} may no longer be used")
+
+
 @grants_app.command("add")
 def add_grant(
     context: typer.Context,
@@ -210,6 +217,13 @@ def add_grant(
     ends = until.replace(tzinfo=UTC)
     permissions.grant_access(_site(context).store, dataset, project, by, now(), ends)
     out.print(f"{project} may use {dataset} until {ends:%Y-%m-%d}")
+
+
+@grants_app.command("revoke")
+def revoke_grant(context: typer.Context, dataset: str, project: str, by: By) -> None:
+    """Let a project no longer use a dataset; running work stops."""
+    permissions.revoke_access(_site(context).store, dataset, project, by, now())
+    out.print(f"{project} may no longer use {dataset}")
 
 
 @tasks_app.command("list")

@@ -5,6 +5,7 @@ SiteError
 ├── UnreadableInstance   a DICOM file cannot be used; it goes to quarantine
 ├── PeerError            the coordinator broke the protocol or cannot be reached
 │   └── PeerRefused      it answered, and will not have this: asking again is of no use
+│       └── NotAMember   it does not have this site as a member, or no longer
 ├── ReleaseRefused       what was about to leave is not what the task declares
 └── TrainingFailed       the worker could not finish; the round is given up
 """
@@ -28,6 +29,10 @@ class PeerError(SiteError):
 
 class PeerRefused(PeerError):
     """The coordinator answered that it will not have this."""
+
+
+class NotAMember(PeerRefused):
+    """The coordinator answered that this site is no member of its federation."""
 
 
 class ReleaseRefused(SiteError):

@@ -34,6 +34,7 @@ from flwr.proto.message_pb2 import (
 )
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.inflatable.inflatable_object import (
+    UnexpectedObjectContentError,
     get_all_nested_objects,
     get_object_tree,
     iterate_object_tree,
@@ -44,8 +45,9 @@ from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpI
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+from google.protobuf.message import DecodeError
 
-from site_node.errors import ConfigurationError, PeerError, PeerRefused
+from site_node.errors import ConfigurationError, NotAMember, PeerError, PeerRefused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -57,10 +59,15 @@ if TYPE_CHECKING:
 # The coordinator holds an idle request for 20 s; beyond twice that it is gone.
 TIMEOUT_S = 40.0
 # A global model of this task family; larger messages are refused before they are pulled.
-MAX_OBJECT_BYTES = 64 * 2**20
+MAX_OBJECT_BYTES = 16 * 2**20
 MAX_OBJECTS = 4096
 PUSH_ATTEMPTS = 5
+# What putting the parts of a message together raises.
+NO_MESSAGE = (UnexpectedObjectContentError, DecodeError, ValueError, TypeError, LookupError, RecursionError)
 MAX_ANSWER_BYTES = 16 * 2**20
+# What the coordinator's gate answers with 403; Flower behind it answers 403 to a reply that is no longer wanted.
+NOT_A_MEMBER = b"not a member"
+REVOKED = "the coordinator answered 403: this site is no member of it, or no longer; ask it for a new invitation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +101,7 @@ class Link:
     def fetch(self, incoming: Incoming) -> Message:
         """Pull the body of an announced message.
 
-        Raises: PeerError if the coordinator lacks a part, or sends more than this site accepts.
+        Raises: PeerError if the coordinator lacks a part, sends more than this site accepts, or what makes no message.
         """
         run_id = incoming.head.metadata.run_id
         ids = [node.object_id for node in iterate_object_tree(incoming.tree)]
@@ -105,7 +112,10 @@ class Link:
             self._client.ConfirmMessageReceived(
                 ConfirmMessageReceivedRequest(node=self._node, run_id=run_id, message_object_id=incoming.tree.object_id)
             )
-        message = inflate_object_from_contents(incoming.tree.object_id, contents)
+        try:
+            message = inflate_object_from_contents(incoming.tree.object_id, contents)
+        except NO_MESSAGE as error:
+            raise PeerError("the coordinator announced something that cannot be put together") from error
         if not isinstance(message, Message):
             raise PeerError("the coordinator announced something that is not a message")
         _set_id(message, incoming.head.metadata.message_id)
@@ -256,6 +266,8 @@ class _translated:  # noqa: N801 -- reads as a clause
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, httpx.HTTPStatusError):
+            if error.response.status_code == httpx.codes.FORBIDDEN and error.response.content == NOT_A_MEMBER:
+                raise NotAMember(f"{self._doing}: {REVOKED}") from error
             kind = PeerRefused if error.response.is_client_error else PeerError
             raise kind(f"{self._doing}: the coordinator answered {error.response.status_code}") from error
         if isinstance(error, httpx.HTTPError | httpx.InvalidURL | RuntimeError | ssl.SSLError):

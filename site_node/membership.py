@@ -1,7 +1,8 @@
 """Joining a federation: keys are born here, and only their public halves are sent.
 
 An invitation is one JSON file with the coordinator's address, the certificate authority to trust, and a token that
-works once. Nothing is written before the coordinator has accepted; a refused invitation leaves no trace.
+works once. Nothing is written before the coordinator has accepted; a refused invitation leaves no trace. A site whose
+membership was revoked joins its federation again with a new invitation, and with new keys.
 """
 
 from __future__ import annotations
@@ -74,11 +75,11 @@ def read_invitation(path: Path) -> Invitation:
 def join(home: SiteHome, site: str, invitation: Invitation) -> None:
     """Make this site a member: make its keys, have them accepted, and write the membership.
 
-    Raises: ConfigurationError if the site is a member already or the invitation is another site's;
+    Raises: ConfigurationError if the site is a member of another federation or the invitation is another site's;
         PeerError if the coordinator refuses.
     """
-    if (home.identity / "membership.json").exists():
-        raise ConfigurationError("this site is already a member of a federation")
+    if (home.identity / "membership.json").exists() and home.load_identity().federation != invitation.federation:
+        raise ConfigurationError("this site is already a member of another federation")
     if invitation.site != site:
         raise ConfigurationError(f"the invitation is for site {invitation.site!r}, not {site!r}")
     tls, node = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
@@ -134,8 +135,9 @@ def _public(key: ec.EllipticCurvePrivateKey | Ed25519PrivateKey) -> bytes:
 
 
 def _write_all(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write the files, each mode 0600; the membership, which makes them count, comes last."""
+    """Write the files, each mode 0600; the membership, which makes them count, goes first and comes last."""
     folder.mkdir(mode=0o700, exist_ok=True)
+    (folder / "membership.json").unlink(missing_ok=True)
     for name, content in files.items():
         part = folder / f".{name}.part"
         part.unlink(missing_ok=True)

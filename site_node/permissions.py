@@ -88,9 +88,28 @@ def approve_dataset(store: sa.Engine, name: str, by: str, at: datetime) -> None:
             raise ConfigurationError(f"dataset {name} is not registered")
         if row.registered_by == by:
             raise ConfigurationError(f"dataset {name}: {by} registered it; another must approve")
-        db.execute(sa.update(dataset).where(dataset.c.name == name).values(approved_by=by, approved_at=at.isoformat()))
+        db.execute(
+            sa.update(dataset)
+            .where(dataset.c.name == name)
+            .values(approved_by=by, approved_at=at.isoformat(), revoked_at=None)
+        )
         advance(db)
         ledger.write(db, at, "site:dataset:approved", dataset=name, by=by)
+
+
+def revoke_dataset(store: sa.Engine, name: str, by: str, at: datetime) -> None:
+    """Take a dataset's approval back; a running round stops as it does for a withdrawal.
+
+    Raises: ConfigurationError if it is not approved.
+    """
+    columns = dataset.c
+    approved = (columns.name == name) & columns.approved_at.is_not(None) & columns.revoked_at.is_(None)
+    with store.begin() as db:
+        changed = db.execute(sa.update(dataset).where(approved).values(revoked_at=at.isoformat()))
+        if changed.rowcount != 1:
+            raise ConfigurationError(f"dataset {name} is not approved here")
+        advance(db)
+        ledger.write(db, at, "site:dataset:revoked", dataset=name, by=by)
 
 
 def grant_access(store: sa.Engine, name: str, project: str, by: str, at: datetime, expires_at: datetime) -> None:
@@ -114,6 +133,21 @@ def grant_access(store: sa.Engine, name: str, project: str, by: str, at: datetim
         )
         advance(db)
         ledger.write(db, at, "site:grant:made", dataset=name, project=project, by=by)
+
+
+def revoke_access(store: sa.Engine, name: str, project: str, by: str, at: datetime) -> None:
+    """Take every grant of the dataset to `project` back; a running round stops as it does for a withdrawal.
+
+    Raises: ConfigurationError if there is none.
+    """
+    columns = access_grant.c
+    granted = (columns.dataset == name) & (columns.project == project) & columns.revoked_at.is_(None)
+    with store.begin() as db:
+        changed = db.execute(sa.update(access_grant).where(granted).values(revoked_at=at.isoformat()))
+        if changed.rowcount == 0:
+            raise ConfigurationError(f"dataset {name} is not granted to {project} here")
+        advance(db)
+        ledger.write(db, at, "site:grant:revoked", dataset=name, project=project, by=by)
 
 
 def keep_task(store: sa.Engine, document: bytes, at: datetime) -> str:
@@ -196,7 +230,7 @@ def _offered(row: sa.Row[tuple[object, ...]]) -> OfferedTask:
 
 
 def _dataset(row: sa.Row[tuple[object, ...]]) -> Dataset:
-    approval = DatasetApproval(row.name, _at(row.approved_at)) if row.approved_at else None
+    approval = DatasetApproval(row.name, _at(row.approved_at), _maybe(row.revoked_at)) if row.approved_at else None
     return Dataset(row.name, parse_data_use(json.loads(row.terms)), row.modality, approval)
 
 

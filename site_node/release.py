@@ -14,6 +14,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
 from models import check_update, metric_names, model_digest, npy_bytes
+from models.update import is_floating, require_like
 from site_node import link
 from site_node.errors import ReleaseRefused
 from site_node.link import Incoming
@@ -61,10 +62,13 @@ def check_metrics(task: Task, metrics: Mapping[str, float]) -> dict[str, float]:
 def check_arrays(task: Task, arrays: Arrays, base: Arrays) -> dict[str, NDArray[np.generic]]:
     """Return copies of the weights in the base model's order, names, shapes and dtypes.
 
+    Only floating-point numbers leave: the rest, such as a layer's count of the batches it saw, is the base model's own.
     Raises: UpdateRefused if they differ from the base model in kind, are not finite, or moved too far.
     """
-    check_update(arrays, base, task.strategy.max_update_norm)
-    return {name: np.ascontiguousarray(arrays[name]) for name in base}
+    require_like(arrays, base)
+    made = {name: np.array(arrays[name] if is_floating(base[name]) else base[name]) for name in base}
+    check_update(made, base, task.strategy.max_update_norm)
+    return made
 
 
 @contextmanager

@@ -10,13 +10,14 @@ import json
 import os
 import time
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import sqlalchemy as sa
 from flwr.app import ArrayRecord, ConfigRecord
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as MessageProto
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from safetensors.numpy import load_file, save
 
 from consent import (
@@ -30,6 +31,7 @@ from consent import (
     Times,
     bucket_with_hysteresis,
     count_bucket,
+    key_id,
     open_receipt,
     receipt_digest,
     sign_receipt,
@@ -44,7 +46,6 @@ from site_node.store import inflight, outbox, participation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from datetime import datetime
     from pathlib import Path
 
     import numpy as np
@@ -66,10 +67,19 @@ _Text = Annotated[str, Field(min_length=1, max_length=256)]
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Instruction(BaseModel):
-    """What the coordinator asks for in one message."""
+def _moment(text: object) -> datetime:
+    if not isinstance(text, str):
+        raise ValueError("not a text")  # noqa: TRY004 -- what pydantic takes for an invalid value
+    return datetime.fromisoformat(text)
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+
+_Moment = Annotated[AwareDatetime, BeforeValidator(_moment)]
+
+
+class Instruction(BaseModel):
+    """What the coordinator asks for in one message; its moments are ISO 8601 text, and nothing else is converted."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
     kind: Literal["initialise", "train", "evaluate"]
     run: _Text
@@ -77,8 +87,8 @@ class Instruction(BaseModel):
     task: _Sha256
     nonce: _Text
     base_model: _Sha256
-    sent_at: AwareDatetime
-    deadline: AwareDatetime
+    sent_at: _Moment
+    deadline: _Moment
     receipt_head: _Sha256
     whole: bool = False
 
@@ -114,7 +124,7 @@ class _Work:
 
     instruction: Instruction
     message_id: str
-    base: Arrays
+    base: dict[str, NDArray[np.generic]]
     watch: Stopwatch = field(default_factory=Stopwatch)
 
 
@@ -163,23 +173,24 @@ class Rounds:
 
         Raises: PeerError if the message cannot be had or the answer not handed over; `resume` then cares for it.
         """
-        message_id, work = incoming.head.metadata.message_id, None
-        self._note(incoming.head)
+        head, work = incoming.head, None
+        self._note(head)
         message = line.fetch(incoming)
         try:
             work = self._read(message)
+            del message  # a model is large; from here on the work alone holds it
             self._say(_announcement(work.instruction))
             if work.instruction.kind == "initialise":
-                self._initialise(line, message, work)
+                self._initialise(line, head, work)
             else:
                 released = self._earn(work)
-                line.release(message, released.arrays, released.metrics, released.receipt)
+                line.release(head, released.arrays, released.metrics, released.receipt)
                 self._say(f"round {work.instruction.round}: released")
         except Abstention as abstention:
             self._say(f"abstained: {abstention.reason}")
             self._abstained(work, abstention.reason)
-            line.abstain(message)
-        self._settle(message_id)
+            line.abstain(head)
+        self._settle(head.metadata.message_id)
 
     def _read(self, message: Message) -> _Work:
         """Return the work of `message`.
@@ -196,10 +207,7 @@ class Rounds:
             raise Abstention(f"instruction: {', '.join(sorted(keys))} is not valid") from None
         self._check_clock(instruction)
         self._check_nonce(instruction)
-        base = _arrays(message.content.array_records.get("arrays", ArrayRecord()))
-        if instruction.kind != "initialise" and model_digest(base) != instruction.base_model:
-            raise Abstention("the base model is not the one the instruction names")
-        return _Work(instruction, message.metadata.message_id, base)
+        return _Work(instruction, message.metadata.message_id, _base_model(message, instruction))
 
     def _check_clock(self, instruction: Instruction) -> None:
         now = self._clock()
@@ -219,12 +227,12 @@ class Rounds:
             if db.execute(answered).first() is not None:
                 raise Abstention("this opening of the round was answered before")
 
-    def _initialise(self, line: Line, message: Message, work: _Work) -> None:
+    def _initialise(self, line: Line, head: Message, work: _Work) -> None:
         task = self._gate.approved_task(work.instruction.task, self._clock())
         if isinstance(task, Deny):
             raise Abstention(task.reason)
         made = self._train(work, lambda: self._trainer.run("initialise", task, self._in_time(work)))
-        line.release_initial(message, made.arrays, made.layout, whole=work.instruction.whole)
+        line.release_initial(head, made.arrays, made.layout, whole=work.instruction.whole)
         with self._store.begin() as db:
             digest = model_digest(made.arrays)
             ledger.write(db, self._clock(), "site:model:initialised", model=digest)
@@ -235,20 +243,29 @@ class Rounds:
         Raises: Abstention; whatever was computed is then gone.
         """
         snapshot = self._ask(work, lambda: self._gate.snapshot(work.instruction.task, self._clock()))
-        made = self._train(work, lambda: self._compute(work, snapshot))
+        arrays, metrics = self._trained(work, snapshot)
         trained_at = self._clock()
-        try:
-            metrics = check_metrics(snapshot.task, made.metrics)
-            training = work.instruction.kind == "train"
-            arrays = check_arrays(snapshot.task, made.arrays, work.base) if training else {}
-        except (ReleaseRefused, UpdateRefused) as refusal:
-            raise Abstention(str(refusal)) from refusal
         for _ in range(RELEASE_ATTEMPTS):
             checked = self._ask(work, lambda: self._gate.recheck(snapshot, self._clock()))
             released = self._commit(work, snapshot, checked, trained_at, arrays, metrics)
             if released is not None:
                 return released
         raise Abstention("consent: the records kept changing at release")
+
+    def _trained(self, work: _Work, snapshot: Snapshot) -> tuple[Arrays, Mapping[str, float]]:
+        """Return what may leave of what the training made; the base model is not needed any more and let go.
+
+        Raises: Abstention.
+        """
+        made = self._train(work, lambda: self._compute(work, snapshot))
+        try:
+            metrics = check_metrics(snapshot.task, made.metrics)
+            training = work.instruction.kind == "train"
+            arrays = check_arrays(snapshot.task, made.arrays, work.base) if training else {}
+        except (ReleaseRefused, UpdateRefused) as refusal:
+            raise Abstention(str(refusal)) from refusal
+        work.base.clear()
+        return arrays, metrics
 
     def _ask(self, work: _Work, question: Callable[[], Snapshot | Deny]) -> Snapshot:
         started = time.perf_counter()
@@ -365,28 +382,32 @@ class Rounds:
         )
 
     def _bucket(self, db: sa.Connection, instruction: Instruction, studies: int) -> Bucket:
-        columns = participation.c
-        envelope = db.execute(
-            sa.select(columns.receipt)
-            .where(columns.run == instruction.run, columns.receipt.is_not(None))
-            .order_by(columns.round.desc())
-            .limit(1)
-        ).scalar()
-        if envelope is None:
+        made = self._receipts(db, participation.c.run == instruction.run)
+        if not made:
             return count_bucket(studies)
-        previous = open_receipt(envelope, self._key.public_key())
+        previous = open_receipt(made[-1], self._key.public_key())
         return bucket_with_hysteresis(studies, Bucket(previous.count_bucket, previous.weight))
 
     def _previous(self, db: sa.Connection, head: str) -> str:
-        """Return the receipt this one follows: the last the coordinator has, if it is one of ours.
+        """Return the receipt this one follows: the last the coordinator has, if it is ours and it forgot none.
 
         A receipt that was committed and never arrived stays in the site's own record as a side branch.
         """
-        envelopes = db.execute(sa.select(participation.c.receipt).where(participation.c.receipt.is_not(None))).scalars()
-        known = {NO_PREVIOUS, *(receipt_digest(envelope) for envelope in envelopes)}
-        if head not in known:
+        made = self._receipts(db)
+        chain = [NO_PREVIOUS, *map(receipt_digest, made)]
+        if head not in chain:
             raise Abstention("the coordinator names a receipt this site never made")
+        # What the newest receipt follows is what the coordinator had then; it may have more now, not less.
+        had = open_receipt(made[-1], self._key.public_key()).prev if made else NO_PREVIOUS
+        if chain.index(head) < chain.index(had):
+            raise Abstention("the coordinator goes back to a receipt before one that it had")
         return head
+
+    def _receipts(self, db: sa.Connection, *which: sa.ColumnElement[bool]) -> list[bytes]:
+        """Return the receipts signed with the key of this membership, oldest first."""
+        columns, signer = participation.c, key_id(self._key.public_key()).encode()
+        made = sa.select(columns.receipt).where(columns.receipt.is_not(None), *which).order_by(sa.text("rowid"))
+        return [envelope for envelope in db.execute(made).scalars() if signer in envelope]
 
     def _participated(
         self,
@@ -440,23 +461,35 @@ class Rounds:
         (self._home.outbox / f"{message_id}.safetensors").unlink(missing_ok=True)
 
 
-def _arrays(record: ArrayRecord) -> Arrays:
-    """Return views of the arrays of a message.
-
-    Raises: Abstention if one is not the npy file it is said to be.
-    """
-    try:
-        return {name: npy_array(array.data, array.dtype, array.shape) for name, array in record.items()}
-    except ValueError as error:
-        raise Abstention("the base model is malformed") from error
-
-
 def _write(path: Path, content: bytes) -> None:
     """Write a file so that it is on disk before the transaction that speaks of it."""
     with path.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+    folder = os.open(path.parent, os.O_RDONLY)  # the new name is on disk once its folder is
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _base_model(message: Message, instruction: Instruction) -> dict[str, NDArray[np.generic]]:
+    """Return the global model that came with the instruction; nothing where the untrained one is asked for.
+
+    Raises: Abstention if it cannot be read, or is another than the instruction names.
+    """
+    if instruction.kind == "initialise":
+        return {}
+    arrays = message.content.array_records.get("arrays", ArrayRecord())
+    try:
+        base = {name: npy_array(array.data, array.dtype, array.shape) for name, array in arrays.items()}
+        found = model_digest(base)
+    except (UpdateRefused, ValueError) as error:
+        raise Abstention("the base model cannot be read") from error
+    if found != instruction.base_model:
+        raise Abstention("the base model is not the one the instruction names")
+    return base
 
 
 def _announcement(instruction: Instruction) -> str:

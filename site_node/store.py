@@ -85,6 +85,7 @@ dataset = sa.Table(
     sa.Column("registered_at", sa.String, nullable=False),
     sa.Column("approved_by", sa.String),
     sa.Column("approved_at", sa.String),
+    sa.Column("revoked_at", sa.String),
 )
 
 access_grant = sa.Table(

@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from models import canonical
+from models.memory import give_back
 from site_node.errors import TrainingFailed
 
 if TYPE_CHECKING:
@@ -39,14 +40,6 @@ START_S = 120.0
 
 # Thread counts are read when the libraries load; the worker gets them from its environment.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-# glibc's allocator, mallopt(3): batch after batch needs the same large blocks, so they stay with the worker instead of
-# going back to the kernel and coming again page by page. A worker without work gives them back.
-_ALLOCATOR = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(2**32),
-    "MALLOC_TOP_PAD_": str(16 * 2**20),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +72,7 @@ class Trainer:
                 [sys.executable, "-m", "site_node.worker", str(self._home.root), threads],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env={**os.environ, **dict.fromkeys(_THREAD_VARIABLES, threads), **_ALLOCATOR},
+                env={**os.environ, **dict.fromkeys(_THREAD_VARIABLES, threads)},
             )
 
     def wait_ready(self) -> None:
@@ -126,6 +119,7 @@ class Trainer:
             }
             if base is not None:
                 _write(work / "base.safetensors", base)
+            give_back()  # this process only watches now, and the worker needs the memory
             return self._supervise(job, may_go_on, work)
         finally:
             shutil.rmtree(work, ignore_errors=True)

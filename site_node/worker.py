@@ -6,26 +6,21 @@ written in `site_node.jobs`, which is imported only here, after the frameworks w
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import json
 import os
 import sys
 import threading
-from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from models.learning.frameworks import load_frameworks
+from models.memory import give_back, keep_large_blocks, share_one_arena
 
 if TYPE_CHECKING:
     from site_node.jobs import Job
-
-
-# Rounds that follow one another sooner than this find their memory still warm.
-IDLE_S = 10.0
 
 
 class Desk:
@@ -35,13 +30,6 @@ class Desk:
         self.jobs: SimpleQueue[Job] = SimpleQueue()
         self.aborted = threading.Event()
         threading.Thread(target=self._read, name="jobs", daemon=True).start()
-
-    def next_job(self) -> Job:
-        """Wait for a job; memory is given back once none has come for a while."""
-        with suppress(Empty):
-            return self.jobs.get(timeout=IDLE_S)
-        _give_memory_back()
-        return self.jobs.get()
 
     def say(self, event: str, **detail: object) -> None:
         """Write one answer."""
@@ -65,6 +53,8 @@ class Desk:
 def main() -> None:
     """Serve jobs until the node closes the desk."""
     root, threads = Path(sys.argv[1]), int(sys.argv[2])
+    share_one_arena()
+    keep_large_blocks()
     gc.disable()  # while modules load, there is nothing to collect
     load_frameworks()
     work = import_module("site_node.jobs")
@@ -73,7 +63,7 @@ def main() -> None:
     desk, jobs = Desk(), work.Jobs(root, threads)
     desk.say("ready")
     while True:
-        job = desk.next_job()
+        job = desk.jobs.get()
         desk.aborted.clear()
         try:
             desk.say("done", **jobs.do(job, desk.aborted.is_set, desk.progress))
@@ -81,13 +71,7 @@ def main() -> None:
             desk.say("aborted")
         except work.FAILURES as error:
             desk.say("failed", kind=type(error).__name__)
-
-
-def _give_memory_back() -> None:
-    """Return what jobs have used to the system; the allocator would keep it."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+        give_back()
 
 
 if __name__ == "__main__":

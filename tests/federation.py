@@ -23,7 +23,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from consent import Eligibility, Epoch, GrantClaim, Receipt, Times, count_bucket, sign_receipt
-from coordinator import runs, tasks
+from coordinator import members, runs, tasks
 from coordinator.config import CoordinatorConfig
 from coordinator.runs import RunRecord, describe
 from coordinator.store import member, open_store, partner
@@ -221,6 +221,11 @@ class MemoryGrid(Grid):
         self._run = Run.create_empty(run_id=7)
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 7, 1
 
+    def connect(self, site: Site) -> None:
+        """Let a site come online under the node id it has now."""
+        self._sites[site.node_id] = site
+        self.online.add(site.node_id)
+
     def set_run(self, run: Run) -> None:
         """Take over another run."""
         self._run = run
@@ -283,7 +288,7 @@ class Federation:
         self.folder = folder
         self.store = open_store(folder / "coordinator.db")
         self.config = CoordinatorConfig(NAME)
-        self.sites = {name: Site(name, 100 + place, _key(name)) for place, name in enumerate(SITES)}
+        self.sites = {name: Site(name, 100 + place, site_key(name)) for place, name in enumerate(SITES)}
         self.task = parse_task(DOCUMENT)
         self.said: list[str] = []
         self.grid = MemoryGrid(list(self.sites.values()), arrival)
@@ -316,32 +321,47 @@ class Federation:
             if (row["round"], row["site"], row["kind"]) == (number, site, kind)
         )
 
+    def join_again(self, name: str) -> None:
+        """Revoke a member and take it in again, with a new key and as a new node."""
+        at, site = datetime.now(UTC), self.sites[name]
+        members.revoke(self.store, name, at)
+        site.key, site.node_id = Ed25519PrivateKey.generate(), site.node_id + 100
+        self.grid.connect(site)
+        with self.store.begin() as db:
+            _take_in(db, site, at)
+
     def _found(self) -> str:
         at = datetime.now(UTC)
         with self.store.begin() as db:
             db.execute(sa.insert(partner).values(name="acme", token_sha256="0" * 64, added_at=at.isoformat()))
             for site in self.sites.values():
-                pem = site.key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-                db.execute(
-                    sa.insert(member).values(
-                        site=site.name,
-                        node_id=str(site.node_id),
-                        node_key=pem,
-                        receipt_key=pem,
-                        joined_at=at.isoformat(),
-                    )
-                )
+                _take_in(db, site, at)
         return runs.request(self.store, tasks.submit(self.store, DOCUMENT, "acme", at), at)
 
 
-def _key(name: str) -> Ed25519PrivateKey:
+def _take_in(db: sa.Connection, site: Site, at: datetime) -> None:
+    pem = site.key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    db.execute(
+        sa.insert(member).values(
+            site=site.name,
+            node_id=str(site.node_id),
+            node_key=pem,
+            receipt_key=pem,
+            certificate_sha256=hashlib.sha256(pem).hexdigest(),
+            joined_at=at.isoformat(),
+        )
+    )
+
+
+def site_key(name: str) -> Ed25519PrivateKey:
+    """Return the key a site begins with."""
     return Ed25519PrivateKey.from_private_bytes(hashlib.sha256(name.encode()).digest())
 
 
 def _trained(base: Arrays, site: str, number: int) -> Arrays:
     rng = np.random.default_rng([number, *site.encode()])
     step = rng.normal(size=base["float32"].shape).astype(np.float32)
-    return {"float32": base["float32"] + step, "int64": base["int64"] + STUDIES[site]}
+    return {"float32": base["float32"] + step, "int64": base["int64"]}
 
 
 def _signed(made: Answer) -> bytes:

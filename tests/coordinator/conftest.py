@@ -1,4 +1,4 @@
-"""A coordinator's folder: configuration, authority, database."""
+"""A coordinator's folder: configuration, authority, database; and its fleet, listening."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from coordinator.authority import create_authority
 from coordinator.config import CoordinatorConfig
 from coordinator.store import open_store
+from tests.coordinator.parts import new_consortium
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from coordinator.authority import Authority
+    from coordinator.fleet import Fleet
+    from tests.coordinator.parts import Consortium
 
 NOON: Final = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
@@ -39,3 +42,16 @@ def office(tmp_path: Path) -> Iterator[Office]:
     store = open_store(tmp_path / "coordinator.db")
     yield Office(config, store, create_authority(tmp_path / "keys", config.federation, config.host, datetime.now(UTC)))
     store.dispose()
+
+
+@pytest.fixture
+def consortium(tmp_path: Path) -> Consortium:
+    """Return a coordinator whose fleet does not listen yet."""
+    return new_consortium(tmp_path)
+
+
+@pytest.fixture
+def fleet(consortium: Consortium) -> Iterator[Fleet]:
+    """Yield its fleet, listening."""
+    with consortium.running() as running:
+        yield running

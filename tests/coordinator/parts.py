@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -96,6 +96,7 @@ class Consortium:
     folder: Path
     authority: Authority
     port: int
+    revoked: set[str] = field(default_factory=set)
 
     @property
     def address(self) -> str:
@@ -108,12 +109,21 @@ class Consortium:
         pages = FastAPI(openapi_url=None)
         pages.get("/v1/members/tasks")(lambda: ["one"])
         record = None if arrivals is None else lambda path, body: arrivals.append((path, body))
-        fleet = Fleet(self.folder / "fleet.db", (HOST, self.port), self.authority, pages, hold_s, record)
+        fleet = Fleet(self.folder / "fleet.db", (HOST, self.port), self.authority, pages, self.admits, hold_s, record)
         fleet.start()
         try:
             yield fleet
         finally:
             fleet.stop()
+
+    def admits(self, certificate_sha256: str) -> bool:
+        """Return whether the certificate is a member's."""
+        return len(certificate_sha256) == 64 and certificate_sha256 not in self.revoked
+
+    def revoke(self, identity: Identity) -> None:
+        """Let the member in no longer."""
+        certificate = x509.load_pem_x509_certificate(identity.tls_certificate.read_bytes())
+        self.revoked.add(certificate.fingerprint(hashes.SHA256()).hex())
 
     def member(self, fleet: Fleet, site: str) -> Identity:
         """Return a new member, registered."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from fastapi import FastAPI, Response
 
 from coordinator import members, partner, runs, tasks
 from coordinator.api import open_door
@@ -115,6 +118,21 @@ def test_a_partner_submits_a_task_and_fetches_the_finished_bundle_of_its_run(doo
         partner.fetch_bundle(access, run, tmp_path / "bundle")
 
 
+def test_each_partner_that_submitted_a_task_fetches_the_bundle_of_its_run(door: Door, tmp_path: Path) -> None:
+    document = json.dumps({**TASK, "name": "shared"}).encode()
+    both = [door.admit("one"), door.admit("two")]
+    digest, same = [partner.submit(access, document) for access in both]
+    run = runs.request(door.store, digest, datetime.now(UTC))
+    (door.folder / "runs" / run / "bundle").mkdir(parents=True)
+
+    for number, access in enumerate(both):
+        partner.fetch_bundle(access, run, tmp_path / str(number))
+
+    assert digest == same
+    with pytest.raises(PeerError, match="no such run of this partner"):
+        partner.fetch_bundle(door.admit("three"), run, tmp_path / "third")
+
+
 def test_a_run_of_another_partner_and_one_that_does_not_exist_look_the_same(door: Door, tmp_path: Path) -> None:
     owner, other = door.admit("owner"), door.admit("other")
     digest = partner.submit(owner, json.dumps({**TASK, "name": "owned"}).encode())
@@ -130,6 +148,36 @@ def test_a_run_of_another_partner_and_one_that_does_not_exist_look_the_same(door
     assert said[0] == said[1] == "refused (404): there is no such run of this partner"
     assert all("404" in one for one in said)
     partner.fetch_bundle(owner, run, tmp_path / "bundle")
+
+
+def whole_bundle() -> bytes:
+    file = BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("configs/metadata.json", "{}" * 100)
+    return file.getvalue()
+
+
+DAMAGED = {
+    "nothing": b"",
+    "a page": b"<html>",
+    "half a bundle": whole_bundle()[:-40],
+    "a changed byte": whole_bundle().replace(b"{}{}", b"{}[}", 1),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_a_bundle_that_is_damaged_on_the_way_is_told_and_leaves_nothing(door: Door, tmp_path: Path, what: str) -> None:
+    proxy, port = FastAPI(openapi_url=None), free_port()
+    proxy.get("/v1/runs/{run}/bundle")(lambda run: Response(DAMAGED[what], headers={"x-run": run}))
+    listener = Listener(proxy, (HOST, port), door.authority, client_certificates=False)
+    access = door.admit(f"reader of {what}").model_copy(update={"url": f"https://{HOST}:{port}"})
+    listener.start()
+
+    with pytest.raises(PeerError, match="not a whole bundle"):
+        partner.fetch_bundle(access, "run-1", tmp_path / "bundle")
+
+    listener.stop()
+    assert not (tmp_path / "bundle").exists()
 
 
 @pytest.mark.parametrize("header", [{}, {"authorization": "Bearer guessed"}, {"authorization": "Basic YTpi"}])

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coordinator.app import create_coordinator, open_coordinator
-from coordinator.config import CONFIG_NAME, CoordinatorConfig, CoordinatorHome
+from coordinator.config import CONFIG_NAME, MAX_HOLD_S, CoordinatorConfig, CoordinatorHome
 from coordinator.errors import ConfigurationError
+from site_node.link import TIMEOUT_S
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,6 +69,8 @@ def test_the_federation_alone_is_enough(tmp_path: Path) -> None:
         ("hold_s", "0"),
         ("hold_s", "nan"),
         ("hold_s", "inf"),
+        ("hold_s", "35.001"),
+        ("hold_s", "40"),
         ("clock_skew_s", "-1"),
         ("clock_skew_s", "nan"),
         ("clock_skew_s", "true"),
@@ -80,6 +83,10 @@ def test_the_federation_alone_is_enough(tmp_path: Path) -> None:
 def test_a_wrong_value_or_an_unknown_key_is_refused_by_name(tmp_path: Path, key: str, value: str) -> None:
     with pytest.raises(ConfigurationError, match=key):
         load(tmp_path, {**WHOLE, key: value})
+
+
+def test_a_site_waits_longer_than_any_coordinator_holds_its_request(tmp_path: Path) -> None:
+    assert load(tmp_path, {**WHOLE, "hold_s": str(MAX_HOLD_S)}).hold_s == MAX_HOLD_S < TIMEOUT_S
 
 
 def test_a_missing_federation_is_named(tmp_path: Path) -> None:
@@ -100,12 +107,31 @@ def test_a_folder_without_a_coordinator_says_how_to_make_one(tmp_path: Path) -> 
         open_coordinator(tmp_path)
 
 
-def test_a_new_coordinator_opens_with_the_configuration_it_was_made_with(tmp_path: Path) -> None:
-    config = CoordinatorConfig("north-sea", "127.0.0.1", 9001, 9002)
+CONFIGURATIONS = [
+    CoordinatorConfig("north-sea"),
+    CoordinatorConfig("north-sea", "127.0.0.1", 9001, 9002),
+    CoordinatorConfig("north-sea", "coordinator.example", 1, 65535, 5, 0.5, 4, 'a "folder" of \\ arrivals'),
+]
 
+
+@pytest.mark.parametrize("config", CONFIGURATIONS)
+def test_a_new_coordinator_opens_with_the_configuration_it_was_made_with(
+    tmp_path: Path, config: CoordinatorConfig
+) -> None:
     create_coordinator(tmp_path / "home", config)
 
     assert open_coordinator(tmp_path / "home").config == config
+
+
+@pytest.mark.parametrize("config", CONFIGURATIONS)
+def test_the_file_of_a_new_coordinator_names_every_setting_once_and_each_can_be_made_active(
+    tmp_path: Path, config: CoordinatorConfig
+) -> None:
+    create_coordinator(tmp_path / "home", config)
+
+    lines = (tmp_path / "home" / CONFIG_NAME).read_text().splitlines()[1:]
+    assert [line.removeprefix("# ").partition(" = ")[0] for line in lines] == list(WHOLE)
+    assert load(tmp_path, dict(line.removeprefix("# ").split(" = ") for line in lines)) == config
 
 
 def test_a_coordinator_is_not_made_over_another(tmp_path: Path) -> None:

@@ -23,12 +23,11 @@ from flwr.supercore.primitives.asymmetric import bytes_to_public_key, public_key
 from coordinator.authority import create_authority
 from coordinator.errors import ConfigurationError
 from coordinator.fleet import FLEET_PATHS
-from site_node.errors import PeerError
+from site_node.errors import NotAMember, PeerError, PeerRefused
 from site_node.link import connect, get_tasks, tls_context
 from tests.coordinator.parts import (
     HOST,
     Consortium,
-    new_consortium,
     new_identity,
     node_pem,
     raw_client,
@@ -37,27 +36,12 @@ from tests.coordinator.parts import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from coordinator.fleet import Fleet, LinkStateGrid
     from site_node.link import Link
 
-# Flower migrates its database with a configuration alembic finds old.
-pytestmark = pytest.mark.filterwarnings("ignore:No path_separator:DeprecationWarning")
-
 DIGEST = "d" * 64
-
-
-@pytest.fixture
-def consortium(tmp_path: Path) -> Consortium:
-    return new_consortium(tmp_path)
-
-
-@pytest.fixture
-def fleet(consortium: Consortium) -> Iterator[Fleet]:
-    with consortium.running() as running:
-        yield running
 
 
 def question(node_id: int, **arrays: np.ndarray) -> Message:
@@ -143,6 +127,39 @@ def test_the_members_pages_are_served_to_members(consortium: Consortium, fleet: 
     member = consortium.member(fleet, "north")
 
     assert get_tasks(consortium.address, member) == (b"one",)
+
+
+def test_a_revoked_member_is_refused_on_every_route_from_that_moment_on(consortium: Consortium, fleet: Fleet) -> None:
+    member, other = consortium.member(fleet, "north"), consortium.member(fleet, "west")
+    paths = [*sorted(FLEET_PATHS), "/v1/members/tasks"]
+
+    with httpx.Client(verify=tls_context(member), base_url=f"https://{consortium.address}") as client:
+        before = client.get("/v1/members/tasks").status_code
+        consortium.revoke(member)
+        answers = [client.request(method, path) for path in paths for method in ("GET", "POST")]
+
+    assert before == 200
+    assert {(answer.status_code, answer.content) for answer in answers} == {(403, b"not a member")}
+    with pytest.raises(NotAMember, match=r"joining the fleet: .* ask it for a new invitation"):
+        connect(consortium.address, member).__enter__()
+    with pytest.raises(NotAMember):
+        get_tasks(consortium.address, member)
+    assert get_tasks(consortium.address, other) == (b"one",)
+
+
+def test_the_held_request_of_a_revoked_member_ends_and_hands_out_nothing(consortium: Consortium, fleet: Fleet) -> None:
+    identity = consortium.member(fleet, "north")
+
+    def revoke_and_push() -> None:
+        consortium.revoke(identity)
+        grid.push_messages([question(identity.node_id)])
+
+    with fleet.open_run("tissue", DIGEST) as grid, connect(consortium.address, identity) as link:
+        threading.Timer(0.3, revoke_and_push).start()
+        with pytest.raises(NotAMember, match="waiting for work"):
+            link.announce()
+
+        assert fleet.state.num_message_ins() == 1
 
 
 def test_an_unsigned_request_is_refused_on_every_route(consortium: Consortium, fleet: Fleet) -> None:
@@ -301,6 +318,21 @@ def test_a_reply_handed_over_twice_arrives_once(consortium: Consortium, fleet: F
     np.testing.assert_array_equal(
         first[0].content.array_records["arrays"]["float32"].numpy(), np.ones(9_000, np.float32)
     )
+
+
+def test_a_reply_to_a_run_that_has_ended_is_refused_and_its_site_is_a_member_still(
+    consortium: Consortium, fleet: Fleet
+) -> None:
+    identity = consortium.member(fleet, "north")
+
+    with connect(consortium.address, identity) as link:
+        with fleet.open_run("tissue", DIGEST) as grid:
+            reply = Message(RecordDict({}), reply_to=ask_and_fetch(grid, link))
+        with pytest.raises(PeerRefused, match="403") as refused:
+            link.hand_over(reply)
+
+    assert not isinstance(refused.value, NotAMember)
+    assert get_tasks(consortium.address, identity) == (b"one",)
 
 
 def test_a_reply_that_is_no_message_counts_as_no_answer(consortium: Consortium, fleet: Fleet) -> None:

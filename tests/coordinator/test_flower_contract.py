@@ -36,15 +36,10 @@ from flwr.supercore.primitives.asymmetric import bytes_to_public_key, public_key
 from flwr.supercore.task_identity import TaskIdentity
 
 from site_node.link import connect
-from tests.coordinator.parts import Consortium, new_consortium, node_pem, raw_client
+from tests.coordinator.parts import Consortium, node_pem, raw_client
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from coordinator.fleet import Fleet
-
-# Flower migrates its database with a configuration alembic finds old.
-pytestmark = pytest.mark.filterwarnings("ignore:No path_separator:DeprecationWarning")
 
 ROOT = Path(__file__).parents[2]
 
@@ -106,17 +101,6 @@ SIGNATURES |= {
 }
 
 
-@pytest.fixture
-def consortium(tmp_path: Path) -> Consortium:
-    return new_consortium(tmp_path)
-
-
-@pytest.fixture
-def fleet(consortium: Consortium) -> Iterator[Fleet]:
-    with consortium.running() as running:
-        yield running
-
-
 @pytest.mark.parametrize("path", SIGNATURES)
 def test_an_internal_of_flower_that_is_used_here_takes_these_parameters(path: str) -> None:
     found = pkgutil.resolve_name(path)
@@ -154,7 +138,7 @@ def test_flower_looks_up_no_host_and_cuts_arrays_into_few_parts_once_our_package
 
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
 
-    assert done.stdout.splitlines() == [str(32 * 2**20), "['MainThread']"]
+    assert done.stdout.splitlines() == [str(8 * 2**20), "['MainThread']"]
 
 
 def test_telemetry_is_off_once_our_package_is_imported() -> None:

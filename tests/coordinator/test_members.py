@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
@@ -49,6 +50,10 @@ def join(
     office: Office, asked: JoinRequest, at: datetime = NOON, how: Callable[[bytes, str], int] = register
 ) -> dict[str, str]:
     return members.take_in(office.store, office.authority, how, asked, at)
+
+
+def fingerprint(answer: dict[str, str]) -> str:
+    return x509.load_pem_x509_certificate(answer["certificate"].encode()).fingerprint(hashes.SHA256()).hex()
 
 
 def sites(office: Office) -> list[str]:
@@ -168,7 +173,7 @@ def test_the_node_key_of_another_member_is_refused(office: Office) -> None:
     assert sites(office) == ["north"]
 
 
-def test_a_revoked_member_takes_part_no_longer_and_is_not_taken_in_again(office: Office) -> None:
+def test_a_revoked_member_takes_part_no_longer(office: Office) -> None:
     for site in ("west", "north"):
         join(office, request(invited(office, site)))
     before = sites(office)
@@ -178,8 +183,33 @@ def test_a_revoked_member_takes_part_no_longer_and_is_not_taken_in_again(office:
     assert (before, sites(office)) == (["north", "west"], ["west"])
     with pytest.raises(ConfigurationError, match="not a member"):
         members.revoke(office.store, "north", NOON)
+
+
+def test_a_revoked_member_that_is_invited_again_joins_with_other_keys(office: Office) -> None:
+    token = invited(office)
+    old = join(office, request(token), how=lambda _key, _site: 7)
+    members.revoke(office.store, "north", NOON)
+
+    with pytest.raises(PeerError, match="used"):
+        join(office, request(token), how=lambda _key, _site: 8)
+    again = invited(office)
+    with pytest.raises(PeerError, match="another member"):
+        join(office, request(again), how=lambda _key, _site: 7)
+    new = join(office, request(again), how=lambda _key, _site: 8)
+
+    assert [(one.site, one.node_id) for one in members.active(office.store)] == [("north", 8)]
+    assert [members.admits(office.store, fingerprint(answer)) for answer in (old, new)] == [False, True]
     with pytest.raises(ConfigurationError, match="member already"):
         invited(office)
+
+
+def test_a_certificate_lets_in_until_its_member_is_revoked(office: Office) -> None:
+    shown = {site: fingerprint(join(office, request(invited(office, site)))) for site in ("north", "west")}
+
+    members.revoke(office.store, "north", NOON)
+
+    assert {site: members.admits(office.store, one) for site, one in shown.items()} == {"north": False, "west": True}
+    assert not members.admits(office.store, "")
 
 
 def test_who_never_was_a_member_cannot_be_revoked(office: Office) -> None:

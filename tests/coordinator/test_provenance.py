@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tests.federation import Answer
+
 
 @pytest.fixture
 def federation(tmp_path: Path) -> Federation:
@@ -138,7 +140,27 @@ def test_anyone_can_check_the_receipts_of_a_bundle_with_its_keys(federation: Fed
     made = written["rounds"][1]["contributions"][1]
     receipt = open_receipt(made["receipt"].encode(), federation.site("north").key.public_key())
     assert (receipt.site, receipt.update, receipt.weight) == (made["site"], made["update"], made["weight"])
-    assert "BEGIN PUBLIC KEY" in written["receipt_keys"]["north"]
+    assert "BEGIN PUBLIC KEY" in written["receipt_keys"]["north"][0]
+
+
+def test_a_site_that_joined_again_during_a_run_is_audited_by_both_of_its_keys(tmp_path: Path) -> None:
+    federation = Federation(tmp_path)
+    north = federation.site("north")
+
+    def answer_and_join_again(answer: Answer) -> Answer:
+        north.behave()
+        federation.join_again("north")
+        return answer
+
+    north.fault = answer_and_join_again
+    federation.train()
+
+    assert [federation.outcome(number, "north")[0] for number in (1, 2, 3)] == ["counted"] * 3
+    assert faults(federation) == []
+    document = provenance(federation.store, "north-sea", federation.run, federation.task)
+    assert {site: len(keys) for site, keys in document["receipt_keys"].items()} == {"east": 1, "north": 2, "west": 1}
+    alter(federation, contribution, 3, "north", receipt=receipt_of(federation, 1, "north"))
+    assert any("speaks of something else" in fault for fault in faults(federation))
 
 
 def test_a_run_without_the_last_round_is_not_delivered(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from consent import key_id
 from coordinator import runs
 from coordinator.errors import ConfigurationError, RunFailed
 from coordinator.members import heads
@@ -16,7 +18,7 @@ from coordinator.runs import Closing, Contribution, RunRecord, describe, next_op
 from coordinator.store import metadata
 from models import layout_bytes, model_digest, task_digest
 from tests.coordinator.conftest import NOON
-from tests.federation import LAYOUT, UNTRAINED, Federation
+from tests.federation import LAYOUT, UNTRAINED, Federation, site_key
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +38,8 @@ def closing(number: int, *made: Contribution) -> Closing:
 
 
 def counted(site: str, digest: str = "a" * 64) -> Contribution:
-    return Contribution(site, "counted", weight=24, metrics={"train_loss": 0.5}, receipt=b"r", receipt_digest=digest)
+    receipt = key_id(site_key(site).public_key()).encode()
+    return Contribution(site, "counted", "", 24, "", {"train_loss": 0.5}, receipt, digest)
 
 
 def made_in(federation: Federation, number: int) -> dict[str, str]:
@@ -104,6 +107,34 @@ def test_the_head_of_a_sites_receipts_is_the_last_that_counted(federation: Feder
     federation.record.keep_contributions(Closing(1, "evaluate", {}, 1.0, 2.0, [counted("north", "3" * 64)]))
 
     assert heads(federation.store) == {"north": "3" * 64}
+
+
+def test_a_membership_that_begins_anew_has_no_head_even_if_a_receipt_of_the_old_one_is_counted_late(
+    federation: Federation,
+) -> None:
+    close(federation, 1, counted("north"), counted("west"))
+
+    federation.join_again("north")
+    assert heads(federation.store) == {"west": "a" * 64}
+    close(federation, 2, counted("north"), counted("west", "b" * 64))
+
+    assert heads(federation.store) == {"west": "b" * 64}
+
+
+def test_a_models_file_and_its_name_are_on_disk_before_the_row(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, sync = list[int](), os.fsync
+
+    def watched(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    close(federation, 1, counted("north"))
+
+    folder = federation.record.folder
+    assert synced == [path.stat().st_ino for path in (folder / "round-0001.safetensors", folder)]
 
 
 def test_a_crash_between_the_file_and_the_row_leaves_the_round_before_in_place(federation: Federation) -> None:

@@ -61,6 +61,30 @@ def test_a_partners_name_is_taken_once(office: Office) -> None:
     assert tasks.partner_of(office.store, token) == "acme"
 
 
+def test_a_revoked_partners_token_opens_nothing_and_its_tasks_stay(office: Office) -> None:
+    token = admitted(office)
+    digest = tasks.submit(office.store, DOCUMENT, "acme", NOON)
+
+    tasks.revoke_partner(office.store, "acme", NOON)
+
+    with pytest.raises(PeerError, match="token"):
+        tasks.partner_of(office.store, token)
+    assert task_digest(tasks.find(office.store, digest)) == digest
+    with pytest.raises(ConfigurationError, match="not a partner"):
+        tasks.revoke_partner(office.store, "acme", NOON)
+
+
+def test_a_revoked_partner_is_admitted_again_with_another_token(office: Office) -> None:
+    old = admitted(office)
+    tasks.revoke_partner(office.store, "acme", NOON)
+
+    new = admitted(office)
+
+    assert tasks.partner_of(office.store, new) == "acme"
+    with pytest.raises(PeerError):
+        tasks.partner_of(office.store, old)
+
+
 def test_a_task_is_found_again_by_its_digest(office: Office) -> None:
     admitted(office)
 
@@ -68,7 +92,7 @@ def test_a_task_is_found_again_by_its_digest(office: Office) -> None:
 
     found = tasks.find(office.store, digest)
     assert task_digest(found) == digest
-    assert tasks.offered(office.store) == [(digest, canonical(found).decode(), "acme")]
+    assert tasks.offered(office.store) == [(digest, canonical(found).decode(), ["acme"])]
 
 
 def test_the_same_task_in_another_spelling_is_the_same_task(office: Office) -> None:
@@ -78,6 +102,18 @@ def test_the_same_task_in_another_spelling_is_the_same_task(office: Office) -> N
     digests = {tasks.submit(office.store, document, "acme", NOON) for document in (DOCUMENT, spelt)}
 
     assert len(digests) == len(tasks.offered(office.store)) == 1
+
+
+def test_a_task_that_two_partners_submit_is_one_task_of_both(office: Office) -> None:
+    for name in ("beta", "acme"):
+        admitted(office, name)
+
+    digests = {tasks.submit(office.store, DOCUMENT, name, NOON) for name in ("beta", "acme", "beta")}
+
+    assert [(digest, partners) for digest, _, partners in tasks.offered(office.store)] == [
+        (digests.pop(), ["acme", "beta"])
+    ]
+    assert not digests
 
 
 def test_tasks_are_offered_oldest_first(office: Office) -> None:

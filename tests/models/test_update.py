@@ -208,7 +208,7 @@ def test_the_norm_agrees_with_the_slow_exact_formula(base: NDArray[np.float32], 
 
 def test_the_norm_is_over_all_chunks_and_all_floating_arrays() -> None:
     base = {name: np.zeros(CHUNK + 5, name) for name in ("float16", "float32", "float64", "int64")}
-    update = {name: np.ones(CHUNK + 5, name) for name in base}
+    update = {name: np.ones(CHUNK + 5, name) for name in base} | {"int64": base["int64"]}
 
     norm = check_update(update, base, 1e9)
 
@@ -228,6 +228,9 @@ def test_the_norm_is_over_all_chunks_and_all_floating_arrays() -> None:
         (model(-math.inf, math.inf), UpdateFault.NON_FINITE),
         (model(3e38, 0), UpdateFault.NORM),
         (model(30, 40.001), UpdateFault.NORM),
+        (model(0, 0) | {"int64": np.array([3, 5])}, UpdateFault.INTEGERS_CHANGED),
+        (model(0, 0) | {"int64": np.array([2, 4])}, UpdateFault.INTEGERS_CHANGED),
+        (model(0, 0) | {"int64": np.array([3, -(2**63)])}, UpdateFault.INTEGERS_CHANGED),
     ],
 )
 def test_an_update_that_breaks_a_rule_is_refused_with_its_code(

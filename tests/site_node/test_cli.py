@@ -178,6 +178,22 @@ def test_a_task_may_call_its_project_anything(member: Path) -> None:
     assert "[/x] [red]" in run(member, "tasks", "show", digest).stdout
 
 
+def test_what_was_given_is_taken_back_by_a_command_once(home: Path) -> None:
+    terms = home.parent / "terms.json"
+    terms.write_text(json.dumps(TERMS))
+    for command in (
+        ("datasets", "register", "mr", "--terms", terms, "--by", "steward"),
+        ("datasets", "approve", "mr", "--by", "manager"),
+        ("grants", "add", "mr", "tissue", "--by", "manager", "--until", "2099-01-01"),
+        ("grants", "revoke", "mr", "tissue", "--by", "director"),
+        ("datasets", "revoke", "mr", "--by", "director"),
+    ):
+        assert run(home, *command).returncode == 0
+
+    refused(run(home, "grants", "revoke", "mr", "tissue", "--by", "director"), 4, "mr is not granted to tissue here")
+    refused(run(home, "datasets", "revoke", "mr", "--by", "director"), 4, "dataset mr is not approved here")
+
+
 def test_a_file_that_is_no_database_is_an_error_in_one_line(home: Path) -> None:
     (home / "site.db").write_bytes(b"this is no database, whatever its name says" * 100)
 

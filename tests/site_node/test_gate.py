@@ -70,6 +70,10 @@ def with_a_revoked_grant(hospital: Hospital) -> None:
     change(hospital, access_grant, revoked_at=NOON.isoformat())
 
 
+def with_a_revoked_dataset(hospital: Hospital) -> None:
+    change(hospital, dataset, revoked_at=NOON.isoformat())
+
+
 def with_another_modality(hospital: Hospital) -> None:
     change(hospital, dataset, modality="CT")
 
@@ -85,6 +89,8 @@ MISSING: dict[Callable[[Hospital], None], str] = {
     without_consent: "cohort: fewer than 2 studies are permitted",
     with_an_expired_grant: "grant: expired",
     with_a_revoked_grant: "grant: revoked",
+    with_a_revoked_dataset: "dataset: revoked",
+    Hospital.revoke: "task: revoked",
     with_another_modality: "dataset: another modality than the task's",
     without_an_assigned_dataset: "dataset: none is assigned to this task",
 }
@@ -99,8 +105,11 @@ def test_one_missing_permission_refuses_alone(hospital: Hospital, take_away: Cal
 
 def test_terms_that_do_not_fit_the_purpose_refuse(hospital: Hospital) -> None:
     change(hospital, dataset, terms=json.dumps(TERMS | {"modifiers": [{"code": "DUO:0000015"}]}))  # no methods research
-
     assert reason(hospital.gate.snapshot(hospital.task, NOON)).startswith("data use: ")
+
+    change(hospital, dataset, terms='{"permission": "DUO:0000011"}')
+
+    assert reason(hospital.gate.snapshot(hospital.task, NOON)) == "data use: POA: deny"
 
 
 def test_a_task_nobody_offered_is_refused(hospital: Hospital) -> None:

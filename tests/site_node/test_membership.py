@@ -90,13 +90,26 @@ def test_another_sites_invitation_is_refused_before_anything_is_sent(root: Path)
     assert list(root.iterdir()) == []
 
 
-def test_a_member_does_not_join_again(root: Path) -> None:
+def member_of(federation: str, root: Path) -> SiteHome:
     home = SiteHome(root)
     home.identity.mkdir()
-    (home.identity / "membership.json").write_text("{}")
+    membership = {"federation": federation, "site": "north", "fleet_address": "127.0.0.1:9", "node_id": 1}
+    (home.identity / "membership.json").write_text(json.dumps(membership))
+    return home
 
-    with pytest.raises(ConfigurationError, match="already a member"):
-        join(home, "north", Invitation(**document()))
+
+def test_a_member_does_not_join_another_federation(root: Path) -> None:
+    with pytest.raises(ConfigurationError, match="already a member of another"):
+        join(member_of("south", root), "north", Invitation(**document()))
+
+
+def test_a_member_whose_new_invitation_comes_to_nothing_stays_what_it_was(root: Path, certificate: str) -> None:
+    home = member_of("demo", root)
+
+    with pytest.raises(PeerError, match="joining: ConnectError"):
+        join(home, "north", Invitation(**document(authority=certificate)))
+
+    assert [path.name for path in home.identity.iterdir()] == ["membership.json"]
 
 
 @pytest.mark.parametrize("authority", [AUTHORITY, "garbage", "gärbage"])

@@ -64,6 +64,13 @@ def test_weights_like_the_base_models_leave_in_its_order() -> None:
 
     assert list(checked) == list(BASE)
     np.testing.assert_array_equal(checked["float32"], arrays["float32"])
+    assert not any(np.shares_memory(checked[name], given[name]) for name in BASE for given in (arrays, BASE))
+
+
+def test_how_many_batches_a_site_trained_on_does_not_leave() -> None:
+    trained = BASE | {"int64": np.array([41])}
+
+    np.testing.assert_array_equal(check_arrays(TASK, trained, BASE)["int64"], BASE["int64"])
 
 
 @pytest.mark.parametrize(
@@ -72,11 +79,12 @@ def test_weights_like_the_base_models_leave_in_its_order() -> None:
         {"float32": np.zeros((3, 1), np.float32)},
         {"float32": np.zeros(2, np.float32)},
         {"float32": np.zeros(3, np.float16)},
+        {"int64": np.zeros(1, np.int32)},
         {"extra": np.zeros(3, np.float32)},
         {"float32": np.array([0, np.inf, 0], np.float32)},
         {"float32": np.full(3, 600, np.float32)},  # its norm is above the task's 1000
     ],
-    ids=["shape", "length", "dtype", "one more", "not finite", "norm"],
+    ids=["shape", "length", "dtype", "another kind of integer", "one more", "not finite", "norm"],
 )
 def test_weights_unlike_the_base_models_are_refused(changed: dict[str, Any]) -> None:
     with pytest.raises(UpdateRefused):

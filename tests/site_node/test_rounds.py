@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -10,22 +12,37 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from flwr.app import Array, ArrayRecord
 
-from consent import NO_PREVIOUS, Receipt, open_receipt, receipt_digest
+from consent import NO_PREVIOUS, Receipt, generate_signing_key, open_receipt, receipt_digest
 from models import update_digest
-from site_node import consents
+from site_node import consents, permissions
 from site_node.errors import PeerError, PeerRefused, TrainingFailed
 from site_node.store import inflight, ledger, outbox, participation
-from tests.site_node.hospital import NOON, PSEUDONYMS, Hospital, PowerCut, add_study, consent_of, lost_line, message
+from tests.site_node.hospital import (
+    NOON,
+    PROJECT,
+    PSEUDONYMS,
+    Hospital,
+    PowerCut,
+    add_study,
+    consent_of,
+    lost_line,
+    message,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def receipt(hospital: Hospital, number: int = -1) -> Receipt:
+def envelope(hospital: Hospital, number: int = -1) -> bytes:
     kind, _, content = hospital.line.sent[number]
     assert kind == "release"
-    return open_receipt(content[2], hospital.key.public_key())
+    return bytes(content[2])
+
+
+def receipt(hospital: Hospital, number: int = -1) -> Receipt:
+    return open_receipt(envelope(hospital, number), hospital.key.public_key())
 
 
 def reasons(hospital: Hospital) -> list[str]:
@@ -65,6 +82,7 @@ def test_a_permitted_round_releases_the_update_with_a_receipt_that_binds_it(hosp
     found = receipt(hospital)
     assert found.update == update_digest(arrays, metrics)
     assert (found.run, found.round, found.kind, found.nonce) == ("run-1", 1, "train", "nonce-1")
+    assert (found.task, found.site) == (hospital.task, "north")
     assert (found.count_bucket, found.weight) == ("4-7", 6)
     assert found.epoch.recheck == found.epoch.release == hospital.gate.epoch()
     assert found.prev == NO_PREVIOUS
@@ -77,8 +95,36 @@ def test_a_released_round_leaves_nothing_waiting(hospital: Hospital) -> None:
     assert hospital.rows(inflight) == hospital.rows(outbox) == []
     assert list(hospital.home.outbox.iterdir()) == []
     (row,) = hospital.rows(participation)
-    assert row["outcome"] == "released"
+    assert (row["outcome"], row["receipt"]) == ("released", envelope(hospital))
     assert set(hospital.studies.values()) == set(json.loads(row["studies"]))
+
+
+def test_a_releases_file_and_its_name_are_on_disk_before_the_commit(
+    hospital: Hospital, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, sync = list[int](), os.fsync
+
+    def watched(descriptor: int) -> None:
+        synced.append(stat.S_IFMT(os.fstat(descriptor).st_mode))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    hospital.ask()
+
+    assert synced == [stat.S_IFREG, stat.S_IFDIR]
+
+
+def test_the_ledger_names_every_step(hospital: Hospital) -> None:
+    hospital.ask()
+
+    assert [row["entry"] for row in hospital.rows(ledger)] == [
+        "site:consent:loaded",
+        "site:dataset:registered",
+        "site:dataset:approved",
+        "site:grant:made",
+        "site:task:approved",
+        "site:update:released",
+    ]
 
 
 def test_an_evaluation_releases_metrics_and_no_weights(hospital: Hospital) -> None:
@@ -106,6 +152,35 @@ def test_the_next_receipt_follows_the_one_the_coordinator_has(hospital: Hospital
     assert receipt(hospital).prev == head
 
 
+def test_the_coordinator_may_lack_a_receipt_but_not_forget_one_it_had(hospital: Hospital) -> None:
+    def ask(number: int, head: str) -> str:
+        return hospital.ask(f"m{number}", round=number, nonce=f"nonce-{number}", receipt_head=head)
+
+    assert ask(1, NO_PREVIOUS) == "release"
+    first = receipt_digest(envelope(hospital))
+    assert ask(2, NO_PREVIOUS) == "release"  # the first receipt never arrived, or was not counted
+    second = receipt_digest(envelope(hospital))
+    assert ask(3, first) == "release"  # it was on its way
+    assert ask(4, first) == "release"
+    assert ask(5, NO_PREVIOUS) == "abstain"
+    assert hospital.said[-1] == "abstained: the coordinator goes back to a receipt before one that it had"
+    assert ask(6, second) == "release"
+    assert ask(7, first) == "abstain"
+
+
+def test_a_site_that_joined_again_with_a_new_key_begins_a_new_chain(hospital: Hospital) -> None:
+    hospital.ask()
+    hospital.key = generate_signing_key()
+    hospital.restart()
+
+    assert hospital.ask("m2", round=2, nonce="nonce-2") == "release"
+    first = receipt(hospital)
+    assert hospital.ask("m3", round=3, nonce="nonce-3", receipt_head=receipt_digest(envelope(hospital))) == "release"
+
+    assert (first.prev, receipt(hospital).count_bucket) == (NO_PREVIOUS, "4-7")
+    assert hospital.ask("m4", nonce="nonce-4", receipt_head=receipt_digest(envelope(hospital, 0))) == "abstain"
+
+
 def test_a_receipt_holds_no_patient_and_no_study(hospital: Hospital) -> None:
     hospital.ask()
 
@@ -123,13 +198,38 @@ def test_a_withdrawal_while_training_releases_nothing(hospital: Hospital) -> Non
     assert hospital.ask() == "abstain"
 
     assert reasons(hospital) == ["stopped: a permission was taken back, or time ran out; work discarded"]
+    assert [row["outcome"] for row in hospital.rows(participation)] == ["abstained"]
     assert list(hospital.home.outbox.iterdir()) == []
 
 
-def test_a_revoked_task_while_training_releases_nothing(hospital: Hospital) -> None:
-    hospital.trainer.during = hospital.revoke
+def test_the_withdrawn_study_is_in_no_later_release(hospital: Hospital) -> None:
+    hospital.ask("m1")
+    hospital.withdraw("N1")
+
+    hospital.ask("m2", round=2, nonce="nonce-2")
+
+    used = [json.loads(row["studies"]) for row in hospital.rows(participation)]
+    assert [hospital.studies["N1"] in studies for studies in used] == [True, False]
+
+
+@pytest.mark.parametrize(
+    "take_back",
+    [
+        Hospital.revoke,
+        lambda hospital: permissions.revoke_dataset(hospital.store, "brain-mr", "manager", NOON),
+        lambda hospital: permissions.revoke_access(hospital.store, "brain-mr", PROJECT, "manager", NOON),
+    ],
+    ids=["task", "dataset", "grant"],
+)
+def test_an_approval_taken_back_while_training_releases_nothing(
+    hospital: Hospital, take_back: Callable[[Hospital], None]
+) -> None:
+    hospital.trainer.during = lambda: take_back(hospital)
 
     assert hospital.ask() == "abstain"
+
+    assert reasons(hospital) == ["stopped: a permission was taken back, or time ran out; work discarded"]
+    assert list(hospital.home.outbox.iterdir()) == []
 
 
 def test_a_withdrawal_at_any_reading_of_the_clock_counts_before_the_commit_or_not_at_all(hospital: Hospital) -> None:
@@ -179,7 +279,7 @@ def test_a_withdrawal_between_the_second_asking_and_the_commit_releases_nothing(
 
     assert withdrawals == ["N1"]
     assert reasons(hospital) == ["consent: a study in use is no longer permitted"]
-    assert list(hospital.home.outbox.iterdir()) == []
+    assert (hospital.rows(outbox), list(hospital.home.outbox.iterdir())) == ([], [])
 
 
 def test_the_release_goes_on_when_others_consent_meanwhile(hospital: Hospital) -> None:
@@ -223,6 +323,14 @@ def test_a_grant_that_ends_at_any_reading_of_the_clock_ends_before_no_release(ho
     [
         ({"kind": "dump"}, "instruction: kind is not valid"),
         ({"round": -1}, "instruction: round is not valid"),
+        ({"round": "1"}, "instruction: round is not valid"),
+        ({"round": 1.0}, "instruction: round is not valid"),
+        ({"round": True}, "instruction: round is not valid"),
+        ({"run": b"run-1"}, "instruction: run is not valid"),
+        ({"whole": 1}, "instruction: whole is not valid"),
+        ({"whole": "yes"}, "instruction: whole is not valid"),
+        ({"sent_at": int(NOON.timestamp())}, "instruction: sent_at is not valid"),
+        ({"deadline": [1, 2]}, "instruction: deadline is not valid"),
         ({"task": "x"}, "instruction: task is not valid"),
         ({"deadline": "tomorrow"}, "instruction: deadline is not valid"),
         ({"sent_at": "2026-06-01T12:00:00"}, "instruction: sent_at is not valid"),
@@ -242,6 +350,27 @@ def test_an_instruction_that_cannot_be_followed_is_abstained_from(
     assert hospital.said[-1] == f"abstained: {reason}"
     assert hospital.rows(ledger)[-1]["entry"] == "site:round:abstained"
     assert hospital.rows(inflight) == []
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        Array(np.zeros((3, 1), np.float32)),
+        Array(np.zeros(3, np.float64)),
+        Array(dtype="float32", shape=(3,), stype="numpy.ndarray", data=b""),
+        Array(dtype="float32", shape=(3,), stype="numpy.ndarray", data=b"no array"),
+        Array(dtype="float32", shape=(3,), stype="pickle", data=b"no array"),
+    ],
+    ids=["not flat", "another dtype", "empty", "no npy", "another serialisation"],
+)
+def test_a_base_model_that_cannot_be_read_is_abstained_from(hospital: Hospital, array: Array) -> None:
+    hospital.line.message = message(hospital.instruction(), {}, "m1")
+    hospital.line.message.content["arrays"] = ArrayRecord({"float32": array})
+
+    hospital.take_part()
+
+    assert hospital.said[-1] == "abstained: the base model cannot be read"
+    assert hospital.line.kinds == ["abstain"]
 
 
 def test_a_message_without_an_instruction_is_abstained_from(hospital: Hospital) -> None:
