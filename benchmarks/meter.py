@@ -7,6 +7,7 @@ processes together is their PSS, which counts a shared page once.
 from __future__ import annotations
 
 import resource
+import statistics
 import threading
 import time
 from contextlib import suppress
@@ -62,9 +63,14 @@ class MemoryMeter:
         self._stop.set()
         self._thread.join()
 
-    def peak(self, since: float = 0.0, until: float = float("inf")) -> int:
-        """Return the highest sum that was seen between two moments, in bytes; 0 if none was taken."""
-        return max((sample.pss_bytes for sample in self._samples if since <= sample.at <= until), default=0)
+    def peak(self) -> int:
+        """Return the highest sum that was seen, in bytes; 0 if none was taken."""
+        return max((sample.pss_bytes for sample in self._samples), default=0)
+
+    def median(self, since: float, until: float) -> float:
+        """Return the median sum between two moments, in bytes; 0 if none was taken."""
+        seen = [sample.pss_bytes for sample in self._samples if since <= sample.at <= until]
+        return statistics.median(seen) if seen else 0.0
 
     def _run(self) -> None:
         while not self._stop.wait(EVERY_S):
