@@ -22,6 +22,13 @@ print(held // 2**20, (psutil.Process().memory_info().rss - resting) // 2**20)
 """
 
 
+def measured(setting: str) -> list[int]:
+    """Return the MiB that stay after a large block was freed, and after free memory was given back."""
+    command = [sys.executable, "-c", PROGRAM.replace("SETTING", setting)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [int(word) for word in done.stdout.split()]
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
 def test_a_freed_block_stays_until_it_is_given_back_where_large_blocks_are_kept() -> None:
     done = [
