@@ -1,23 +1,15 @@
-"""Starts `filmroom-coordinator`: loads the program without collecting garbage, since while modules load there is none.
-
-What is loaded is then set apart, so that a later collection looks only at what the program itself has made.
-"""
+"""Starts `filmroom-coordinator`, after what must be settled before anything is loaded."""
 
 from __future__ import annotations
 
-import gc
-
-from models.memory import share_one_arena
+from models.memory import loading, share_one_arena
 
 
 def main() -> None:
     """Run the command line."""
     share_one_arena()
-    gc.disable()
-    from coordinator import cli  # noqa: PLC0415 -- this is what must not be collected in
-
-    gc.freeze()
-    gc.enable()
+    with loading():
+        from coordinator import cli  # noqa: PLC0415 -- this is what loads
     cli.main()
 
 

@@ -21,7 +21,6 @@ from rich.table import Table
 
 from coordinator import members, partner, runs, tasks
 from coordinator.app import Coordinator, create_coordinator, now, open_coordinator
-from coordinator.app import serve as run_coordinator
 from coordinator.authority import write_private
 from coordinator.config import CoordinatorConfig
 from coordinator.errors import ConfigurationError, CoordinatorError, PeerError
@@ -29,6 +28,7 @@ from coordinator.provenance import audit as audit_run
 from coordinator.provenance import receipt_count
 from coordinator.store import member, run
 from models import ModelsError, TaskRefused
+from models.memory import loading
 
 EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (TaskRefused, 3),
@@ -90,6 +90,9 @@ def init(
 @app.command()
 def serve(context: typer.Context) -> None:
     """Run the coordinator until interrupted."""
+    with loading():
+        from coordinator.service import serve as run_coordinator  # noqa: PLC0415 -- Flower; no other command needs it
+
     stopping = threading.Event()
     for kind in (signal.SIGINT, signal.SIGTERM):
         signal.signal(kind, lambda *_: _interrupt(stopping))

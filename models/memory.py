@@ -1,17 +1,33 @@
-"""How a process that handles whole models uses the C library's allocator.
+"""How a process that handles whole models uses memory: the garbage collector and the C library's allocator.
 
-A model is megabytes, and a process touches many copies of it in quick succession. Where the library is not glibc,
-nothing happens and nothing is lost but memory.
-Source: mallopt(3), malloc_trim(3).
+A model is megabytes, and a process touches many copies of it in quick succession. Where the library is not glibc, its
+part does nothing, and nothing is lost but memory.
+Source: Python's gc module; mallopt(3), malloc_trim(3).
 """
 
 from __future__ import annotations
 
 import ctypes
-from typing import Final
+import gc
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 _LIBRARY: Final = ctypes.CDLL(None)
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Collect no garbage while modules load; what was loaded is then set apart, and later collections are quick."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def share_one_arena() -> None:

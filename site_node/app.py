@@ -1,38 +1,24 @@
-"""Builds the site node out of its parts and runs it.
+"""Makes and opens a site's folder.
 
-The one place, with the command line, that reads a clock. A coordinator that cannot be reached is tried again with
-growing pauses; one that does not know this site as a member ends the node. One node runs in a folder at a time.
+The one place, with the command line and the service, that reads a clock.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
-import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-from site_node import release
-from site_node.config import CONFIG_NAME, Identity, SiteConfig, SiteHome
+from site_node.config import CONFIG_NAME, SiteConfig, SiteHome
 from site_node.deidentify.pseudonym import Pseudonymiser
-from site_node.errors import ConfigurationError, NotAMember, PeerError
-from site_node.gate import Gate
-from site_node.rounds import Rounds
+from site_node.errors import ConfigurationError
 from site_node.store import open_store
-from site_node.training import Trainer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import sqlalchemy as sa
-
-PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 def now() -> datetime:
@@ -80,71 +66,3 @@ def open_site(root: Path) -> Site:
         folder.mkdir(mode=0o700, exist_ok=True)
     pseudonymiser = Pseudonymiser(home.pseudonym_key.read_bytes())
     return Site(home, config, open_store(home.database), pseudonymiser)
-
-
-def serve(site: Site, say: Callable[[str], None], progress: Callable[[int, int], None]) -> None:
-    """Take part in the federation's rounds until interrupted.
-
-    Raises: ConfigurationError if the site has not joined, or another node runs in this folder; NotAMember if the
-        coordinator does not have it as a member, or no longer.
-    """
-    with _alone(site.home):
-        identity = site.home.load_identity()
-        trainer = Trainer(site.home, site.config, progress)
-        gate = Gate(site.store, identity.federation, site.config.minimum_studies)
-        rounds = Rounds(
-            site.home,
-            site.config,
-            site.store,
-            gate,
-            trainer,
-            (identity.federation, identity.site),
-            _receipt_key(identity.receipt_key),
-            now,
-            say,
-        )
-        try:
-            trainer.start()
-            gate.warm()
-            trainer.wait_ready()
-            _take_part(identity.fleet_address, identity, rounds, say)
-        finally:
-            trainer.stop()
-
-
-def _take_part(address: str, identity: Identity, rounds: Rounds, say: Callable[[str], None]) -> None:
-    failures = 0
-    while True:
-        try:
-            with release.open_line(address, identity) as line:
-                say(f"connected to {identity.federation}")
-                rounds.resume(line)
-                failures = 0
-                while True:
-                    incoming = line.announce()
-                    if incoming is not None:
-                        rounds.take_part(line, incoming)
-        except NotAMember:
-            raise
-        except PeerError as error:
-            pause = PAUSES_S[min(failures, len(PAUSES_S) - 1)]
-            failures += 1
-            say(f"{error}; trying again in {pause:g} s")
-            time.sleep(pause)
-
-
-@contextmanager
-def _alone(home: SiteHome) -> Iterator[None]:
-    with (home.root / "serve.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigurationError(f"another site node is running in {home.root}") from None
-        yield
-
-
-def _receipt_key(path: Path) -> Ed25519PrivateKey:
-    key = load_pem_private_key(path.read_bytes(), password=None)
-    if not isinstance(key, Ed25519PrivateKey):
-        raise ConfigurationError(f"{path}: not an Ed25519 key")
-    return key

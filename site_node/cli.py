@@ -24,9 +24,9 @@ from rich.text import Text
 
 from consent import Deny, Outcome
 from models import ModelsError, TaskRefused
-from site_node import catalogue, consents, membership, permissions, release
+from models.memory import loading
+from site_node import catalogue, consents, permissions
 from site_node.app import Site, create_site, now, open_site
-from site_node.app import serve as run_node
 from site_node.errors import ConfigurationError, PeerError, SiteError
 from site_node.gate import Gate
 from site_node.store import disposition, ledger, participation
@@ -85,6 +85,8 @@ def init(context: typer.Context, name: Annotated[str, typer.Option(help="The sit
 @app.command()
 def join(context: typer.Context, invitation: Path) -> None:
     """Join the federation of an invitation file, or join it again; this site's keys are born now and stay here."""
+    from site_node import membership  # noqa: PLC0415 -- it brings the line, and Flower with it
+
     site = _site(context)
     membership.join(site.home, site.config.name, membership.read_invitation(invitation))
     out.print(f"{site.config.name} has joined; start the node with `filmroom-site serve`")
@@ -229,6 +231,8 @@ def revoke_grant(context: typer.Context, dataset: str, project: str, by: By) -> 
 @tasks_app.command("list")
 def list_tasks(context: typer.Context, as_json: Json = False) -> None:
     """Ask the coordinator for its tasks, and show what was decided on each."""
+    from site_node import release  # noqa: PLC0415 -- it brings the line, and Flower with it
+
     site = _site(context)
     identity = site.home.load_identity()
     for document in release.offered_tasks(identity.fleet_address, identity):
@@ -335,6 +339,8 @@ def show_ledger(context: typer.Context) -> None:
 @app.command()
 def check(context: typer.Context) -> None:
     """Check configuration, keys and the connection to the coordinator."""
+    from site_node import release  # noqa: PLC0415 -- it brings the line, and Flower with it
+
     site = _site(context)
     identity = site.home.load_identity()
     offered = release.offered_tasks(identity.fleet_address, identity)
@@ -344,6 +350,9 @@ def check(context: typer.Context) -> None:
 @app.command()
 def serve(context: typer.Context) -> None:
     """Run the node: take part in the federation's rounds until interrupted."""
+    with loading():
+        from site_node.service import serve as run_node  # noqa: PLC0415 -- it brings the line, and Flower with it
+
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     site = _site(context)
     try:

@@ -6,7 +6,6 @@ written in `site_node.jobs`, which is imported only here, after the frameworks w
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import sys
@@ -17,7 +16,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from models.learning.frameworks import load_frameworks
-from models.memory import give_back, keep_large_blocks, share_one_arena
+from models.memory import give_back, keep_large_blocks, loading, share_one_arena
 
 if TYPE_CHECKING:
     from site_node.jobs import Job
@@ -55,11 +54,9 @@ def main() -> None:
     root, threads = Path(sys.argv[1]), int(sys.argv[2])
     share_one_arena()
     keep_large_blocks()
-    gc.disable()  # while modules load, there is nothing to collect
-    load_frameworks()
-    work = import_module("site_node.jobs")
-    gc.freeze()
-    gc.enable()
+    with loading():
+        load_frameworks()
+        work = import_module("site_node.jobs")
     desk, jobs = Desk(), work.Jobs(root, threads)
     desk.say("ready")
     while True:

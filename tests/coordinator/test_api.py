@@ -16,11 +16,11 @@ from fastapi import FastAPI, Response
 
 from coordinator import members, partner, runs, tasks
 from coordinator.api import open_door
-from coordinator.app import MAX_DOOR_BYTES
 from coordinator.authority import create_authority
 from coordinator.config import CoordinatorConfig
 from coordinator.errors import ConfigurationError, PeerError
 from coordinator.listener import Limited, Listener
+from coordinator.service import MAX_DOOR_BYTES
 from coordinator.store import open_store
 from site_node.errors import PeerError as SitePeerError
 from site_node.link import post_join
