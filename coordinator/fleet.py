@@ -15,6 +15,7 @@ import threading
 import time
 from base64 import b64decode
 from binascii import Error as Base64Error
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from flwr.app.message import Message, remove_content_from_message
@@ -72,7 +73,10 @@ MEMBER_PREFIX = "/v1/members/"
 NOT_A_MEMBER = b"not a member"
 UNFINISHED = (Status.PENDING, Status.STARTING, Status.RUNNING)
 # What a reply raises that was announced and cannot be put together, or lost a part.
-NO_REPLY = (OSError, NoObjectInStoreError, UnexpectedObjectContentError, ValueError, TypeError, KeyError)
+NO_REPLY = (
+    OSError, NoObjectInStoreError, UnexpectedObjectContentError, DecodeError,
+    ValueError, TypeError, LookupError, AttributeError, RecursionError,
+)  # fmt: skip
 # How long the database is not asked for replies that nobody announced: those that Flower itself makes for lost sites.
 LOOK_S = 1.0
 # The Control and Runtime APIs are unreachable; the secret only keeps their code paths shut.
@@ -137,7 +141,7 @@ class FleetGate:
             await self._members(scope, replay(body), send)
         elif path.endswith("/pull-messages"):
             await self._hold(scope, body, receive, send)
-        elif path.endswith("/push-messages") and not _sender_signed(scope, body):
+        elif path.endswith("/push-messages") and not _is_own_reply(scope, body):
             await answer_empty(send, 403)
         else:
             await self._pass_on(scope, body, send)
@@ -270,6 +274,7 @@ class LinkStateGrid(Grid):
             if announced != self._gate.announced or now - looked_at > LOOK_S:
                 announced, looked_at = self._gate.announced, now
                 self._note_heads(waiting)
+                self._let_expire()
             arrived = False
             for message_id in sorted(waiting & self._heads.keys()):
                 # One at a time: at most one model is in memory.
@@ -288,6 +293,14 @@ class LinkStateGrid(Grid):
         for head in self._state.get_message_res(message_ids=message_ids - self._heads.keys(), run_id=self._run.run_id):
             self._heads[head.metadata.reply_to_message_id] = head
 
+    def _let_expire(self) -> None:
+        """Have Flower drop a reply whose parts stopped coming, so that its site may announce it again."""
+        for head in self._heads.values():
+            with suppress(NoObjectInStoreError):
+                missing = self._store.missing(head.metadata.message_id)
+                if missing is not None:
+                    self._state.get_object(self._run.run_id, missing)
+
     def _take(self, head: Message) -> Message | None:
         """Return the whole reply; None while a part is on its way, and where the parts make no message.
 
@@ -295,7 +308,7 @@ class LinkStateGrid(Grid):
         """
         message_id = head.metadata.message_id
         try:
-            if not self._store.is_whole(message_id):
+            if self._store.missing(message_id) is not None:
                 return None
             reply = inflate_object_from_contents(message_id, self._contents(message_id))
         except NO_REPLY:
@@ -466,10 +479,11 @@ def _superlink_config(database: Path, address: tuple[str, int], authority: Autho
     )
 
 
-def _sender_signed(scope: Event, body: bytes) -> bool:
-    """Return whether every pushed message names the node of the request as its sender.
+def _is_own_reply(scope: Event, body: bytes) -> bool:
+    """Return whether one message is pushed, of the node of the request, with the one tree that its id stands for.
 
-    Flower checks that the request's node is the one whose key signed it; it does not look at the messages within.
+    Flower checks that the request's node is the one whose key signed it; it does not look at the message within, and
+    would register any tree for it.
     """
     headers = dict(scope["headers"])
     request = PushMessagesRequest()
@@ -478,8 +492,10 @@ def _sender_signed(scope: Event, body: bytes) -> bool:
         request.ParseFromString(body)
     except (KeyError, Base64Error, DecodeError):
         return False
-    node = request.node.node_id
-    return all(message.metadata.src_node_id == node for message in request.messages_list)
+    if len(request.messages_list) != 1 or len(request.message_object_trees) != 1:
+        return False
+    head, tree = request.messages_list[0].metadata, request.message_object_trees[0]
+    return bool(head.src_node_id == request.node.node_id and head.message_id == tree.object_id)
 
 
 def _is_empty(events: Sequence[Event]) -> bool:

@@ -31,8 +31,7 @@ class OrderedMean:
         self._waiting: dict[str, int] = {}  # weight by site; 0 for one that contributes nothing
         self._folder = folder
         folder.mkdir(mode=0o700, exist_ok=True)
-        for left in folder.iterdir():
-            left.unlink()
+        self.discard()
 
     def add(self, site: str, arrays: Arrays, weight: int) -> None:
         """Take the verified update of `site`, which counts `weight` times.
@@ -61,6 +60,11 @@ class OrderedMean:
             self._waiting.setdefault(site, 0)
         self._go_on()
         return self._mean.result()
+
+    def discard(self) -> None:
+        """Remove what waits; the round makes no model."""
+        for path in self._folder.iterdir():
+            path.unlink()
 
     def _go_on(self) -> None:
         while self._turns and self._turns[-1] in self._waiting:

@@ -43,9 +43,11 @@ class FileObjectStore(InMemoryObjectStore):
         if len(nodes) > MAX_OBJECTS:
             raise ValueError(f"{len(nodes)} objects in one message; {MAX_OBJECTS} allowed")
         with self.lock_store:
+            known = [node.object_id for node in nodes if node.object_id in self.store]
+            parts = {object_id: self.store[object_id].child_object_ids for object_id in known}
             for node in nodes:
-                known = self.store.get(node.object_id)
-                if known is not None and known.child_object_ids != [child.object_id for child in node.children]:
+                found = [child.object_id for child in node.children]
+                if parts.setdefault(node.object_id, found) != found:
                     raise ValueError(f"object {node.object_id}: known with other parts")
             return super().preregister(run_id, object_tree)
 
@@ -60,25 +62,28 @@ class FileObjectStore(InMemoryObjectStore):
         if len(object_content) <= INLINE_BYTES:
             super().put(object_id, object_content)
             return
-        path = self._folder / object_id
-        part = path.with_suffix(f".{os.urandom(4).hex()}")
+        part = self._folder / f"{object_id}.{os.urandom(4).hex()}"
         part.write_bytes(object_content)
-        part.replace(path)
-        super().put(object_id, _IN_FILE)
+        try:
+            with self.lock_store:
+                super().put(object_id, _IN_FILE)
+                part.replace(self._folder / object_id)
+        finally:
+            part.unlink(missing_ok=True)
 
     def get(self, object_id: str) -> bytes | None:
         """Return the content; None if the object is unknown, empty if it has not arrived."""
         content = super().get(object_id)
         return (self._folder / object_id).read_bytes() if content == _IN_FILE else content
 
-    def is_whole(self, object_id: str) -> bool:
-        """Return whether an object and all its parts have arrived.
+    def missing(self, object_id: str) -> str | None:
+        """Return an object that has not arrived, of one object and all its parts; None if it is whole.
 
         Raises: NoObjectInStoreError if it, or a part, is not known any more.
         """
         with self.lock_store:
-            tree = self.get_object_tree(object_id)
-            return all(self.store[node.object_id].is_available for node in iterate_object_tree(tree))
+            nodes = iterate_object_tree(self.get_object_tree(object_id))
+            return next((node.object_id for node in nodes if not self.store[node.object_id].is_available), None)
 
     def delete(self, object_id: str) -> None:
         """Delete an object that nothing refers to, and its unreferenced parts."""

@@ -75,7 +75,8 @@ def audit(store: sa.Engine, run: str, folder: Path) -> list[str]:
     faults += [fault for row in rounds for fault in _model_faults(kept, row["round"])]
     counted = [row for row in _rows(record, "contributions") if row["outcome"] == "counted"]
     for row in counted:
-        base = before.get(row["round"]) if row["kind"] == "train" else rounds[-1]["model_after"]
+        trained = row["kind"] == "train" and row["round"] in before  # else it is of the last model, or never closed
+        base = before[row["round"]] if trained else rounds[-1]["model_after"]
         faults += _receipt_faults(run, row, _signer(row, keys), base)
     return faults or _chain_faults(counted, keys)
 

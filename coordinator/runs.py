@@ -149,10 +149,22 @@ class RunRecord:
             self._insert_contributions(db, closing)
         return after
 
-    def keep_contributions(self, closing: Closing) -> None:
-        """Keep who did what in a round that made no model: an evaluation, or one short of its quorum."""
+    def keep_evaluation(self, closing: Closing) -> None:
+        """Keep who measured the final model."""
         with self._store.begin() as db:
             self._insert_contributions(db, closing)
+
+    def keep_short(self, closing: Closing) -> None:
+        """Keep who did what in a round short of its quorum, until it is opened again; no receipt of it is followed."""
+        with self._store.begin() as db:
+            self._insert_contributions(db, closing, follow=False)
+
+    def is_evaluated(self, number: int) -> bool:
+        """Return whether the model of round `number` was measured; a final model is measured once."""
+        columns = contribution.c
+        same = (columns.run == self.name) & (columns.round == number) & (columns.kind == "evaluate")
+        with self._store.connect() as db:
+            return db.execute(sa.select(contribution.c.site).where(same).limit(1)).first() is not None
 
     def first_byte(self, number: int, at: float) -> None:
         """Note when the first site was handed the model that round `number` made."""
@@ -178,7 +190,7 @@ class RunRecord:
             )
         )
 
-    def _insert_contributions(self, db: sa.Connection, closing: Closing) -> None:
+    def _insert_contributions(self, db: sa.Connection, closing: Closing, *, follow: bool = True) -> None:
         """Write the contributions, in place of an earlier opening of the same round."""
         same = (
             (contribution.c.run == self.name)
@@ -203,7 +215,7 @@ class RunRecord:
                     at=made.at,
                 )
             )
-            if made.outcome == "counted":
+            if follow and made.outcome == "counted":
                 db.execute(sa.delete(receipt_head).where(receipt_head.c.site == made.site))
                 head = {"site": made.site, "digest": made.receipt_digest, "receipt": made.receipt}
                 db.execute(sa.insert(receipt_head).values(**head))

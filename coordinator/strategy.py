@@ -145,6 +145,8 @@ class ConsentedAveraging(Strategy):
         deadline = min(timeout, self._task.strategy.deadline_s)
         for number in range((self._record.last_round() or 0) + 1, num_rounds + 1):
             arrays = self._round(grid, number, arrays, config, deadline)
+        if self._record.is_evaluated(num_rounds):
+            return Result(arrays=arrays)
         messages = self.configure_evaluate(num_rounds, arrays, evaluate_config or ConfigRecord(), grid)
         metrics = self.aggregate_evaluate(num_rounds, grid.send_and_receive(messages, timeout=deadline))
         return Result(arrays=arrays, evaluate_metrics_clientapp={num_rounds: metrics or MetricRecord()})
@@ -178,7 +180,7 @@ class ConsentedAveraging(Strategy):
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Verify each answer and return the weighted mean of the metrics."""
         opening = self._collect(replies)
-        self._record.keep_contributions(self._closing(opening, {}))
+        self._record.keep_evaluation(self._closing(opening, {}))
         del server_round
         return _mean_metrics(opening.made.values())
 
@@ -197,7 +199,9 @@ class ConsentedAveraging(Strategy):
                 self._closed = mean, digest
                 self._say(_told(closing, self._task.rounds))
                 return mean
-            self._record.keep_contributions(closing)
+            self._record.keep_short(closing)
+            if self._mean is not None:
+                self._mean.discard()
             self._say(f"round {number}: {_outcomes(closing)}; short of the quorum, asked again")
         raise RunFailed(f"round {number} stayed short of its quorum of {self._task.strategy.quorum}")
 

@@ -54,6 +54,10 @@ class Examples:
         wanted = set(items)
         self._kept = {item: kept for item, kept in self._kept.items() if item in wanted}
 
+    def __len__(self) -> int:
+        """How many items' examples are kept."""
+        return len(self._kept)
+
     def _of(self, item: Item, task: Task) -> list[Example]:
         if item not in self._kept:
             self._kept[item] = self._read(item, task)
@@ -82,9 +86,18 @@ class Jobs:
         try:
             return self._initialise(job) if job["do"] == "initialise" else self._learn(job, aborted, progress)
         except (TrainingAborted, *FAILURES):
-            self._built = None
-            self._examples.keep_only([])
+            self.forget()
             raise
+
+    @property
+    def kept(self) -> int:
+        """How many items' examples and networks are kept."""
+        return len(self._examples) + (self._built is not None)
+
+    def forget(self) -> None:
+        """Keep nothing of what was trained on, nor of what came of it."""
+        self._built = None
+        self._examples.keep_only([])
 
     def _initialise(self, job: Job) -> dict[str, Any]:
         self._built = None  # a network that has learned something is not the untrained one

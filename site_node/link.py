@@ -56,14 +56,16 @@ if TYPE_CHECKING:
 
     from site_node.config import Identity
 
-# The coordinator holds an idle request for 20 s; beyond twice that it is gone.
+# The coordinator holds an idle request for at most 35 s; beyond this it is gone.
 TIMEOUT_S = 40.0
-# A global model of this task family; larger messages are refused before they are pulled.
+# A part of a model is half of this at most; a larger one is not used.
 MAX_OBJECT_BYTES = 16 * 2**20
 MAX_OBJECTS = 4096
 PUSH_ATTEMPTS = 5
 # What putting the parts of a message together raises.
-NO_MESSAGE = (UnexpectedObjectContentError, DecodeError, ValueError, TypeError, LookupError, RecursionError)
+NO_MESSAGE = (
+    UnexpectedObjectContentError, DecodeError, ValueError, TypeError, LookupError, AttributeError, RecursionError,
+)  # fmt: skip
 MAX_ANSWER_BYTES = 16 * 2**20
 # What the coordinator's gate answers with 403; Flower behind it answers 403 to a reply that is no longer wanted.
 NOT_A_MEMBER = b"not a member"

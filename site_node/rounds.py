@@ -188,6 +188,7 @@ class Rounds:
                 self._say(f"round {work.instruction.round}: released")
         except Abstention as abstention:
             self._say(f"abstained: {abstention.reason}")
+            self._trainer.forget()
             self._abstained(work, abstention.reason)
             line.abstain(head)
         self._settle(head.metadata.message_id)

@@ -124,6 +124,11 @@ class Trainer:
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
+    def forget(self) -> None:
+        """Have the worker keep nothing of what it was given, nor of what came of it."""
+        if self._ready and self._process is not None and self._process.poll() is None:
+            self._say({"do": "forget"})
+
     def stop(self) -> None:
         """End the worker, and close the pipes to it."""
         if self._process is not None:
@@ -162,6 +167,7 @@ class Trainer:
         while time.monotonic() < end:
             answer = self._answer()
             if answer is not None and answer["event"] in {"aborted", "done", "failed"}:
+                self.forget()
                 return
         self.stop()
         self.start()  # it imports its libraries while the answer goes out; the next job waits for it

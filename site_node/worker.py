@@ -61,6 +61,10 @@ def main() -> None:
     desk.say("ready")
     while True:
         job = desk.jobs.get()
+        if job["do"] == "forget":
+            jobs.forget()
+            give_back()
+            continue
         desk.aborted.clear()
         try:
             desk.say("done", **jobs.do(job, desk.aborted.is_set, desk.progress))

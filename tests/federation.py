@@ -119,6 +119,17 @@ class Site:
         """Answer nothing."""
         self.fault = lambda _answer: None
 
+    def silent_once_in(self, number: int) -> None:
+        """Answer nothing when round `number` is opened first."""
+
+        def nothing(answer: Answer) -> Answer | None:
+            if (answer.claim["kind"], answer.claim["round"]) != ("train", number):
+                return answer
+            self.behave()
+            return None
+
+        self.fault = nothing
+
     def fails(self) -> None:
         """Answer with an error."""
         self.fault = lambda answer: replace(answer, error=True)

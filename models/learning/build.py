@@ -34,7 +34,7 @@ def build_network(task: Task) -> nn.Module:
     """Give the task's network with its first weights, the same in every process.
 
     In two dimensions the weights lie channels last: convolutions of many channels are a quarter faster for it, and
-    none is slower (`docs/adr/0008`). In three it makes no difference.
+    none is slower (`docs/adr/0009`). In three it makes no difference.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(task.seed)

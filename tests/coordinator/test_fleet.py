@@ -15,7 +15,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.app.message import remove_content_from_message
 from flwr.common.serde import message_to_proto
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest, PushMessagesRequest
-from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PushObjectRequest
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree, PushObjectRequest
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.inflatable.inflatable_object import get_object_tree
 from flwr.supercore.primitives.asymmetric import bytes_to_public_key, public_key_to_bytes
@@ -281,6 +281,21 @@ def test_a_reply_that_names_another_node_as_its_sender_is_refused(consortium: Co
         message = ask_and_fetch(grid, link)
         reply = Message(RecordDict({}), reply_to=message)
         reply.metadata.__dict__["_src_node_id"] = west.node_id
+
+        with pytest.raises(PeerError, match="403"):
+            link.hand_over(reply)
+
+    assert fleet.state.num_message_res() == 0
+
+
+def test_an_answer_is_announced_with_no_other_parts_than_its_own(
+    consortium: Consortium, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    north = consortium.member(fleet, "north")
+    monkeypatch.setattr("site_node.link.get_object_tree", lambda _reply: ObjectTree(object_id="0" * 64))
+
+    with fleet.open_run("tissue", DIGEST) as grid, connect(consortium.address, north) as link:
+        reply = Message(RecordDict({}), reply_to=ask_and_fetch(grid, link))
 
         with pytest.raises(PeerError, match="403"):
             link.hand_over(reply)

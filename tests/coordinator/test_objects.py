@@ -214,15 +214,15 @@ def test_an_object_is_whole_once_its_last_part_has_arrived(file_store: FileObjec
     contents = {name: part.deflate() for name, part in get_all_nested_objects(made).items()}
     file_store.preregister(1, get_object_tree(made))
 
-    whole = []
+    missing = []
     for name, content in contents.items():
-        whole.append(file_store.is_whole(made.object_id))
+        missing.append(file_store.missing(made.object_id))
         file_store.put(name, content)
 
-    assert whole == [False] * len(contents)
-    assert file_store.is_whole(made.object_id)
+    assert None not in missing
+    assert file_store.missing(made.object_id) is None
     with pytest.raises(NoObjectInStoreError):
-        file_store.is_whole("0" * 64)
+        file_store.missing("0" * 64)
 
 
 def test_a_known_object_is_not_announced_with_other_parts(file_store: FileObjectStore) -> None:
@@ -233,6 +233,18 @@ def test_a_known_object_is_not_announced_with_other_parts(file_store: FileObject
         file_store.preregister(2, ObjectTree(object_id=made.object_id))
 
     assert {name: file_store.get(name) for name in contents} == contents
+
+
+def test_an_object_does_not_have_other_parts_elsewhere_in_its_message(file_store: FileObjectStore) -> None:
+    tree = ObjectTree(object_id=f"{0:064x}")
+    for number in range(1, 40):  # each names the one before in full and again as if it had no parts
+        leaf = ObjectTree(object_id=tree.object_id)
+        tree = ObjectTree(object_id=f"{number:064x}", children=[tree, leaf])
+
+    with pytest.raises(ValueError, match="other parts"):
+        file_store.preregister(1, tree)
+
+    assert len(file_store) == 0
 
 
 def test_a_message_of_too_many_objects_is_refused_whole(file_store: FileObjectStore) -> None:

@@ -13,7 +13,7 @@ from coordinator.errors import RunFailed
 from coordinator.provenance import audit, provenance, receipt_count, write_bundle
 from coordinator.store import contribution, member, round_
 from models import model_digest
-from tests.federation import Federation
+from tests.federation import SITES, Federation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,6 +52,37 @@ def receipt_of(federation: Federation, number: int, site: str) -> bytes:
 def test_an_honest_run_has_no_faults(federation: Federation) -> None:
     assert faults(federation) == []
     assert receipt_count(federation.store, federation.run) == 2 * (federation.task.rounds + 1)
+
+
+def test_a_round_that_was_short_of_its_quorum_once_leaves_no_fault(tmp_path: Path) -> None:
+    federation = Federation(tmp_path)
+    for name in ("north", "west"):
+        federation.site(name).silent_once_in(2)
+
+    federation.train()
+
+    assert federation.site("east").asked.count("train 2") == 2
+    assert faults(federation) == []
+
+
+def test_a_run_that_failed_for_want_of_a_quorum_has_no_faults(tmp_path: Path) -> None:
+    federation = Federation(tmp_path)
+    federation.site("north").forged_signature()
+    federation.site("west").forged_signature()
+
+    with pytest.raises(RunFailed):
+        federation.train()
+
+    assert faults(federation) == []
+
+
+def test_a_final_model_is_measured_once(tmp_path: Path) -> None:
+    federation = Federation(tmp_path)
+    federation.train()
+    federation.train()
+
+    assert [site.asked.count(f"evaluate {federation.task.rounds}") for site in map(federation.site, SITES)] == [1, 1, 1]
+    assert faults(federation) == []
 
 
 def another_signer(federation: Federation) -> None:

@@ -87,7 +87,7 @@ def test_a_model_file_that_is_gone_or_cut_short_is_reported(federation: Federati
 
 def test_a_round_opened_again_replaces_what_was_contributed_before(federation: Federation) -> None:
     short = closing(1, Contribution("north", "refused", "norm"), Contribution("west", "absent"))
-    federation.record.keep_contributions(short)
+    federation.record.keep_short(short)
 
     close(federation, 1, counted("east"), counted("north"))
 
@@ -97,16 +97,24 @@ def test_a_round_opened_again_replaces_what_was_contributed_before(federation: F
 def test_the_measurement_of_a_model_does_not_replace_its_training(federation: Federation) -> None:
     close(federation, 1, counted("north"))
 
-    federation.record.keep_contributions(Closing(1, "evaluate", {}, 1.0, 2.0, [counted("west")]))
+    federation.record.keep_evaluation(Closing(1, "evaluate", {}, 1.0, 2.0, [counted("west")]))
 
     assert made_in(federation, 1) == {"north": "counted", "west": "counted"}
 
 
 def test_the_head_of_a_sites_receipts_is_the_last_that_counted(federation: Federation) -> None:
     close(federation, 1, counted("north", "1" * 64), Contribution("west", "refused", receipt_digest="2" * 64))
-    federation.record.keep_contributions(Closing(1, "evaluate", {}, 1.0, 2.0, [counted("north", "3" * 64)]))
+    federation.record.keep_evaluation(Closing(1, "evaluate", {}, 1.0, 2.0, [counted("north", "3" * 64)]))
 
     assert heads(federation.store) == {"north": "3" * 64}
+
+
+def test_a_receipt_of_a_round_short_of_its_quorum_is_not_followed(federation: Federation) -> None:
+    close(federation, 1, counted("north", "1" * 64))
+
+    federation.record.keep_short(closing(2, counted("north", "2" * 64)))
+
+    assert heads(federation.store) == {"north": "1" * 64}
 
 
 def test_a_membership_that_begins_anew_has_no_head_even_if_a_receipt_of_the_old_one_is_counted_late(

@@ -292,6 +292,10 @@ _NPY = npy_bytes(np.arange(4, dtype=np.float32))
         (b"\x93NUMPY\x02\x00" + _NPY[8:], "float32", (4,)),
         (_NPY[:20], "float32", (4,)),
         (b"", "float32", (4,)),
+        (_NPY[:10] + b"(" * 300 + _NPY[10:], "float32", (4,)),
+        (_NPY[:10] + b"-" * 9000 + b"1", "float32", (4,)),
+        (_NPY, "float32", (-4,)),
+        (_NPY, "float32", (True,)),
     ],
 )
 def test_what_is_not_exactly_the_array_it_is_said_to_be_is_refused(data: bytes, dtype: str, shape: Any) -> None:

@@ -117,6 +117,11 @@ class Trainer:
     metrics: Mapping[str, float] = field(default_factory=lambda: {"train_loss": 0.25, "dice": 0.5})
     during: Callable[[], None] = lambda: None
     used: list[tuple[Item, ...]] = field(default_factory=list)
+    forgotten: int = 0
+
+    def forget(self) -> None:
+        """Count how often nothing was to be kept."""
+        self.forgotten += 1
 
     def run(
         self,

@@ -348,6 +348,7 @@ def test_an_instruction_that_cannot_be_followed_is_abstained_from(
     assert hospital.ask(**values) == "abstain"
 
     assert hospital.said[-1] == f"abstained: {reason}"
+    assert hospital.trainer.forgotten == 1
     assert hospital.rows(ledger)[-1]["entry"] == "site:round:abstained"
     assert hospital.rows(inflight) == []
 

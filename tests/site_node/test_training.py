@@ -7,18 +7,18 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
 import pytest
 
-from models import Task, parse_layout, task_digest, unpack
+from models import Task, canonical, parse_layout, task_digest, unpack
 from models.task import Component
 from site_node.config import SiteConfig, SiteHome
 from site_node.errors import TrainingFailed
-from site_node.jobs import Examples
+from site_node.jobs import Examples, Jobs, TrainingAborted
 from site_node.training import Trainer
 from tests.site_node.hospital import TASK_DOCUMENT
 from tests.site_node.test_dataset import labelled_series
@@ -199,6 +199,34 @@ def test_an_altered_image_is_a_failure_that_names_no_file(workshop: Workshop) ->
 
     with pytest.raises(TrainingFailed, match=r"could not finish: UnreadableInstance$"):
         workshop.trainer.run("train", TASK, lambda: True, base=base, items=(altered,) * 8)
+
+
+def test_what_is_forgotten_is_built_and_read_anew_and_comes_out_the_same(workshop: Workshop) -> None:
+    base = workshop.initialise()
+    first = workshop.trainer.run("train", TASK, lambda: True, base=base, items=workshop.items)
+    worker = workshop.process().pid
+
+    workshop.trainer.forget()
+    again = workshop.trainer.run("train", TASK, lambda: True, base=base, items=workshop.items)
+
+    assert first is not None
+    assert again is not None
+    assert again.arrays["float32"].tobytes() == first.arrays["float32"].tobytes()
+    assert workshop.process().pid == worker
+
+
+def test_a_job_that_fails_leaves_neither_network_nor_examples(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path, threads=1)
+    base, out = str(tmp_path / "base.safetensors"), str(tmp_path / "out.safetensors")
+    job = {"task": canonical(TASK).decode(), "round": 1, "base": base, "out": base}
+    jobs.do({**job, "do": "initialise"}, lambda: False, lambda *_: None)
+    series = labelled_series(tmp_path)
+    items = [asdict(replace(series, patient=f"P{number}", SeriesInstanceUID=f"s{number}")) for number in range(8)]
+
+    with pytest.raises(TrainingAborted):
+        jobs.do({**job, "do": "train", "out": out, "items": items}, lambda: True, lambda *_: None)
+
+    assert jobs.kept == 0
 
 
 def test_examples_are_read_again_for_a_task_that_reads_them_otherwise(tmp_path: Path) -> None:
