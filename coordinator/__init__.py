@@ -1,8 +1,8 @@
 """The consortium's side: members, tasks, runs, and the record of them.
 
 Flower reads its switches when it is first imported, so they are set here, before any module of ours can import it: no
-telemetry, no update check, no installing of what others name, and array parts large enough that a
-model is a few, small enough that several in transit cost little memory.
+telemetry, no update check, no installing of what others name, and array parts large enough that a model is a few and
+small enough that several in transit cost little memory.
 """
 
 import os

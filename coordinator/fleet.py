@@ -294,12 +294,13 @@ class LinkStateGrid(Grid):
             self._heads[head.metadata.reply_to_message_id] = head
 
     def _let_expire(self) -> None:
-        """Have Flower drop a reply whose parts stopped coming, so that its site may announce it again."""
-        for head in self._heads.values():
+        """Drop replies whose parts stopped coming for longer than Flower waits; their sites may announce them again."""
+        for answered, head in list(self._heads.items()):
             with suppress(NoObjectInStoreError):
                 missing = self._store.missing(head.metadata.message_id)
-                if missing is not None:
-                    self._state.get_object(self._run.run_id, missing)
+                # Asked for a part that is late, Flower removes the whole reply if it is too late.
+                if missing is not None and self._state.get_object(self._run.run_id, missing) is None:
+                    del self._heads[answered]
 
     def _take(self, head: Message) -> Message | None:
         """Return the whole reply; None while a part is on its way, and where the parts make no message.

@@ -98,12 +98,12 @@ def submit(store: sa.Engine, document: bytes, by: str, at: datetime) -> str:
 
 def offered(store: sa.Engine) -> list[tuple[str, str, list[str]]]:
     """Return (digest, document, names of the partners that submitted it) of every task, oldest first."""
-    query = sa.select(task).order_by(task.c.submitted_at)
     partners: dict[str, list[str]] = {}
     with store.connect() as db:
+        found = db.execute(sa.select(task).order_by(task.c.submitted_at)).all()
         for row in db.execute(sa.select(submission).order_by(submission.c.partner)):
             partners.setdefault(row.task, []).append(row.partner)
-        return [(row.digest, row.document, partners[row.digest]) for row in db.execute(query)]
+    return [(row.digest, row.document, partners[row.digest]) for row in found]
 
 
 def find(store: sa.Engine, digest: str) -> Task:

@@ -22,9 +22,8 @@ class WeightedMean:
 
     Floating-point arrays are averaged, in float32 or wider, and come out in their own dtype. All
     others, such as the batch counters of a normalisation layer, keep their largest value (in a
-    round they are all the reference's: `check_update`). Equal
-    updates average to themselves, to the last bit, because each step moves the mean by a share of
-    its distance to the update.
+    round they are all the reference's: `check_update`). Equal updates average to themselves, to
+    the last bit, because each step moves the mean by a share of its distance to the update.
     """
 
     def __init__(self, reference: Arrays) -> None:

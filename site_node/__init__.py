@@ -1,8 +1,8 @@
 """The hospital's side: what comes in, what may be used, what goes out.
 
 Flower reads its switches when it is first imported, so they are set here, before any module of ours can import it: no
-telemetry, no update check, no installing of what others name, and array parts large enough that a
-model is a few, small enough that several in transit cost little memory.
+telemetry, no update check, no installing of what others name, and array parts large enough that a model is a few and
+small enough that several in transit cost little memory.
 """
 
 import os

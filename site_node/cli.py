@@ -137,7 +137,7 @@ def intake(context: typer.Context, as_json: Json = False) -> None:
 @app.command("labels")
 def load_labels(context: typer.Context, csv_file: Path) -> None:
     """Load class labels from a CSV of original SOPInstanceUIDs."""
-    from site_node import labels  # noqa: PLC0415 -- as above
+    from site_node import labels  # noqa: PLC0415 -- it brings pydicom, which is slow to import
 
     site = _site(context)
     found = labels.read_class_labels(csv_file, site.pseudonymiser)

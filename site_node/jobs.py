@@ -54,10 +54,6 @@ class Examples:
         wanted = set(items)
         self._kept = {item: kept for item, kept in self._kept.items() if item in wanted}
 
-    def __len__(self) -> int:
-        """How many items' examples are kept."""
-        return len(self._kept)
-
     def _of(self, item: Item, task: Task) -> list[Example]:
         if item not in self._kept:
             self._kept[item] = self._read(item, task)
@@ -88,11 +84,6 @@ class Jobs:
         except (TrainingAborted, *FAILURES):
             self.forget()
             raise
-
-    @property
-    def kept(self) -> int:
-        """How many items' examples and networks are kept."""
-        return len(self._examples) + (self._built is not None)
 
     def forget(self) -> None:
         """Keep nothing of what was trained on, nor of what came of it."""

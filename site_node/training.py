@@ -126,8 +126,9 @@ class Trainer:
 
     def forget(self) -> None:
         """Have the worker keep nothing of what it was given, nor of what came of it."""
-        if self._ready and self._process is not None and self._process.poll() is None:
-            self._say({"do": "forget"})
+        if self._process is not None:
+            with suppress(TrainingFailed):  # it has ended, and everything with it
+                self._say({"do": "forget"})
 
     def stop(self) -> None:
         """End the worker, and close the pipes to it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -267,6 +268,12 @@ def test_work_is_not_handed_to_a_site_that_hung_up_while_its_request_was_held(
         assert link.announce() is not None
 
 
+def expire_pushes(consortium: Consortium) -> None:
+    """Make every push that is under way older than Flower waits."""
+    with sqlite3.connect(consortium.folder / "fleet.db") as db:
+        assert db.execute("UPDATE object_push_sessions SET expires_at = '2026-01-01 00:00:00'").rowcount == 1
+
+
 def ask_and_fetch(grid: LinkStateGrid, link: Link) -> Message:
     grid.push_messages([question(link.node_id, float32=np.ones(9_000, np.float32))])
     incoming = link.announce()
@@ -301,6 +308,31 @@ def test_an_answer_is_announced_with_no_other_parts_than_its_own(
             link.hand_over(reply)
 
     assert fleet.state.num_message_res() == 0
+
+
+def test_an_answer_whose_parts_stopped_coming_is_announced_again_and_counts(
+    consortium: Consortium, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    north = consortium.member(fleet, "north")
+    got: list[Message] = []
+
+    with fleet.open_run("tissue", DIGEST) as grid, connect(consortium.address, north) as link:
+        asked = question(link.node_id, float32=np.ones(9_000, np.float32))
+        rounds = threading.Thread(target=lambda: got.extend(grid.send_and_receive([asked], timeout=20)))
+        rounds.start()
+        incoming = link.announce()
+        assert incoming is not None
+        reply = Message(RecordDict({"receipt": ConfigRecord({"envelope": b"x"})}), reply_to=link.fetch(incoming))
+        with monkeypatch.context() as killed:
+            killed.setattr("site_node.link.get_all_nested_objects", lambda _reply: {})
+            link.hand_over(reply)
+        time.sleep(0.5)  # the head is seen, and its parts are late
+        expire_pushes(consortium)
+        time.sleep(1.5)
+        link.hand_over(reply)
+        rounds.join(20)
+
+    assert [message.content["receipt"] for message in got] == [ConfigRecord({"envelope": b"x"})]
 
 
 def test_a_node_cannot_answer_the_message_of_another(consortium: Consortium, fleet: Fleet) -> None:

@@ -17,7 +17,7 @@ import pytest
 from models import Task, canonical, parse_layout, task_digest, unpack
 from models.task import Component
 from site_node.config import SiteConfig, SiteHome
-from site_node.errors import TrainingFailed
+from site_node.errors import TrainingFailed, UnreadableInstance
 from site_node.jobs import Examples, Jobs, TrainingAborted
 from site_node.training import Trainer
 from tests.site_node.hospital import TASK_DOCUMENT
@@ -215,18 +215,35 @@ def test_what_is_forgotten_is_built_and_read_anew_and_comes_out_the_same(worksho
     assert workshop.process().pid == worker
 
 
-def test_a_job_that_fails_leaves_neither_network_nor_examples(tmp_path: Path) -> None:
+def test_a_job_that_is_stopped_leaves_no_examples(tmp_path: Path) -> None:
     jobs = Jobs(tmp_path, threads=1)
     base, out = str(tmp_path / "base.safetensors"), str(tmp_path / "out.safetensors")
     job = {"task": canonical(TASK).decode(), "round": 1, "base": base, "out": base}
     jobs.do({**job, "do": "initialise"}, lambda: False, lambda *_: None)
     series = labelled_series(tmp_path)
     items = [asdict(replace(series, patient=f"P{number}", SeriesInstanceUID=f"s{number}")) for number in range(8)]
+    train = {**job, "do": "train", "out": out, "items": items}
+    jobs.do(train, lambda: False, lambda *_: None)
+    for instance in series.instances:
+        (tmp_path / instance.path).unlink()
+    jobs.do(train, lambda: False, lambda *_: None)  # from memory
 
     with pytest.raises(TrainingAborted):
-        jobs.do({**job, "do": "train", "out": out, "items": items}, lambda: True, lambda *_: None)
+        jobs.do(train, lambda: True, lambda *_: None)
 
-    assert jobs.kept == 0
+    with pytest.raises(UnreadableInstance):
+        jobs.do(train, lambda: False, lambda *_: None)
+
+
+def test_a_worker_that_has_just_ended_has_forgotten(workshop: Workshop) -> None:
+    workshop.initialise()
+    worker = workshop.process()
+    worker.kill()
+    worker.wait(10)
+
+    workshop.trainer.forget()
+
+    assert workshop.initialise()
 
 
 def test_examples_are_read_again_for_a_task_that_reads_them_otherwise(tmp_path: Path) -> None:
