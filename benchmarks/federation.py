@@ -169,7 +169,7 @@ def figures_of(measured: Measured, plain_s: Sequence[float]) -> dict[str, Figure
     lengths = [rounds[n]["closed_at"] - rounds[n]["opened_at"] for n in range(1, ROUNDS + 1)]
     guards = [row["gate_s"] + row["receipt_s"] for rows in measured.site_rounds.values() for row in rows]
     plain = float(np.mean(plain_s))
-    used = {n: measured.memory.median(rounds[n]["opened_at"], rounds[n]["closed_at"]) for n in (SETTLED, LAST)}
+    used = {n: measured.memory.sum_of_peaks(rounds[n]["opened_at"], rounds[n]["closed_at"]) for n in (SETTLED, LAST)}
     return {
         "CPU: consortium / plain": Figure(measured.cpu_s / plain, 1.5, "ratio"),
         "CPU: consortium, start to stop": Figure(measured.cpu_s, None, "s"),

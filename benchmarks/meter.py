@@ -7,9 +7,9 @@ processes together is their PSS, which counts a shared page once.
 from __future__ import annotations
 
 import resource
-import statistics
 import threading
 import time
+from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -22,10 +22,10 @@ EVERY_S = 0.25
 
 
 class Memory(NamedTuple):
-    """PSS of all processes together at a moment (seconds since the epoch)."""
+    """PSS of each process, by its id, at a moment (seconds since the epoch)."""
 
     at: float
-    pss_bytes: int
+    pss_bytes: dict[int, int]
 
 
 def cpu_of_ended_s() -> float:
@@ -65,16 +65,22 @@ class MemoryMeter:
 
     def peak(self) -> int:
         """Return the highest sum that was seen, in bytes; 0 if none was taken."""
-        return max((sample.pss_bytes for sample in self._samples), default=0)
+        return max((sum(sample.pss_bytes.values()) for sample in self._samples), default=0)
 
-    def median(self, since: float, until: float) -> float:
-        """Return the median sum between two moments, in bytes; 0 if none was taken."""
-        seen = [sample.pss_bytes for sample in self._samples if since <= sample.at <= until]
-        return statistics.median(seen) if seen else 0.0
+    def sum_of_peaks(self, since: float, until: float) -> int:
+        """Return the sum of each process's own highest PSS between two moments, in bytes.
+
+        Unlike the sum at a moment, it does not depend on which processes happen to be busy together.
+        """
+        highest: Counter[int] = Counter()
+        for sample in self._samples:
+            if since <= sample.at <= until:
+                highest |= Counter(sample.pss_bytes)
+        return highest.total()
 
     def _run(self) -> None:
         while not self._stop.wait(EVERY_S):
-            self._samples.append(Memory(time.time(), sum(_pss(pid) for pid in self._pids())))
+            self._samples.append(Memory(time.time(), {pid: _pss(pid) for pid in self._pids()}))
 
 
 def _pss(pid: int) -> int:

@@ -269,7 +269,7 @@ class LinkStateGrid(Grid):
         """Push `messages` and yield each reply as it lands, until all are in or `timeout` seconds passed."""
         waiting = {message_id for message_id in self.push_messages(messages) if message_id}
         end = time.monotonic() + (timeout if timeout is not None else float("inf"))
-        announced, looked_at = -1, 0.0
+        announced, looked_at, littered = -1, 0.0, True
         while waiting and (now := time.monotonic()) < end:
             if announced != self._gate.announced or now - looked_at > LOOK_S:
                 announced, looked_at = self._gate.announced, now
@@ -281,12 +281,13 @@ class LinkStateGrid(Grid):
                 reply = self._take(self._heads[message_id])
                 if reply is not None:
                     waiting.discard(message_id)
-                    arrived = True
+                    arrived = littered = True
                     yield reply
-                    # Requests refer to themselves in circles, and hold their bodies until this.
-                    gc.collect()
             if waiting and not arrived:
                 self.wait(max(0.0, min(LOOK_S, end - time.monotonic())))
+                if littered:  # requests refer to themselves in circles, and hold their bodies until this
+                    gc.collect()
+                    littered = False
 
     def _note_heads(self, message_ids: set[str]) -> None:
         """Ask the database for the heads of replies, which precede their bodies."""
