@@ -1,258 +1,333 @@
-"""What may stay in an image: a table of attributes; whatever is not listed goes, at any depth.
+"""What happens to each attribute: PS3.15 Annex E as tables, every option a switch, and what else may stay.
 
-The Basic Application Level Confidentiality Profile with the option Retain Longitudinal Temporal
-Information Modified Dates (PS3.15 E.2, E.3.6), narrower than it need be: no free text stays. What
-stays is a number, a term of a closed list, a code of a standard dictionary, a remapped UID or a
-shifted date, so a name typed into any attribute has nowhere to stay. Only grey-scale images and
-segmentations are served; pixels.py refuses the rest. Does not touch a data set; headers.py does.
+Tables E.1-1, E.3.4-1 and E.3.10-1 stand in `tables/`, with the reviewed list of attributes outside table E.1-1
+that may stay (`kept.tsv`). Whatever is in none of them goes, at any depth: an allow-list. An action is resolved once
+per set of options, so that it costs one dictionary access per element. Does not touch a data set; headers.py does.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import Enum, auto
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
-from pydicom.datadict import tag_for_keyword
+from site_node.deidentify.codes import canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
+
+_TABLES = Path(__file__).parent / "tables"
 
 
 class Action(Enum):
-    """What happens to an attribute that the profile lists."""
+    """What happens to an attribute; the codes of PS3.15 E.1.1."""
 
-    NUMBER = auto()  # stays if every value is a number
-    TERM = auto()  # stays if its values are terms of the rule
-    UID = auto()  # remapped; registered UIDs stay
-    DATE = auto()  # moved back by the patient's days; a time of day is dropped
-    SEQUENCE = auto()  # its items are cleaned by this same table
-    CODE = auto()  # its items stay if a standard dictionary knows them
-    FIXED = auto()  # replaced by the rule's value
-    PIXELS = auto()  # bytes stay as they are
+    DUMMY = "D"  # a value of the VR that is not empty and says nothing
+    ZERO = "Z"  # empty
+    REMOVE = "X"
+    KEEP = "K"  # as it is, once it has the form `Kept` names; the items of a sequence are cleaned in turn
+    CLEAN = "C"  # what identifies is taken out of it; dates are moved
+    UID = "U"  # remapped consistently; registered UIDs stay
+
+
+class Kept(Enum):
+    """In which form an attribute outside table E.1-1 may stay."""
+
+    NUMBER = "NUMBER"  # every value is a number
+    TERM = "TERM"  # every value is a defined term, or made of their words
+    TEXT = "TEXT"  # cleaned as a descriptor
+    CODE = "CODE"  # part of a coded concept, which codes.py judges as a whole
+    UID = "UID"  # remapped; registered UIDs stay
+    SEQUENCE = "SEQUENCE"  # its items are cleaned
+    BULK = "BULK"  # samples, tables and coordinates: bytes stay as they are
+
+
+class Dates(Enum):
+    """What becomes of dates and times (PS3.15 E.3.6)."""
+
+    REMOVE = "remove"
+    MODIFIED = "modified"
+    FULL = "full"
+
+
+class Option(Enum):
+    """An option of the profile: its code and meaning in PS3.16 CID 7050."""
+
+    CLEAN_PIXEL_DATA = ("113101", "Clean Pixel Data Option")
+    CLEAN_RECOGNIZABLE_VISUAL_FEATURES = ("113102", "Clean Recognizable Visual Features Option")
+    CLEAN_GRAPHICS = ("113103", "Clean Graphics Option")
+    CLEAN_STRUCTURED_CONTENT = ("113104", "Clean Structured Content Option")
+    CLEAN_DESCRIPTORS = ("113105", "Clean Descriptors Option")
+    RETAIN_FULL_DATES = ("113106", "Retain Longitudinal Temporal Information Full Dates Option")
+    RETAIN_MODIFIED_DATES = ("113107", "Retain Longitudinal Temporal Information Modified Dates Option")
+    RETAIN_PATIENT_CHARACTERISTICS = ("113108", "Retain Patient Characteristics Option")
+    RETAIN_DEVICE_IDENTITY = ("113109", "Retain Device Identity Option")
+    RETAIN_UIDS = ("113110", "Retain UIDs Option")
+    RETAIN_SAFE_PRIVATE = ("113111", "Retain Safe Private Option")
+    RETAIN_INSTITUTION_IDENTITY = ("113112", "Retain Institution Identity Option")
+
+
+BASIC = ("113100", "Basic Application Confidentiality Profile")
+
+# The option each column of tables E.1-1 and E.3.4-1 stands for.
+COLUMNS = MappingProxyType(
+    {
+        "private": Option.RETAIN_SAFE_PRIVATE,
+        "uids": Option.RETAIN_UIDS,
+        "device": Option.RETAIN_DEVICE_IDENTITY,
+        "institution": Option.RETAIN_INSTITUTION_IDENTITY,
+        "characteristics": Option.RETAIN_PATIENT_CHARACTERISTICS,
+        "full": Option.RETAIN_FULL_DATES,
+        "modified": Option.RETAIN_MODIFIED_DATES,
+        "descriptors": Option.CLEAN_DESCRIPTORS,
+        "structured": Option.CLEAN_STRUCTURED_CONTENT,
+        "graphics": Option.CLEAN_GRAPHICS,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
-    """An action, and the terms or the replacement it needs."""
+class Options:
+    """The options of the profile; the defaults are Filmroom's policy.
 
-    action: Action
-    terms: frozenset[str] = frozenset()
-    value: str = ""
+    What is cleaned stays more useful than what is removed, so every Clean option is on. Of the Retain options those
+    are on that identify nobody by themselves: moved dates and the standard's own list of safe private attributes.
+    """
+
+    clean_pixel_data: bool = True
+    clean_recognizable_visual_features: bool = True
+    clean_graphics: bool = True
+    clean_structured_content: bool = True
+    clean_descriptors: bool = True
+    dates: Dates = Dates.MODIFIED
+    retain_patient_characteristics: bool = False
+    retain_device_identity: bool = False
+    retain_institution_identity: bool = False
+    retain_uids: bool = False
+    retain_safe_private: bool = True
+
+    def chosen(self) -> frozenset[Option]:
+        """Return the options that are switched on."""
+        switches = {Option[field.name.upper()] for field in fields(self) if getattr(self, field.name) is True}
+        if self.dates is Dates.MODIFIED:
+            switches.add(Option.RETAIN_MODIFIED_DATES)
+        if self.dates is Dates.FULL:
+            switches.add(Option.RETAIN_FULL_DATES)
+        return frozenset(switches)
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
+class ByType(NamedTuple):
+    """The action on an attribute by its type in the information object: index it with 0 (neither), 1 or 2."""
+
+    other: Action
+    type_1: Action
+    type_2: Action
 
 
-# PS3.3: the modules Image Pixel, Image Plane, Frame of Reference, CT, MR, CR, DX, mammography,
-# PET, NM and Segmentation, and their enhanced functional groups.
-_NUMBERS = _words("""
-    SeriesNumber AcquisitionNumber InstanceNumber ImagesInAcquisition TemporalPositionIdentifier
-    NumberOfTemporalPositions TemporalResolution TemporalPositionTimeOffset SamplesPerPixel
-    NumberOfFrames Rows Columns BitsAllocated BitsStored HighBit PixelRepresentation
-    SmallestImagePixelValue LargestImagePixelValue PixelPaddingValue PixelPaddingRangeLimit
-    PixelAspectRatio PixelSpacing ImagerPixelSpacing NominalScannedPixelSpacing
-    EstimatedRadiographicMagnificationFactor RescaleIntercept RescaleSlope WindowCenter
-    WindowWidth LossyImageCompressionRatio ImagePositionPatient ImageOrientationPatient
-    SliceThickness SpacingBetweenSlices SliceLocation RepetitionTime EchoTime InversionTime
-    EchoNumbers EchoTrainLength NumberOfAverages ImagingFrequency MagneticFieldStrength
-    NumberOfPhaseEncodingSteps PercentSampling PercentPhaseFieldOfView PixelBandwidth FlipAngle
-    AcquisitionMatrix TriggerTime NominalInterval HeartRate CardiacNumberOfImages
-    ReconstructionDiameter SAR dBdt B1rms EffectiveEchoTime RFEchoTrainLength
-    GradientEchoTrainLength ParallelReductionFactorInPlane ParallelReductionFactorOutOfPlane
-    MRAcquisitionFrequencyEncodingSteps MRAcquisitionPhaseEncodingStepsInPlane
-    MRAcquisitionPhaseEncodingStepsOutOfPlane TransmitterFrequency VelocityEncodingMinimumValue
-    VelocityEncodingMaximumValue DiffusionBValue DiffusionGradientOrientation DiffusionBValueXX
-    DiffusionBValueXY DiffusionBValueXZ DiffusionBValueYY DiffusionBValueYZ DiffusionBValueZZ
-    InversionTimes TagSpacingFirstDimension NumberOfKSpaceTrajectories SlabThickness KVP
-    DataCollectionDiameter DistanceSourceToDetector DistanceSourceToPatient GantryDetectorTilt
-    TableHeight TableTraverse ExposureTime XRayTubeCurrent Exposure ExposureInuAs
-    ExposureTimeInuS XRayTubeCurrentInuA ExposureTimeInms XRayTubeCurrentInmA ExposureInmAs
-    GeneratorPower FocalSpots RevolutionTime SingleCollimationWidth TotalCollimationWidth
-    TableSpeed TableFeedPerRotation SpiralPitchFactor DataCollectionCenterPatient
-    ReconstructionTargetCenterPatient ReconstructionPixelSpacing ReconstructionAngle
-    ReconstructionFieldOfView CTDIvol TablePosition CalciumScoringMassFactorPatient
-    WaterEquivalentDiameter Sensitivity BodyPartThickness CompressionForce
-    PositionerPrimaryAngle PositionerSecondaryAngle EntranceDose EntranceDoseInmGy OrganDose
-    DetectorElementSpacing DetectorTemperature FieldOfViewOrigin FieldOfViewRotation
-    FieldOfViewDimensions PixelIntensityRelationshipSign HalfValueLayer RelativeXRayExposure
-    ActualFrameDuration FrameReferenceTime SliceSensitivityFactor DecayFactor
-    DoseCalibrationFactor ScatterFractionFactor NumberOfSlices NumberOfTimeSlices ImageIndex
-    FrameAcquisitionNumber FrameAcquisitionDuration AcquisitionDuration InStackPositionNumber
-    TemporalPositionIndex DimensionIndexValues DimensionIndexPointer FunctionalGroupPointer
-    SegmentNumber ReferencedSegmentNumber ReferencedFrameNumber MaximumFractionalValue
-    RecommendedDisplayCIELabValue RecommendedDisplayGrayscaleValue
-""")
+class Row(NamedTuple):
+    """A row of table E.1-1: the action of the Basic Profile, and that of each option which has one."""
 
-# Terms are those of PS3.3 for the attribute, with the values vendors write into ImageType.
-_TERMS = {
-    "Modality": "CT MR PT NM CR DX MG SEG",
-    "ImageType": "ORIGINAL DERIVED PRIMARY SECONDARY AXIAL LOCALIZER OTHER MIXED NONE "
-    "REFORMATTED RESAMPLED AVERAGE MPR MIP MINIP MAX MEAN PROJECTION IMAGE VOLUME STATIC "
-    "DYNAMIC GATED TOMO WHOLE~BODY RECON M P R I MAGNITUDE PHASE REAL IMAGINARY ND NORM DIS2D "
-    "DIS3D FM FFE SE IR T1 T2 ADC DIFFUSION FA TRACEW B0 DIXON WATER FAT IN_PHASE OUT_PHASE "
-    "SUBTRACTION MOSAIC PERFUSION VELOCITY FLOW_ENCODED TOF T1_MAP T2_MAP T2_STAR_MAP "
-    "MONOENERGETIC CT_SOM5 SPI HELICAL",
-    "FrameType": "ORIGINAL DERIVED PRIMARY VOLUME MIXED NONE RESAMPLED AVERAGE MAXIMUM MINIMUM "
-    "MEDIAN MEAN OTHER DIFFUSION ADC PERFUSION VELOCITY ANGIO CARDIAC LOCALIZER DYNAMIC CINE "
-    "FLOW_ENCODED",
-    "PhotometricInterpretation": "MONOCHROME1 MONOCHROME2",
-    "LossyImageCompression": "00 01",
-    "LossyImageCompressionMethod": "ISO_10918_1 ISO_14495_1 ISO_15444_1 ISO_15444_15",
-    "BurnedInAnnotation": "YES NO",
-    "RecognizableVisualFeatures": "YES NO",
-    "RescaleType": "HU US OD MGML Z_EFF ED EDW PCT",
-    "VOILUTFunction": "LINEAR LINEAR_EXACT SIGMOID",
-    "PresentationLUTShape": "IDENTITY INVERSE",
-    "PatientPosition": "HFP HFS HFDR HFDL FFDR FFDL FFP FFS LFP LFS RFP RFS AFDR AFDL PFDR PFDL SITTING",
-    "Laterality": "L R",
-    "ImageLaterality": "L R U B",
-    "FrameLaterality": "L R U B",
-    "BodyPartExamined": "ABDOMEN ABDOMENPELVIS ADRENAL ANKLE AORTA ARM BLADDER BRAIN BREAST "
-    "CHEST CHESTABDOMEN CHESTABDPELVIS CLAVICLE COLON CSPINE ELBOW EXTREMITY EYE FACE FEMUR "
-    "FINGER FOOT FOREARM HAND HEAD HEADNECK HEART HIP HUMERUS IAC JAW KIDNEY KNEE LEG LIVER "
-    "LSPINE LUNG NECK ORBIT PANCREAS PELVIS PROSTATE RIB SHOULDER SINUS SKULL SPINE SPLEEN "
-    "SSPINE STERNUM TEETH TLSPINE TSPINE UTERUS WHOLEBODY WRIST",
-    "ViewPosition": "AP PA LL RL RLD LLD RLO LLO CC MLO ML LM LMO XCC XCCL XCCM SIO FB",
-    "ScanningSequence": "SE IR GR EP RM",
-    "SequenceVariant": "SK MTC SS TRSS SP MP OSP TOF NONE",
-    "ScanOptions": "PER RG CG PPG FC PFF PFP SP FS CT HELICAL~MODE AXIAL~MODE",
-    "MRAcquisitionType": "1D 2D 3D",
-    "AngioFlag": "Y N",
-    "InPlanePhaseEncodingDirection": "ROW COL COLUMN OTHER",
-    "ResonantNucleus": "1H 3HE 7LI 13C 19F 23NA 31P 129XE",
-    "PixelPresentation": "COLOR MONOCHROME MIXED TRUE_COLOR",
-    "VolumetricProperties": "VOLUME SAMPLED DISTORTED MIXED",
-    "VolumeBasedCalculationTechnique": "MAX_IP MIN_IP VOLUME_RENDER SURFACE_RENDER MPR CURVED_MPR NONE MIXED",
-    "ContentQualification": "PRODUCT RESEARCH SERVICE",
-    "ComplexImageComponent": "MAGNITUDE PHASE REAL IMAGINARY MIXED",
-    "AcquisitionContrast": "DIFFUSION FLOW_ENCODED FLUID_ATTENUATED PERFUSION PROTON_DENSITY "
-    "STIR TAGGING T1 T2 T2_STAR TOF UNKNOWN MIXED",
-    "EchoPulseSequence": "SPIN GRADIENT BOTH",
-    "DiffusionDirectionality": "DIRECTIONAL BMATRIX ISOTROPIC NONE",
-    "DiffusionAnisotropyType": "FRACTIONAL RELATIVE VOLUME_RATIO",
-    "SaturationRecovery": "YES NO",
-    "InversionRecovery": "YES NO",
-    "MultipleSpinEcho": "YES NO",
-    "EchoPlanarPulseSequence": "YES NO",
-    "SpectrallySelectedSuppression": "FAT WATER FAT_AND_WATER SILICON_GEL NONE",
-    "GeometryOfKSpaceTraversal": "RECTILINEAR RADIAL SPIRAL",
-    "ParallelAcquisition": "YES NO",
-    "PartialFourier": "YES NO",
-    "AcquisitionType": "SEQUENCED SPIRAL CONSTANT_ANGLE STATIONARY FREE",
-    "RotationDirection": "CW CC",
-    "ReconstructionAlgorithm": "FILTER_BACK_PROJ ITERATIVE",
-    "PresentationIntentType": "FOR~PRESENTATION FOR~PROCESSING",
-    "PixelIntensityRelationship": "LIN LOG DISP",
-    "DetectorType": "DIRECT SCINTILLATOR STORAGE FILM",
-    "Grid": "NONE",
-    "Units": "CNTS NONE CM2 PCNT CPS BQML MGMINML UMOLMINML MLMING MLG 1CM UMOLML PROPCNTS PROPCPS MLMINML STDDEV",
-    "DecayCorrection": "NONE START ADMIN",
-    "CorrectedImage": "DECY RADL ATTN SCAT DTIM MOTN PMOT CLN RAN NORM DCAL",
-    "DimensionOrganizationType": "3D 3D_TEMPORAL TILED_FULL TILED_SPARSE",
-    "StackID": "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16",
-    "SegmentationType": "BINARY FRACTIONAL LABELMAP",
-    "SegmentationFractionalType": "PROBABILITY OCCUPANCY",
-    "SegmentsOverlap": "YES NO UNDEFINED",
-    "SegmentAlgorithmType": "AUTOMATIC SEMIAUTOMATIC MANUAL",
-    "SpatialLocationsPreserved": "YES NO REORIENTED_ONLY",
-}
+    tag: str  # 8 hexadecimal digits, "x" for any; or PRIVATE
+    name: str
+    basic: str
+    options: Mapping[Option, str]
 
-_UIDS = _words("""
-    SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID
-    SynchronizationFrameOfReferenceUID ReferencedSOPClassUID ReferencedSOPInstanceUID
-    DimensionOrganizationUID ConcatenationUID IrradiationEventUID
-""")
 
-_DATES = _words("""
-    StudyDate SeriesDate AcquisitionDate ContentDate AcquisitionDateTime
-    FrameAcquisitionDateTime FrameReferenceDateTime
-""")
+class ContentRow(NamedTuple):
+    """A row of table E.3.4-1: actions on a content item by its concept name."""
 
-_SEQUENCES = _words("""
-    ReferencedImageSequence SourceImageSequence DerivationImageSequence ReferencedSeriesSequence
-    ReferencedInstanceSequence StudiesContainingOtherReferencedInstancesSequence SegmentSequence
-    SegmentIdentificationSequence DimensionOrganizationSequence DimensionIndexSequence
-    SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence FrameContentSequence
-    PixelMeasuresSequence PlanePositionSequence PlaneOrientationSequence
-    PixelValueTransformationSequence FrameVOILUTSequence FrameAnatomySequence
-    MRImageFrameTypeSequence MRTimingAndRelatedParametersSequence MREchoSequence
-    MRFOVGeometrySequence MRModifierSequence MRImagingModifierSequence MRAveragesSequence
-    MRDiffusionSequence DiffusionGradientDirectionSequence DiffusionBMatrixSequence
-    MRVelocityEncodingSequence CTImageFrameTypeSequence CTAcquisitionTypeSequence
-    CTAcquisitionDetailsSequence CTTableDynamicsSequence CTPositionSequence CTGeometrySequence
-    CTReconstructionSequence CTExposureSequence CTXRayDetailsSequence
-""")
+    scheme: str
+    code: str
+    meaning: str
+    value_type: str
+    basic: str
+    options: Mapping[Option, str]
 
-_CODES = _words("""
-    SegmentedPropertyCategoryCodeSequence SegmentedPropertyTypeCodeSequence
-    SegmentedPropertyTypeModifierCodeSequence AnatomicRegionSequence
-    PrimaryAnatomicStructureSequence DerivationCodeSequence PurposeOfReferenceCodeSequence
-    ViewCodeSequence
-""")
 
-# What the module of an attribute requires to be there (type 1: a dummy, type 2: empty).
-_FIXED = {
-    "Manufacturer": "REMOVED",
-    "ManufacturerModelName": "REMOVED",
-    "DeviceSerialNumber": "REMOVED",
-    "SoftwareVersions": "REMOVED",
-    "ContentTime": "000000",
-    "ContentLabel": "CONTENT",
-    "ContentDescription": "",
-    "ContentCreatorName": "",
-    "SegmentLabel": "REMOVED",  # then named after its code
-    "SegmentAlgorithmName": "REMOVED",
-    "PatientOrientation": "",
-    "PositionReferenceIndicator": "",
-}
-
-# PS3.3 C.7.1.1, C.7.2.1, C.7.3.1: type 2 in every image, so there even if the source lacks them.
-ALWAYS_EMPTY = (
-    "PatientBirthDate",
-    "PatientSex",
-    "StudyDate",
-    "StudyTime",
-    "StudyID",
-    "AccessionNumber",
-    "ReferringPhysicianName",
-    "SeriesNumber",
-    "Manufacturer",
+# PS3.15 E.1.1: a compound takes the first of its codes that leaves the information object valid. A single X or Z
+# is raised too where the type asks for more: an empty or a dummy value protects as well as none and stays valid.
+_D, _Z, _X = Action.DUMMY, Action.ZERO, Action.REMOVE
+COMPOUNDS = MappingProxyType(
+    {
+        "D": ByType(_D, _D, _D),
+        "Z": ByType(_Z, _D, _Z),
+        "X": ByType(_X, _D, _Z),
+        "X/Z": ByType(_X, _D, _Z),
+        "X/D": ByType(_X, _D, _Z),
+        "X/Z/D": ByType(_X, _D, _Z),
+        "Z/D": ByType(_Z, _D, _Z),
+        "U": ByType(Action.UID, Action.UID, Action.UID),
+        # A segmentation points to its images through a sequence of type 2: it stays, with UIDs remapped.
+        "X/Z/U*": ByType(_X, Action.UID, Action.UID),
+        "K": ByType(Action.KEEP, Action.KEEP, Action.KEEP),
+        "C": ByType(Action.CLEAN, Action.CLEAN, Action.CLEAN),
+    }
 )
 
-# PS3.15 E.2, E.3.6 and PS3.16 CID 7050: what was done, in the standard's words.
-METHOD = "PS3.15 Annex E Basic Profile, listed attributes only"
-METHOD_CODES = (
-    ("113100", "Basic Application Confidentiality Profile"),
-    ("113107", "Retain Longitudinal Temporal Information Modified Dates Option"),
-)
+# Rows that stand for more tags than a table holds. What is in no table goes, which is their action: curves are
+# retired and cannot be cleaned as graphics, and of private attributes `Profile.private` names what may stay.
+UNCOUNTED = frozenset({"50xxxxxx", "PRIVATE"})
+
+# MakerNote, DeviceSettingDescription, FrameOriginTimestamp, CertifiedTimestamp: opaque bytes, which nobody can clean.
+OPAQUE = frozenset({"0016002B", "0016004B", "00340007", "04000310"})
+
+_OVERLAYS = 0x60
+_REPEATS = range(0, 0x20, 2)  # PS3.5 7.6: the groups 6000 to 601E
+_BY_STRICTNESS = (_X, _Z, _D, Action.UID, Action.CLEAN, Action.KEEP)
+_REFERENCES = frozenset({"UIDREF", "IMAGE", "COMPOSITE", "WAVEFORM"})
 
 
-def _rules() -> Mapping[int, Rule]:
-    groups = {
-        Action.NUMBER: _NUMBERS,
-        Action.UID: _UIDS,
-        Action.DATE: _DATES,
-        Action.SEQUENCE: _SEQUENCES,
-        Action.CODE: _CODES,
-        Action.PIXELS: ("PixelData",),
+class Profile:
+    """The profile under some options: an action for every attribute that is not dropped.
+
+    `actions` and `kept` are the fast way: `actions[tag][type]`, with 0, 1 or 2 for the type. What `actions` lacks is
+    in no table: it goes, or is emptied (type 2) or replaced by a dummy (type 1).
+    """
+
+    __slots__ = ("_content", "actions", "chosen", "kept", "options", "private")
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.chosen = options.chosen()
+        self.kept: Mapping[int, Kept] = KEPT
+        self.actions: Mapping[int, ByType] = MappingProxyType({**self._outside(), **self._inside()})
+        self._content: Mapping[tuple[str, str, str], Action] = self._content_actions()
+        self.private: Mapping[tuple[str, int, int], str] = (
+            safe_private_table() if Option.RETAIN_SAFE_PRIVATE in self.chosen else {}
+        )
+
+    @staticmethod
+    @cache
+    def of(options: Options) -> Profile:
+        """Return the profile under `options`, made once per process."""
+        return Profile(options)
+
+    def action(self, tag: int, required: int | None = None) -> Action | None:
+        """Return what happens to an attribute of type `required` (1, 2 or None), or None if no table has it."""
+        by_type = self.actions.get(tag)
+        return None if by_type is None else by_type[required or 0]
+
+    def content_action(self, code: str, scheme: str, value_type: str = "") -> Action | None:
+        """Return what happens to the content item of a concept name, or None if table E.3.4-1 lacks it.
+
+        Some concepts have a row per value type; for a value type without one the strictest of them counts.
+        """
+        key = canonical(scheme, code)
+        return self._content.get((*key, value_type)) or self._content.get((*key, ""))
+
+    def safe_private(self, group: int, element: int, creator: str) -> str | None:
+        """Return the VR of a private attribute that may stay (`element`: its low byte), or None.
+
+        Source: PS3.15 table E.3.10-1, without what is stored as opaque bytes: nobody can look into them.
+        """
+        return self.private.get((creator, group, element))
+
+    def method_codes(self, done: Collection[Option]) -> tuple[tuple[str, str], ...]:
+        """Return code and meaning of what was done to an instance, of what these options ask.
+
+        Source: PS3.16 CID 7050; PS3.15 E.1.1: only what was done may be declared.
+        """
+        return (BASIC, *(option.value for option in Option if option in self.chosen and option in done))
+
+    def _inside(self) -> dict[int, ByType]:
+        return {
+            tag: COMPOUNDS[row.basic] if row.tag in OPAQUE else self._resolve(row)
+            for row in rows()
+            for tag in _tags(row.tag)
+        }
+
+    def _resolve(self, row: Row | ContentRow) -> ByType:
+        """Return the action of the options that are on, else the Basic Profile's.
+
+        Where one option keeps and another cleans, cleaning wins: it loses only what identifies. The dates of a
+        device's calibration stay only as other dates do, though Retain Device Identity would keep them: else the
+        instance could not declare its dates removed.
+        """
+        if Option.RETAIN_FULL_DATES in row.options and self.options.dates is Dates.REMOVE:
+            return COMPOUNDS[row.basic]
+        codes = {code for option, code in row.options.items() if option in self.chosen}
+        return COMPOUNDS["C" if "C" in codes else "K" if "K" in codes else row.basic]
+
+    def _outside(self) -> dict[int, ByType]:
+        text = COMPOUNDS["C" if Option.CLEAN_DESCRIPTORS in self.chosen else "X"]
+        uid = COMPOUNDS["K" if Option.RETAIN_UIDS in self.chosen else "U"]
+        forms = {Kept.TEXT: text, Kept.UID: uid}
+        # The description of an overlay is of no use, and invalid, without the overlay.
+        overlays = Option.CLEAN_GRAPHICS in self.chosen
+        return {tag: forms.get(how, COMPOUNDS["K"]) for tag, how in KEPT.items() if overlays or tag >> 24 != _OVERLAYS}
+
+    def _content_actions(self) -> dict[tuple[str, str, str], Action]:
+        actions: dict[tuple[str, str, str], Action] = {}
+        for row in content_rows():
+            # Without the template nobody knows whether the item may be missing: X/D leaves a dummy.
+            action = self._resolve(row).type_1 if row.basic == "X/D" else self._resolve(row).other
+            # A dummy reference is a remapped one (PS3.15 E.3.4).
+            if action is Action.DUMMY and row.value_type in _REFERENCES:
+                action = Action.UID
+            for value_type in (row.value_type, ""):
+                key = row.scheme, row.code, value_type
+                actions[key] = min(action, actions.get(key, action), key=_BY_STRICTNESS.index)
+        return actions
+
+
+@cache
+def rows() -> tuple[Row, ...]:
+    """Return table E.1-1 of PS3.15 2026d."""
+    return tuple(Row(row["tag"], row["name"], row["basic"], _options(row)) for row in _read("confidentiality.tsv"))
+
+
+@cache
+def content_rows() -> tuple[ContentRow, ...]:
+    """Return table E.3.4-1 of PS3.15 2026d."""
+    return tuple(
+        ContentRow(row["scheme"], row["code"], row["meaning"], row["value_type"], row["basic"], _options(row))
+        for row in _read("content_items.tsv")
+    )
+
+
+@cache
+def safe_private_table() -> Mapping[tuple[str, int, int], str]:
+    """Return the VR of each safe private attribute by creator, group and low byte of the element."""
+    opaque = ("", "OB", "OW", "UN")
+    return {
+        (row["creator"], int(row["group"], 16), int(row["element"], 16)): row["vr"]
+        for row in _read("safe_private.tsv")
+        if row["vr"] not in opaque
     }
-    rules = {word: Rule(action) for action, words in groups.items() for word in words}
-    # "~" stands for the space inside a term.
-    rules |= {
-        word: Rule(Action.TERM, terms=frozenset(term.replace("~", " ") for term in terms.split()))
-        for word, terms in _TERMS.items()
-    }
-    rules |= {word: Rule(Action.FIXED, value=value) for word, value in _FIXED.items()}
-    return {_tag(word): rule for word, rule in rules.items()}
 
 
-def _tag(keyword: str) -> int:
-    tag = tag_for_keyword(keyword)
-    if tag is None:
-        raise ValueError(f"{keyword} is no DICOM keyword")
-    return tag
+def _options(row: Mapping[str, str]) -> Mapping[Option, str]:
+    return {option: row[column] for column, option in COLUMNS.items() if row[column]}
 
 
-RULES: Mapping[int, Rule] = _rules()
+def _tags(pattern: str) -> Iterable[int]:
+    """Return the tags a row stands for; none for private attributes and for curves, which are never in a table."""
+    if pattern in UNCOUNTED:
+        return ()
+    if "xx" in pattern:
+        return tuple(int(pattern.replace("xx", f"{repeat:02X}"), 16) for repeat in _REPEATS)
+    return (int(pattern, 16),)
+
+
+def _kept() -> Iterator[tuple[int, Kept]]:
+    forms = {how.value: how for how in Kept}
+    for tag, _, how in _cells("kept.tsv")[1:]:
+        for each in _tags(tag):
+            yield each, forms[how]
+
+
+def _read(name: str) -> Iterator[Mapping[str, str]]:
+    header, *lines = _cells(name)
+    for cells in lines:
+        yield dict(zip(header, cells + [""] * (len(header) - len(cells)), strict=True))
+
+
+def _cells(name: str) -> list[list[str]]:
+    lines = (_TABLES / name).read_text("utf-8").splitlines()
+    return [line.split("\t") for line in lines if not line.startswith("#")]
+
+
+KEPT: Mapping[int, Kept] = MappingProxyType(dict(_kept()))
