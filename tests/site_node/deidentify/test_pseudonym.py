@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import pickle
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydicom.uid import UID, MRImageStorage
 
@@ -65,3 +66,43 @@ def test_a_patient_and_a_uid_of_the_same_text_share_nothing() -> None:
 def test_a_key_of_another_length_is_refused(length: int) -> None:
     with pytest.raises(ValueError, match="32 bytes"):
         Pseudonymiser(bytes(length))
+
+
+@given(st.text(min_size=1))
+def test_times_of_day_move_by_less_than_a_day_and_never_not_at_all(patient_id: str) -> None:
+    assert 1 <= PSEUDONYMISER.seconds(patient_id) <= 86_399
+    assert PSEUDONYMISER.seconds(f" {patient_id} ") == PSEUDONYMISER.seconds(patient_id)
+
+
+@given(st.text(min_size=1), st.integers(1, 200))
+def test_a_token_is_as_long_as_was_asked_and_of_its_domain(text: str, length: int) -> None:
+    token = PSEUDONYMISER.token("station", text, length)
+
+    assert len(token) == length
+    assert token.isascii()
+    assert token.isalnum()
+    assert PSEUDONYMISER.token("station", text, length + 7).startswith(token)
+    assert length < 8 or PSEUDONYMISER.token("physician", text, length) != token
+    with pytest.raises(ValueError, match="at least one"):
+        PSEUDONYMISER.token("station", text, 0)
+
+
+@given(st.binary(min_size=32, max_size=32), st.binary(min_size=32, max_size=32), st.text(min_size=1))
+def test_two_projects_have_nothing_in_common(one: bytes, other: bytes, identifier: str) -> None:
+    assume(one != other)
+    here, there = Pseudonymiser(one), Pseudonymiser(other)
+
+    assert here.key_id != there.key_id
+    assert here.patient(identifier) != there.patient(identifier)
+    assert here.uid(f"1.2.999.{int.from_bytes(one[:4])}") != there.uid(f"1.2.999.{int.from_bytes(one[:4])}")
+    assert here.subkey("identities") != there.subkey("identities")
+    assert Pseudonymiser(one).patient(identifier) == here.patient(identifier)
+    assert here.key_id not in {one.hex()[:16], here.subkey("").hex()[:16]}
+
+
+def test_a_pseudonymiser_goes_to_another_process_and_tells_its_key_to_nobody() -> None:
+    copied = pickle.loads(pickle.dumps(PSEUDONYMISER))  # noqa: S301 -- our own bytes
+
+    assert copied.patient("4711") == PSEUDONYMISER.patient("4711")
+    assert repr(KEY) not in repr(PSEUDONYMISER)
+    assert KEY.hex() not in repr(PSEUDONYMISER)
