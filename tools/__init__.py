@@ -1,0 +1,1 @@
+"""What makes the data files that the packages ship; not installed."""

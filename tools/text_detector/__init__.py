@@ -1,0 +1,1 @@
+"""Makes site_node/deidentify/weights/text.onnx."""
