@@ -14,9 +14,10 @@ import sqlalchemy as sa
 from site_node.store import class_label, disposition, instance
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 _SEGMENTATION = "SEG"
+_IN_ONE_QUERY = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,19 @@ def labelled_images(store: sa.Engine, modality: str) -> list[LabelledImage]:
     return [LabelledImage(_instance(row), row.StudyInstanceUID, row.patient, row.study_date, row.value) for row in rows]
 
 
+def holds_all(store: sa.Engine, items: Iterable[Series | LabelledImage]) -> bool:
+    """Return whether every file of the items is in the catalogue still, and is the same file."""
+    wanted = {(file.SOPInstanceUID, file.sha256) for item in items for file in _files(item)}
+    uids = sorted({uid for uid, _ in wanted})
+    columns = instance.c
+    with store.connect() as db:
+        for start in range(0, len(uids), _IN_ONE_QUERY):
+            some = uids[start : start + _IN_ONE_QUERY]
+            query = sa.select(columns.SOPInstanceUID, columns.sha256).where(columns.SOPInstanceUID.in_(some))
+            wanted -= {(row.SOPInstanceUID, row.sha256) for row in db.execute(query)}
+    return not wanted
+
+
 def set_class_labels(store: sa.Engine, labels: Mapping[str, int]) -> int:
     """Keep the label of each de-identified SOPInstanceUID; return how many are accepted images.
 
@@ -155,3 +169,9 @@ def _instance(row: sa.Row[tuple[object, ...]]) -> Instance:
 
 def _only(candidates: list[Instance]) -> Instance | None:
     return candidates[0] if len(candidates) == 1 else None
+
+
+def _files(item: Series | LabelledImage) -> tuple[Instance, ...]:
+    if isinstance(item, LabelledImage):
+        return (item.instance,)
+    return item.instances if item.segmentation is None else (*item.instances, item.segmentation)

@@ -26,7 +26,7 @@ from consent import (
     permits_task,
 )
 from site_node import permissions
-from site_node.catalogue import labelled_images, series_with_labels
+from site_node.catalogue import holds_all, labelled_images, series_with_labels
 from site_node.cohort import Cohort, freeze
 from site_node.consents import ConsentReader, current_epoch
 from site_node.store import reading
@@ -101,6 +101,9 @@ class Gate:
             return Deny("dataset: the task was assigned to another")
         if isinstance(current, Snapshot) and len(current.cohort.items) < len(snapshot.cohort.items):
             return Deny("consent: a study in use is no longer permitted")
+        # After the epoch was read: what is taken out later begins a new one, and the release compares.
+        if not holds_all(self._store, snapshot.cohort.items):
+            return Deny("catalogue: an image in use was taken out")
         return current
 
     def epoch(self) -> int:

@@ -24,7 +24,7 @@ disposition = sa.Table(
     "disposition",
     metadata,
     sa.Column("source_sha256", sa.String, primary_key=True),
-    sa.Column("outcome", sa.String, nullable=False),  # accepted | held | quarantined
+    sa.Column("outcome", sa.String, nullable=False),  # accepted | held | quarantined | rejected
     sa.Column("reason", sa.String, nullable=False),  # names tags and rules, never values
     sa.Column("kept_as", sa.String, nullable=False),  # path below the site folder
     sa.Column("recorded_at", sa.String, nullable=False),
@@ -148,6 +148,107 @@ outbox = sa.Table(
     sa.Column("arrays", sa.String),  # path below the site folder
     sa.Column("metrics", sa.Text, nullable=False),
     sa.Column("receipt", sa.LargeBinary, nullable=False),
+)
+
+# One row: which key the site's own pseudonyms are made with.
+site_key = sa.Table(
+    "site_key",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("key_id", sa.String, nullable=False),
+)
+
+# A project's pseudonym keys, generation by generation; the key itself lies where `reference` says.
+project_key = sa.Table(
+    "project_key",
+    metadata,
+    sa.Column("key_id", sa.String, primary_key=True),  # a digest that says nothing about the key
+    sa.Column("project", sa.String, nullable=False, index=True),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("reference", sa.String, nullable=False),  # file: or pkcs11: URI, never with a PIN
+    sa.Column("made_by", sa.String, nullable=False),
+    sa.Column("made_at", sa.String, nullable=False),
+    sa.Column("retired_at", sa.String),  # a later generation took its place
+    sa.Column("destroyed_by", sa.String),
+    sa.Column("destroyed_at", sa.String),  # from here on it is not used; then the key is overwritten
+    sa.Column("erased_at", sa.String),  # the key is gone
+    sa.UniqueConstraint("project", "generation"),
+)
+
+# Who stands behind a pseudonym. Sealed under the identity key and the pseudonym key together.
+identity = sa.Table(
+    "identity",
+    metadata,
+    sa.Column("key_id", sa.String, primary_key=True),  # of the pseudonym key
+    sa.Column("pseudonym", sa.String, primary_key=True, index=True),
+    sa.Column("kind", sa.String, nullable=False),  # patient | study | series | instance
+    sa.Column("sealed", sa.LargeBinary, nullable=False),  # nonce and AES-256-GCM
+)
+
+# A wish to know who stands behind a pseudonym: asked by one, approved by another, shown once.
+reidentification = sa.Table(
+    "reidentification",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("pseudonym", sa.String),  # none: all that one key stands for, as a file
+    sa.Column("key_id", sa.String, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("requested_by", sa.String, nullable=False),
+    sa.Column("requested_at", sa.String, nullable=False),
+    sa.Column("expires_at", sa.String, nullable=False),
+    sa.Column("approved_by", sa.String),
+    sa.Column("approved_at", sa.String),
+    sa.Column("denied_by", sa.String),
+    sa.Column("denied_at", sa.String),
+    sa.Column("shown_at", sa.String),
+)
+
+# What de-identification did with a file: for the reviewer, and for figures by version.
+treatment = sa.Table(
+    "treatment",
+    metadata,
+    sa.Column("source_sha256", sa.String, primary_key=True),
+    sa.Column("pipeline", sa.String, nullable=False),  # its version
+    sa.Column("SOPInstanceUID", sa.String),  # pseudonyms
+    sa.Column("SeriesInstanceUID", sa.String, index=True),
+    sa.Column("Modality", sa.String),
+    sa.Column("boxes", sa.Text, nullable=False),  # JSON, [top, left, bottom, right]: blanked, or proposed to be
+)
+
+# Every decision of a reviewer; a later one about the same file stands beside it, never in its place.
+review_decision = sa.Table(
+    "review_decision",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("source_sha256", sa.String, nullable=False, index=True),
+    sa.Column("verdict", sa.String, nullable=False),  # accept | redraw | reject | reopen | leak
+    sa.Column("held_for", sa.String, nullable=False),  # the reason that was decided on
+    sa.Column("boxes", sa.Text, nullable=False),  # JSON
+    sa.Column("reason", sa.String, nullable=False),
+    sa.Column("by", sa.String, nullable=False),
+    sa.Column("at", sa.String, nullable=False),
+    sa.Column("outcome", sa.String, nullable=False),  # begun | second-awaited | accepted | held | rejected
+    sa.Column("held_again_for", sa.String),  # with outcome held: why
+    sa.Column("taken_out", sa.String),  # path of a file that left the catalogue and is still to be deleted there
+)
+
+# Accepted instances drawn at random for a person to look at.
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("SOPInstanceUID", sa.String, nullable=False, index=True),
+    sa.Column("source_sha256", sa.String),
+    sa.Column("sha256", sa.String, nullable=False),  # of the file that is audited
+    sa.Column("Modality", sa.String, nullable=False),
+    sa.Column("pipeline", sa.String, nullable=False),
+    sa.Column("seed", sa.String, nullable=False),
+    sa.Column("drawn_at", sa.String, nullable=False),
+    sa.Column("verdict", sa.String),  # clean | leak
+    sa.Column("place", sa.String),
+    sa.Column("by", sa.String),
+    sa.Column("at", sa.String),
+    sa.UniqueConstraint("SOPInstanceUID", "sha256"),
 )
 
 # What an auditor reads: `source:subject:action`, append only.
