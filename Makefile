@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install test test-slow demo bench lint clean
+.PHONY: install test test-slow demo bench peers lint clean
 install: $(STAMP)
 
 # torch by itself: its version is ours, its build the machine's. Where only a CUDA build is found, a machine
@@ -39,5 +39,13 @@ demo: install
 bench: install
 	$(BIN)/python -m benchmarks.$(NAME)
 
+# Other tools, for `make bench NAME=deidentify` to measure beside ours, in an environment of their own.
+peers: .venv-peers/.installed
+
+.venv-peers/.installed: benchmarks/peers/requirements.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/pip install --quiet -r $<
+	touch $@
+
 clean:
-	rm -rf $(VENV) demo-out build *.egg-info
+	rm -rf $(VENV) .venv-peers demo-out build *.egg-info

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import nibabel as nib
 import numpy as np
-from scipy.ndimage import (  # type: ignore[import-untyped]  # scipy brings no types
+from scipy.ndimage import (
     gaussian_filter,
     map_coordinates,
     zoom,

@@ -286,7 +286,7 @@ def _images(evidence: Evidence) -> Iterator[NDArray[np.generic]]:
     for ward in evidence.stage.wards:
         for path in _files(evidence.root / ward.name / "deidentified"):
             ds = dcmread(path)
-            if ds.Modality == evidence.stage.modality:
+            if ds.get("Modality") == evidence.stage.modality and "PixelData" in ds:
                 yield ds.pixel_array
 
 

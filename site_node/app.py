@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from site_node import keys, project_keys, reidentification
 from site_node.config import CONFIG_NAME, SiteConfig, SiteHome
 from site_node.deidentify.pseudonym import Pseudonymiser
 from site_node.errors import ConfigurationError
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import sqlalchemy as sa
+
+    from site_node.intake.folder import Intake
 
 
 def now() -> datetime:
@@ -36,6 +39,15 @@ class Site:
     pseudonymiser: Pseudonymiser
 
 
+def open_intake(site: Site) -> Intake:
+    """Return where the site takes images in, by the rules of its configuration."""
+    from site_node.intake.folder import Intake  # noqa: PLC0415 -- pydicom is slow to import and few commands need it
+
+    key = reidentification.open_identity_key(site.store, site.config.identity_key, site.home.root)
+    vault = reidentification.Vault(key, site.pseudonymiser)
+    return Intake(site.home.root, site.store, site.pseudonymiser, site.config.deidentify, vault)
+
+
 def create_site(root: Path, name: str) -> None:
     """Make a site folder: configuration, pseudonym key, database.
 
@@ -48,9 +60,7 @@ def create_site(root: Path, name: str) -> None:
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     home.identity.mkdir(mode=0o700, exist_ok=True)
     if not home.pseudonym_key.exists():
-        descriptor = os.open(home.pseudonym_key, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(os.urandom(32))
+        keys.make_file(home.pseudonym_key, os.urandom(keys.KEY_BYTES))
     open_store(home.database).dispose()
     (root / CONFIG_NAME).write_text(f'name = "{config.name}"\n')
 
@@ -64,5 +74,7 @@ def open_site(root: Path) -> Site:
     config = home.load_config()
     for folder in (home.outbox, home.work):
         folder.mkdir(mode=0o700, exist_ok=True)
-    pseudonymiser = Pseudonymiser(home.pseudonym_key.read_bytes())
-    return Site(home, config, open_store(home.database), pseudonymiser)
+    pseudonymiser = Pseudonymiser(keys.load(config.pseudonym_key, root, keys.SITE_PSEUDONYMS))
+    store = open_store(home.database)
+    project_keys.check_site_key(store, pseudonymiser)
+    return Site(home, config, store, pseudonymiser)

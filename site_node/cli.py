@@ -10,26 +10,33 @@ import json
 import signal
 import sys
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import sqlalchemy as sa
 import typer
-from rich.console import Console
-from rich.progress import Progress
+from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 from rich.text import Text
 
 from consent import Deny, Outcome
 from models import ModelsError, TaskRefused
 from models.memory import loading
-from site_node import catalogue, consents, permissions
-from site_node.app import Site, create_site, now, open_site
+from site_node import catalogue, consents, permissions, project_keys
+from site_node.app import Site, create_site, now, open_intake, open_site
 from site_node.errors import ConfigurationError, PeerError, SiteError
 from site_node.gate import Gate
+from site_node.review_cli import keys_app, reidentify_app, review_app
 from site_node.store import disposition, ledger, participation
+from site_node.terminal import By, Json, err, out
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from site_node.intake.folder import IngestSummary
 
 EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (TaskRefused, 3),
@@ -51,15 +58,11 @@ for name, group in (
     ("datasets", datasets_app),
     ("grants", grants_app),
     ("tasks", tasks_app),
+    ("review", review_app),
+    ("keys", keys_app),
+    ("reidentify", reidentify_app),
 ):
     app.add_typer(group, name=name)
-
-# No markup: names and ids from outside are printed as they are.
-out = Console(highlight=False, markup=False)
-err = Console(stderr=True, highlight=False, markup=False)
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-By = Annotated[str, typer.Option(help="Who decides this; goes on the record.")]
 
 
 @app.callback()
@@ -95,25 +98,58 @@ def join(context: typer.Context, invitation: Path) -> None:
 @app.command()
 def ingest(context: typer.Context, folder: Path, as_json: Json = False) -> None:
     """Take in every file of a folder: de-identify, hold for review, or quarantine."""
-    from site_node.intake.folder import ingest as take_in  # noqa: PLC0415 -- pydicom is slow to import and no other command needs it
+    from site_node.intake.folder import ingest as take_in  # noqa: PLC0415 -- pydicom is slow to import, and few commands need it
 
+    _check_folder(folder)
+    taker = open_intake(_site(context))
+    with _bar("taking in") as heard:
+        summary = take_in(folder, taker, now(), progress=heard)
+    _tell(summary, as_json=as_json)
+
+
+@app.command("deidentify")
+def deidentify_folder(
+    context: typer.Context,
+    folder: Path,
+    target: Path,
+    project: Annotated[str | None, typer.Option(help="Use this project's own pseudonyms (see `keys create`).")] = None,
+    as_json: Json = False,
+) -> None:
+    """De-identify a folder into another; originals stay, held files are told in report.csv."""
+    from site_node.intake.export import export  # noqa: PLC0415 -- as above
+
+    _check_folder(folder)
     site = _site(context)
+    pseudonymiser = site.pseudonymiser
+    if project is not None:
+        with site.store.connect() as db:
+            pseudonymiser = project_keys.pseudonymiser(db, site.home.root, project)
+    with _bar("de-identifying") as heard:
+        summary = export(folder, target, site.config.deidentify, pseudonymiser, progress=heard)
+    _tell(summary, as_json=as_json)
+
+
+def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise ConfigurationError(f"{folder} is not a folder")
-    with Progress(console=err, transient=True) as bar:
-        files = bar.add_task("taking in", total=None)
-        summary = take_in(
-            folder,
-            site.home.root,
-            site.store,
-            site.pseudonymiser,
-            now(),
-            progress=lambda done, total: bar.update(files, completed=done, total=total),
-        )
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar, and give what hears (done, total)."""
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
+        files = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(files, completed=done, total=total)
+
+
+def _tell(summary: IngestSummary, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(asdict(summary)))
         return
     out.print(_table("what became of the files", asdict(summary)))
+    if summary.held:
+        err.print("held files wait for a person: `filmroom-site review list`")
 
 
 @app.command()

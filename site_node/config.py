@@ -8,15 +8,23 @@ from __future__ import annotations
 import json
 import math
 import tomllib
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from site_node.deidentify.profile import Dates, Options
 from site_node.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from enum import Enum
     from pathlib import Path
 
 CONFIG_NAME = "site.toml"
+KEY_SCHEMES = ("file:", "pkcs11:")
+OPTIONS = "deidentify"  # the table of TOML with the options of de-identification
+
+_Settings = TypeVar("_Settings", "SiteConfig", Options)
+_TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
+_CHOICES: dict[str, type[Enum]] = {"Dates": Dates}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +36,9 @@ class SiteConfig:
     training_threads: int = 1
     abort_after_s: float = 2.0
     clock_skew_s: float = 30.0
+    pseudonym_key: str = "file:identity/pseudonym.key"
+    identity_key: str = "file:identity/identities.key"
+    deidentify: Options = field(default_factory=Options)
 
     def __post_init__(self) -> None:
         """Refuse values no site may run with."""
@@ -37,6 +48,9 @@ class SiteConfig:
             value = getattr(self, key)
             if not (math.isfinite(value) and value > 0):
                 raise ConfigurationError(f"{key}: must be finite and greater than 0")
+        for key in ("pseudonym_key", "identity_key"):
+            if not getattr(self, key).startswith(KEY_SCHEMES):
+                raise ConfigurationError(f"{key}: must be a reference, {' or '.join(KEY_SCHEMES)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +104,12 @@ class SiteHome:
 
         Raises: ConfigurationError naming the key that is unknown, missing or of the wrong type.
         """
-        return _parse(SiteConfig, _read_toml(self.root / CONFIG_NAME))
+        document = _read_toml(self.root / CONFIG_NAME)
+        options = document.pop(OPTIONS, {})
+        if not isinstance(options, dict):
+            raise ConfigurationError(f"{CONFIG_NAME}: {OPTIONS}: expected a table, [{OPTIONS}]")
+        known = _parse(Options, options, f"{OPTIONS}.")
+        return _parse(SiteConfig, {**document, OPTIONS: known} if "name" in document else document)
 
     def load_identity(self) -> Identity:
         """Return this site's membership.
@@ -124,18 +143,27 @@ def _read_toml(path: Path) -> dict[str, object]:
         raise ConfigurationError(f"{path} is not TOML: {error}") from error
 
 
-def _parse(kind: type[SiteConfig], document: dict[str, object]) -> SiteConfig:
-    known = {field.name: field for field in fields(kind)}
-    for key, value in document.items():
+def _parse(kind: type[_Settings], document: dict[str, object], prefix: str = "") -> _Settings:
+    known = {field.name: str(field.type) for field in fields(kind)}
+    for key in document:
         if key not in known:
-            raise ConfigurationError(f"{CONFIG_NAME}: unknown key {key!r}; known are {', '.join(known)}")
-        _check_type(key, value, str(known[key].type))
-    if "name" not in document:
+            told = ", ".join(known)
+            raise ConfigurationError(f"{CONFIG_NAME}: unknown key {prefix + key!r}; known are {told}")
+    if "name" in known and "name" not in document:
         raise ConfigurationError(f"{CONFIG_NAME}: key 'name' is missing")
-    return kind(**document)  # type: ignore[arg-type] # types were just checked
+    values: dict[str, Any] = {key: _value(prefix + key, value, known[key]) for key, value in document.items()}
+    return kind(**values)
 
 
-def _check_type(key: str, value: object, expected: str) -> None:
-    accepted = {"str": (str,), "int": (int,), "float": (int, float)}[expected]
-    if not isinstance(value, accepted) or isinstance(value, bool):
+def _value(key: str, value: object, expected: str) -> object:
+    """Return a value of TOML as the type that a field has."""
+    if expected in _CHOICES:
+        choices = [choice.value for choice in _CHOICES[expected]]
+        if value not in choices:
+            raise ConfigurationError(f"{CONFIG_NAME}: {key}: expected one of {', '.join(choices)}")
+        return _CHOICES[expected](value)
+    if expected in _TYPES and (
+        not isinstance(value, _TYPES[expected]) or isinstance(value, bool) != (expected == "bool")
+    ):
         raise ConfigurationError(f"{CONFIG_NAME}: {key}: expected {expected}")
+    return value

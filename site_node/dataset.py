@@ -101,6 +101,10 @@ def _read_image(instance: Instance, root: Path) -> Dataset:
     ds = dcmread(BytesIO(read_verified(instance, root)))
     if int(ds.get("NumberOfFrames") or 1) != 1:
         raise UnreadableInstance("NumberOfFrames: multi-frame images are not read by this version")
+    if int(ds.get("SamplesPerPixel") or 1) != 1:
+        raise UnreadableInstance("SamplesPerPixel: colour images are not read by this version")
+    if "ModalityLUTSequence" in ds:
+        raise UnreadableInstance("ModalityLUTSequence: tables of units are not read by this version")
     return ds
 
 

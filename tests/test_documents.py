@@ -21,6 +21,8 @@ from coordinator.config import CoordinatorConfig
 from coordinator.verification import CHECKS
 from models import UpdateFault, parse_task
 from site_node.config import SiteConfig
+from site_node.deidentify.conformance import markdown
+from site_node.deidentify.profile import Options
 from site_node.membership import Invitation
 from site_node.release import ABSTAIN, LEAVES
 from site_node.rounds import Instruction
@@ -40,17 +42,29 @@ def test_the_readme_lists_exactly_what_leaves_the_hospital() -> None:
 
 
 @pytest.mark.parametrize(
-    ("title", "kind"), [("### site.toml", SiteConfig), ("### coordinator.toml", CoordinatorConfig)]
+    ("title", "kind"),
+    [
+        ("### site.toml", SiteConfig),
+        ("### site.toml, [deidentify]", Options),
+        ("### coordinator.toml", CoordinatorConfig),
+    ],
 )
 def test_every_configuration_key_is_documented_with_its_default(
-    title: str, kind: type[SiteConfig | CoordinatorConfig]
+    title: str, kind: type[SiteConfig | Options | CoordinatorConfig]
 ) -> None:
     rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", _section("docs/operating.md", title), re.MULTILINE)
     expected = [(field.name, field.default) for field in fields(kind)]
 
     assert [key for key, _ in rows] == [name for name, _ in expected]
     for (_, told), (_, default) in zip(rows, expected, strict=True):
-        assert told.strip('" ') in {str(default), "required"}
+        meant = {"True": "true", "False": "false"}.get(str(default), str(getattr(default, "value", default)))
+        assert told.strip('" ') in {meant, "required", "table"}
+
+
+def test_the_conformance_statement_is_that_of_the_code() -> None:
+    page = (ROOT / "docs" / "deidentification.md").read_text()
+
+    assert page.partition("<!-- conformance -->\n")[2].partition("<!-- end -->")[0] == markdown()
 
 
 def test_the_protocol_names_every_refusal_and_no_other() -> None:
@@ -102,7 +116,12 @@ def test_a_decision_says_context_options_choice_and_consequences(path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "ARCHITECTURE.md", *(f"docs/{p}.md" for p in ("demo", "protocol", "threat-model"))]
+    "page",
+    [
+        "README.md",
+        "ARCHITECTURE.md",
+        *(f"docs/{p}.md" for p in ("deidentification", "demo", "protocol", "threat-model")),
+    ],
 )
 def test_what_a_page_points_at_exists(page: str) -> None:
     text = (ROOT / page).read_text()

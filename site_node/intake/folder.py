@@ -8,42 +8,53 @@ comes out the same.
 
 from __future__ import annotations
 
-import hashlib
+import fcntl
+import json
 import os
-import shutil
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
 
-from site_node.deidentify.headers import deidentify, original_date
-from site_node.deidentify.pixels import KINDS, Clear, Held, screen
-from site_node.errors import ConfigurationError, UnreadableInstance
-from site_node.intake.part10 import FAULTS, check_pixels, quiet, read_instance
-from site_node.store import disposition, instance
+from site_node.deidentify.instance import FACE, PIPELINE
+from site_node.deidentify.picture import Box
+from site_node.errors import ConfigurationError
+from site_node.intake import heads
+from site_node.intake.judging import (
+    ACCEPTED,
+    ALREADY_KNOWN,
+    HELD,
+    NOT_READ,
+    QUARANTINED,
+    Job,
+    Judge,
+    Settings,
+    Verdict,
+    judge_all,
+    source,
+)
+from site_node.reidentification import remember
+from site_node.review import treated
+from site_node.store import disposition, instance, open_store, reading, treatment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from datetime import datetime
 
-    from pydicom.dataset import Dataset
-
+    from site_node.deidentify.profile import Options
     from site_node.deidentify.pseudonym import Pseudonymiser
+    from site_node.reidentification import Vault
 
-ACCEPTED, HELD, QUARANTINED = "accepted", "held", "quarantined"
-ALREADY_KNOWN, NOT_READ = "already_known", "not_read"
-FOLDERS = {ACCEPTED: "deidentified", HELD: "review", QUARANTINED: "quarantine"}
 DUPLICATE = "duplicate-instance-uid"
-TOO_LARGE = "too-large"
-MAX_BYTES = 2 * 1024**3  # a file is held in memory two times while it is de-identified
+MAX_BYTES = 16 * 1024**3  # a file is mapped, not held; this bounds the time one may take
 _BATCH = 64  # files in one transaction, and one flush of each folder they went to
-_CREATE = os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW
 _OUTCOMES = (ACCEPTED, HELD, QUARANTINED, ALREADY_KNOWN, NOT_READ)
 _COUNTED_REASONS = (HELD, QUARANTINED, NOT_READ)
-_IDENTITY = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID", "Modality")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,179 +75,218 @@ class IngestSummary:
 
 
 @dataclass(frozen=True, slots=True)
-class _Verdict:
-    """The outcome for one file, and where its kept form goes below the site folder."""
+class OnRecord:
+    """Whether a file is on record already; can be sent to another process."""
 
-    outcome: str
-    reason: str
-    kept_as: str
-    content: bytes | None  # None: the source itself, too large to hold in memory
-    row: dict[str, str | None] | None = None  # of table `instance`, when accepted
+    database: Path
+
+    def __call__(self, sha256: str) -> bool:
+        """Return whether the file with this SHA-256 has an outcome."""
+        query = sa.select(disposition.c.outcome).where(disposition.c.source_sha256 == sha256)
+        with _reader(self.database).connect() as db:
+            return db.execute(query).first() is not None
 
 
-def ingest(  # the site's three belongings, the folder, the moment and the listener
-    folder: Path,
-    root: Path,
-    store: sa.Engine,
-    pseudonymiser: Pseudonymiser,
-    at: datetime,
-    *,
-    progress: Callable[[int, int], None] | None = None,
-    max_bytes: int = MAX_BYTES,
-) -> IngestSummary:
-    """Take in every file below `folder` and return what became of them.
-
-    `root` is the site folder. `progress` hears (done, total) after each file. Files go to disk
-    before the transaction that records them, so a record never names a file that a crash lost.
-    Raises: ConfigurationError if the site folder lies below `folder`.
-    """
-    if root.resolve().is_relative_to(folder.resolve()):
-        raise ConfigurationError("the site folder lies inside the folder to take in")
-    files = list(_files(folder))
-    outcomes: Counter[str] = Counter()
-    reasons: Counter[str] = Counter()
-    with quiet():
-        for start in range(0, len(files), _BATCH):
-            touched: set[Path] = set()
-            with store.begin() as db:
-                intake = _Intake(root, db, pseudonymiser, at, max_bytes, touched)
-                for done, path in enumerate(files[start : start + _BATCH], start + 1):
-                    outcome, reason = intake.take(path)
-                    outcomes[outcome] += 1
-                    reasons[reason] += outcome in _COUNTED_REASONS
-                    if progress is not None:
-                        progress(done, len(files))
-                for touched_folder in sorted(touched):
-                    _flush_folder(touched_folder)
-    counts = {outcome: outcomes[outcome] for outcome in _OUTCOMES}
-    return IngestSummary(**counts, reasons=dict(sorted((+reasons).items())))
+@cache
+def _reader(database: Path) -> sa.Engine:
+    return reading(open_store(database))
 
 
 @dataclass(frozen=True, slots=True)
-class _Intake:
-    """One batch: a transaction, and the folders its files went to."""
+class Intake:
+    """Where a site takes images in, and by which rules; `root` is the site folder."""
 
     root: Path
-    db: sa.Connection
+    store: sa.Engine
     pseudonymiser: Pseudonymiser
-    at: datetime
-    max_bytes: int
-    touched: set[Path]
+    options: Options
+    vault: Vault
+    max_bytes: int = MAX_BYTES
 
-    def take(self, path: Path) -> tuple[str, str]:
-        """Return outcome and reason of one file, which is then on disk and recorded."""
-        try:
-            content, sha256 = _read(path, self.max_bytes)
-        except OSError:
-            return NOT_READ, "file-not-readable"
-        if self._exists(disposition.c.source_sha256, sha256):
-            return ALREADY_KNOWN, ""
-        verdict = _judge(content, sha256, self.pseudonymiser)
-        if verdict.row and self._exists(instance.c.SOPInstanceUID, verdict.row["SOPInstanceUID"]):
-            verdict = _original(QUARANTINED, DUPLICATE, content, sha256)
-        self._keep(path, verdict)
-        self._record(sha256, verdict)
-        return verdict.outcome, verdict.reason
+    @property
+    def incoming(self) -> Path:
+        """Folder of files that are on disk and not yet on record; emptied by the next run."""
+        return self.root / "incoming"
 
-    def _exists(self, column: sa.Column[str], value: str | None) -> bool:
-        return self.db.execute(sa.select(column).where(column == value)).first() is not None
+    @property
+    def settings(self) -> Settings:
+        """What a process needs to judge files for this site."""
+        known = OnRecord(Path(str(self.store.url.database)))
+        return Settings(self.incoming, self.options, self.pseudonymiser, self.max_bytes, known)
 
-    def _keep(self, source: Path, verdict: _Verdict) -> None:
-        target = self.root / verdict.kept_as
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.part")
-        with os.fdopen(os.open(temporary, _CREATE, 0o600), "wb") as out:
-            if verdict.content is not None:
-                out.write(verdict.content)
-            else:
-                with source.open("rb") as original:
-                    shutil.copyfileobj(original, out)
-            out.flush()
-            os.fsync(out.fileno())
-        temporary.replace(target)
-        self.touched.update(_up_to(self.root, target.parent))
+    def commit(self, batch: Iterable[tuple[Path, Verdict]], at: datetime, *, again: bool = False) -> list[Verdict]:
+        """Put the kept forms at their places and record them; return the verdicts as recorded.
 
-    def _record(self, sha256: str, verdict: _Verdict) -> None:
-        self.db.execute(
-            sa.insert(disposition).values(
-                source_sha256=sha256,
-                outcome=verdict.outcome,
-                reason=verdict.reason,
-                kept_as=verdict.kept_as,
-                recorded_at=self.at.isoformat(),
-            )
-        )
+        With `again` the files are on record already and their outcome changes. Files go to disk before the transaction
+        that records them ends, so a record never names a file that a crash lost; what they replace goes after it.
+        """
+        touched: set[Path] = set()
+        replaced: set[str] = set()
+        verdicts = []
+        with self.store.begin() as db:
+            for path, judged in batch:
+                # One by one: two files of a batch may be the same, or claim the same instance.
+                verdict = self._settle(db, path, judged, again=again)
+                verdicts.append(verdict)
+                if verdict.part is not None:
+                    replaced |= _kept_as(db, verdict) - {verdict.kept_as}
+                    target = self.root / verdict.kept_as
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    verdict.part.replace(target)
+                    touched.update(_up_to(self.root, target.parent))
+                    self._record(db, verdict, at)
+            for folder in sorted(touched):
+                flush_folder(folder)
+        for kept_as in replaced:
+            (self.root / kept_as).unlink(missing_ok=True)
+        return verdicts
+
+    def _settle(self, db: sa.Connection, path: Path, verdict: Verdict, *, again: bool) -> Verdict:
+        """Return the verdict as it stands beside what is on record by now."""
+        if verdict.part is None:
+            return verdict
+        if not again and _kept_as(db, verdict):
+            verdict.part.unlink()
+            return Verdict(verdict.sha256, ALREADY_KNOWN)
+        if verdict.row and _is_known_instance(db, verdict.row["SOPInstanceUID"]):
+            verdict.part.unlink()
+            with source(path) as content:
+                return Judge(self.settings).original(content, Verdict(verdict.sha256, QUARANTINED, DUPLICATE))
+        return verdict
+
+    def _record(self, db: sa.Connection, verdict: Verdict, at: datetime) -> None:
+        values = {
+            "source_sha256": verdict.sha256,
+            "outcome": verdict.outcome,
+            "reason": verdict.reason,
+            "kept_as": verdict.kept_as,
+            "recorded_at": at.isoformat(),
+        }
+        unchanged = insert(disposition).values(values)
+        db.execute(unchanged.on_conflict_do_update(index_elements=["source_sha256"], set_=values))
         if verdict.row is not None:
-            self.db.execute(sa.insert(instance).values(verdict.row))
+            db.execute(sa.insert(instance).values(verdict.row))
+        if verdict.about is not None:
+            treated(db, verdict.sha256, PIPELINE, verdict.boxes, **verdict.about)
+        remember(db, self.vault, verdict.originals)
 
 
-def _judge(content: bytes | None, sha256: str, pseudonymiser: Pseudonymiser) -> _Verdict:
-    if content is None:
-        return _original(QUARANTINED, TOO_LARGE, content, sha256)
-    try:
-        ds = read_instance(content)
-        screening = _screen(ds)
-        if isinstance(screening, Held):
-            return _original(HELD, screening.reason, content, sha256)
-        return _accept(ds, sha256, pseudonymiser)
-    except UnreadableInstance as fault:
-        return _original(QUARANTINED, str(fault), content, sha256)
-    except FAULTS:
-        return _original(QUARANTINED, "data set cannot be parsed", content, sha256)
+def ingest(
+    folder: Path,
+    intake: Intake,
+    at: datetime,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    processes: int | None = None,
+) -> IngestSummary:
+    """Take in every file below `folder` and return what became of them.
+
+    `progress` hears (done, total) after each file; `processes` is one for each core unless given.
+    Raises: ConfigurationError if the site folder lies below `folder`, or another run is under way.
+    """
+    if intake.root.resolve().is_relative_to(folder.resolve()):
+        raise ConfigurationError("the site folder lies inside the folder to take in")
+    jobs = [Job(path) for path in files_below(folder)]
+    processes = processes or os.cpu_count() or 1
+    counts: Counter[tuple[str, str]] = Counter()
+    batch: list[tuple[Path, Verdict]] = []
+    with alone_in(intake.incoming):
+        for done, judged in enumerate(judge_all(jobs, intake.settings, processes), 1):
+            batch.append(judged)
+            if len(batch) == _BATCH or done == len(jobs):
+                counts.update((verdict.outcome, verdict.reason) for verdict in intake.commit(batch, at))
+                batch.clear()
+            if progress is not None:
+                progress(done, len(jobs))
+        counts += _heads(intake, at, processes)
+    return summarise(counts)
 
 
-def _screen(ds: Dataset) -> Clear | Held:
-    if ds.SOPClassUID in KINDS:
-        check_pixels(ds)
-    return screen(ds)
+def _heads(intake: Intake, at: datetime, processes: int) -> Counter[tuple[str, str]]:
+    """Decide about every series with a head that waits; return what changed, as counts to add and to take away."""
+    changed: Counter[tuple[str, str]] = Counter()
+    for series, sections in _waiting_heads(intake).items():
+        jobs = _judged(intake, series, sections)
+        if isinstance(jobs, str):
+            with intake.store.begin() as db:
+                digests = [section.path.name for section in sections]
+                db.execute(sa.update(disposition).where(disposition.c.source_sha256.in_(digests)).values(reason=jobs))
+            changed.update({(HELD, FACE): -len(sections), (HELD, jobs): len(sections)})
+            continue
+        for verdict in intake.commit(judge_all(jobs, intake.settings, processes), at, again=True):
+            changed.update({(HELD, FACE): -1})
+            changed.update({(verdict.outcome, verdict.reason): 1})
+    return changed
 
 
-def _accept(ds: Dataset, sha256: str, pseudonymiser: Pseudonymiser) -> _Verdict:
-    clean = deidentify(ds, pseudonymiser)
-    if "Modality" not in clean:
-        raise UnreadableInstance("Modality: absent or unknown")
-    out = BytesIO()
-    clean.save_as(out, enforce_file_format=True)
-    content = out.getvalue()
-    identity = {keyword: str(clean[keyword].value) for keyword in _IDENTITY}
-    study, series, sop = (identity[keyword] for keyword in _IDENTITY[:3])
-    kept_as = f"{FOLDERS[ACCEPTED]}/{study}/{series}/{sop}.dcm"
-    row = identity | {
-        "patient": str(clean.PatientID),
-        "study_date": original_date(ds),
-        "references_series": _referenced_series(clean),
-        "path": kept_as,
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "source_sha256": sha256,
-    }
-    return _Verdict(ACCEPTED, "", kept_as, content, row)
+def _waiting_heads(intake: Intake) -> dict[str, list[heads.Section]]:
+    """Return the sections that wait to be judged with their series, by series."""
+    query = (
+        sa.select(treatment.c.SeriesInstanceUID, treatment.c.boxes, disposition.c.kept_as)
+        .join_from(treatment, disposition, treatment.c.source_sha256 == disposition.c.source_sha256)
+        .where(disposition.c.outcome == HELD, disposition.c.reason == FACE)
+        .order_by(treatment.c.SeriesInstanceUID, treatment.c.SOPInstanceUID)
+    )
+    found: dict[str, list[heads.Section]] = {}
+    with intake.store.connect() as db:
+        for series, boxes, kept_as in db.execute(query):
+            drawn = tuple(Box(*box) for box in json.loads(boxes))
+            found.setdefault(series, []).append(heads.Section(intake.root / kept_as, drawn))
+    return found
 
 
-def _original(outcome: str, reason: str, content: bytes | None, sha256: str) -> _Verdict:
-    return _Verdict(outcome, reason, f"{FOLDERS[outcome]}/{sha256}", content)
+def _judged(intake: Intake, series: str, sections: list[heads.Section]) -> list[Job] | str:
+    """Return the jobs that let the sections in, or why a person has to look at them."""
+    with intake.store.connect() as db:
+        earlier = db.execute(sa.select(instance.c.path).where(instance.c.SeriesInstanceUID == series)).first()
+    if earlier is not None:
+        return heads.LATE
+    return heads.jobs(sections)
 
 
-def _referenced_series(ds: Dataset) -> str | None:
-    """Return the one series that a segmentation labels (PS3.3 C.8.20.2), or None."""
-    series = list(ds.get("ReferencedSeriesSequence") or []) if ds.Modality == "SEG" else []
-    return str(series[0].SeriesInstanceUID) if len(series) == 1 else None
+def summarise(counts: Counter[tuple[str, str]]) -> IngestSummary:
+    """Return the summary of how many files had which outcome and reason."""
+    outcomes: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    for (outcome, reason), files in counts.items():
+        outcomes[outcome] += files
+        reasons[reason] += files * (outcome in _COUNTED_REASONS)
+    return IngestSummary(
+        **{outcome: outcomes[outcome] for outcome in _OUTCOMES}, reasons=dict(sorted((+reasons).items()))
+    )
 
 
-def _files(folder: Path) -> Iterator[Path]:
+@contextmanager
+def alone_in(incoming: Path) -> Iterator[None]:
+    """Let no other process write there meanwhile, and clear what a killed one left.
+
+    Raises: ConfigurationError if another one does.
+    """
+    incoming.mkdir(mode=0o700, exist_ok=True)
+    with os.fdopen(os.open(incoming / ".lock", os.O_CREAT | os.O_RDWR, 0o600)) as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigurationError("another process takes in files here; wait until it is done") from None
+        for part in incoming.glob("*.part"):
+            part.unlink()
+        yield
+
+
+def files_below(folder: Path) -> Iterator[Path]:
     """Yield every regular file below `folder`, always in the same order."""
     for parent, folders, names in os.walk(folder):
         folders.sort()
         yield from (path for name in sorted(names) if (path := Path(parent, name)).is_file())
 
 
-def _read(path: Path, max_bytes: int) -> tuple[bytes | None, str]:
-    """Return content and SHA-256 of a file; no content if it is too large to be taken in."""
-    with path.open("rb") as source:
-        content = source.read(max_bytes + 1)
-        if len(content) <= max_bytes:
-            return content, hashlib.sha256(content).hexdigest()
-        source.seek(0)
-        return None, hashlib.file_digest(source, "sha256").hexdigest()
+def _kept_as(db: sa.Connection, verdict: Verdict) -> set[str]:
+    """Return where the kept form of a file lies by now, if it is on record."""
+    return set(db.scalars(sa.select(disposition.c.kept_as).where(disposition.c.source_sha256 == verdict.sha256)))
+
+
+def _is_known_instance(db: sa.Connection, uid: str | None) -> bool:
+    return db.execute(sa.select(instance.c.path).where(instance.c.SOPInstanceUID == uid)).first() is not None
 
 
 def _up_to(root: Path, folder: Path) -> Iterator[Path]:
@@ -246,7 +296,7 @@ def _up_to(root: Path, folder: Path) -> Iterator[Path]:
         yield from _up_to(root, folder.parent)
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     """Make the names in `folder` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

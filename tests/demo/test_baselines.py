@@ -32,6 +32,7 @@ from site_node.dataset import Example
 from site_node.deidentify.pseudonym import Pseudonymiser
 from site_node.intake.folder import ingest
 from site_node.store import open_store
+from tests.site_node.hospital import intake_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,7 +113,7 @@ def test_only_studies_whose_consent_permits_are_read(task: Task, tmp_path: Path)
     home = tmp_path / "home"
     home.mkdir()
     store, pseudonymiser = open_store(home / "site.db"), Pseudonymiser(bytes(32))
-    ingest(tmp_path / "inbox" / "virtual", home, store, pseudonymiser, AT)
+    ingest(tmp_path / "inbox" / "virtual", intake_of(home, store, pseudonymiser), AT)
     consents.load(store, make_consents(inbox, AT), pseudonymiser, AT)
     store.dispose()
     permitted = [kind for kind in consent_kinds(inbox).values() if kind.outcome == "permit"]

@@ -20,16 +20,20 @@ from demo.task import TASK
 from models import model_digest
 from site_node import consents, permissions
 from site_node.config import SiteConfig, SiteHome
+from site_node.deidentify.profile import Options
 from site_node.deidentify.pseudonym import Pseudonymiser
 from site_node.errors import PeerError
 from site_node.gate import Gate
+from site_node.intake.folder import Intake
 from site_node.link import Incoming
+from site_node.reidentification import Vault
 from site_node.rounds import Rounds
 from site_node.store import instance
 from site_node.training import Trained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -46,6 +50,11 @@ PROJECT = str(TASK["project"])
 PSEUDONYMS = Pseudonymiser(bytes(range(32)))
 TERMS = {"permission": "DUO:0000006", "modifiers": []}
 TASK_DOCUMENT = json.dumps(TASK).encode()
+
+
+def intake_of(root: Path, store: sa.Engine, pseudonymiser: Pseudonymiser = PSEUDONYMS, **settings: int) -> Intake:
+    """Return where a site takes images in, by the rules that are as by default."""
+    return Intake(root, store, pseudonymiser, Options(), Vault(bytes(32), pseudonymiser), **settings)
 
 
 def consent_of(patient_id: str, kind: str = "permit", **elements: Any) -> dict[str, Any]:

@@ -1,0 +1,150 @@
+"""A folder of files de-identified into another, for a project or a colleague; the originals stay where they are.
+
+What comes out stands under pseudonymous names, and `report.csv` says what became of every file by its SHA-256. What is
+held or cannot be used is in the report alone. A run that was killed is run again: what the report has is skipped.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from site_node.deidentify.instance import FACE
+from site_node.errors import ConfigurationError
+from site_node.intake import heads
+from site_node.intake.folder import MAX_BYTES, IngestSummary, alone_in, files_below, flush_folder, summarise
+from site_node.intake.judging import (
+    ACCEPTED,
+    ALREADY_KNOWN,
+    FOLDERS,
+    NOT_READ,
+    Job,
+    Settings,
+    Verdict,
+    judge_all,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from site_node.deidentify.profile import Options
+    from site_node.deidentify.pseudonym import Pseudonymiser
+
+REPORT = "report.csv"
+_COLUMNS = ("source_sha256", "outcome", "reason", "path")
+_BATCH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """Whether the report has a file already; can be sent to another process."""
+
+    digests: frozenset[str]
+
+    def __call__(self, sha256: str) -> bool:
+        """Return whether the file with this SHA-256 has an outcome."""
+        return sha256 in self.digests
+
+
+def export(
+    folder: Path,
+    target: Path,
+    options: Options,
+    pseudonymiser: Pseudonymiser,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    processes: int | None = None,
+    max_bytes: int = MAX_BYTES,
+) -> IngestSummary:
+    """De-identify every file below `folder` into `target` and return what became of them.
+
+    Raises: ConfigurationError if `target` lies below `folder`, or another run writes there.
+    """
+    if target.resolve().is_relative_to(folder.resolve()):
+        raise ConfigurationError("the target lies inside the folder to de-identify")
+    target.mkdir(mode=0o700, parents=True, exist_ok=True)
+    jobs = [Job(path) for path in files_below(folder)]
+    counts: Counter[tuple[str, str]] = Counter()
+    incoming = target / ".incoming"
+    with alone_in(incoming):
+        known = Reported(_known(target / REPORT))
+        settings = Settings(incoming, options, pseudonymiser, max_bytes, known, keep_originals=False)
+        processes = processes or os.cpu_count() or 1
+        batch: list[Verdict] = []
+        seen: set[str] = set()
+        waiting: dict[str, list[tuple[Path, Verdict]]] = {}
+        for done, (path, judged) in enumerate(judge_all(jobs, settings, processes), 1):
+            verdict = _first_time(judged, seen)
+            if verdict.reason == FACE and verdict.about is not None:
+                waiting.setdefault(verdict.about["SeriesInstanceUID"], []).append((path, verdict))
+            else:
+                batch.append(verdict)
+            if len(batch) == _BATCH or done == len(jobs):
+                counts += _commit(batch, target)
+                batch.clear()
+            if progress is not None:
+                progress(done, len(jobs))
+        for members in waiting.values():
+            counts += _commit(_heads(members, settings, processes), target)
+    return summarise(counts)
+
+
+def _first_time(verdict: Verdict, seen: set[str]) -> Verdict:
+    """Return the verdict, or that the same file came earlier in this run."""
+    if verdict.sha256 not in seen:
+        seen.add(verdict.sha256)
+        return verdict
+    if verdict.part is not None:
+        verdict.part.unlink()
+    return Verdict(verdict.sha256, ALREADY_KNOWN)
+
+
+def _heads(members: list[tuple[Path, Verdict]], settings: Settings, processes: int) -> list[Verdict]:
+    """Return the verdicts on the sections of a series with a head, judged together."""
+    jobs = heads.jobs([heads.Section(path, verdict.boxes) for path, verdict in members])
+    if isinstance(jobs, str):
+        return [replace(verdict, reason=jobs) for _, verdict in members]
+    return [verdict for _, verdict in judge_all(jobs, settings, processes)]
+
+
+def _known(report: Path) -> frozenset[str]:
+    """Return the digests in the report, and cut off a line that a killed run left half."""
+    if not report.exists():
+        return frozenset()
+    content = report.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(report, whole)
+    return frozenset(row["source_sha256"] for row in csv.DictReader(content[:whole].decode().splitlines()))
+
+
+def _commit(batch: list[Verdict], target: Path) -> Counter[tuple[str, str]]:
+    """Put files at their places, then say so in the report; return how many had which outcome and reason."""
+    touched: set[Path] = set()
+    lines = []
+    for verdict in batch:
+        path = verdict.kept_as.removeprefix(f"{FOLDERS[ACCEPTED]}/")
+        if verdict.part is not None:
+            place = target / path
+            place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            verdict.part.replace(place)
+            touched.add(place.parent)
+        if verdict.outcome not in {ALREADY_KNOWN, NOT_READ}:
+            lines.append((verdict.sha256, verdict.outcome, verdict.reason, path))
+    for folder in sorted(touched):
+        flush_folder(folder)
+    _report(lines, target / REPORT)
+    return Counter((verdict.outcome, verdict.reason) for verdict in batch)
+
+
+def _report(lines: list[tuple[str, str, str, str]], report: Path) -> None:
+    new = not report.exists()
+    with os.fdopen(os.open(report, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600), "w", newline="") as out:
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerows([_COLUMNS, *lines] if new else lines)
+        out.flush()
+        os.fsync(out.fileno())
