@@ -12,15 +12,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks.figures import Figure, show, store
 from benchmarks.inputs import CONSENTS, IMAGES, ROUNDS, SITES, TASK, make_images, write_site
 from benchmarks.meter import MemoryMeter, cpu_of_ended_s, cpu_of_running_s
 from demo.consortium import CommandFailed, Consortium
@@ -28,7 +27,6 @@ from demo.consortium import CommandFailed, Consortium
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-RESULTS: Final = Path(__file__).parent / "results" / "federation.json"
 ONE_THREAD: Final = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 DATASET: Final = "disks"
 TERMS: Final = {"permission": "DUO:0000006", "modifiers": []}
@@ -36,23 +34,6 @@ TERMS: Final = {"permission": "DUO:0000006", "modifiers": []}
 SETTLED, LAST = 2, ROUNDS
 MEGABYTE: Final = 1e6
 RUN_LIMIT_S: Final = 1800.0
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A measured value beside its bar; `sense` says whether the bar is a maximum or a minimum."""
-
-    value: float
-    bar: float | None
-    unit: str
-    sense: Literal["max", "min"] = "max"
-
-    @property
-    def met(self) -> bool | None:
-        """Whether the bar was met; None where there is none."""
-        if self.bar is None:
-            return None
-        return self.value <= self.bar if self.sense == "max" else self.value >= self.bar
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +59,8 @@ def main() -> int:
         except CommandFailed as error:
             print(error, file=sys.stderr)
             return 1
-    _show(figures)
-    RESULTS.parent.mkdir(exist_ok=True)
-    document = {"figures": {name: asdict(figure) for name, figure in figures.items()}}
-    RESULTS.write_text(json.dumps(document, indent=1) + "\n")
-    print(f"stored in {RESULTS}")
+    show("federation", figures)
+    print(f"stored in {store('federation', figures)}")
     return 0
 
 
@@ -237,17 +215,6 @@ def _wait_until_ended(consortium: Consortium, run_name: str) -> None:
 
 def _pids(consortium: Consortium) -> list[int]:
     return [pid for pids in consortium.pids().values() for pid in pids]
-
-
-def _show(figures: Mapping[str, Figure]) -> None:
-    table = Table("figure", "value", "unit", "bar", "", title="federation")
-    for column in (1, 3):
-        table.columns[column].justify = "right"
-    for name, figure in figures.items():
-        bar = "" if figure.bar is None else f"{'≤' if figure.sense == 'max' else '≥'} {figure.bar:g}"
-        mark = {None: "", True: "✓", False: "✗"}[figure.met]
-        table.add_row(name, f"{figure.value:,.2f}", figure.unit, bar, mark)
-    Console().print(table)
 
 
 def _say(line: str) -> None:
