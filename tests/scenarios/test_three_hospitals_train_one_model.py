@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 PATIENTS, PERMITTED, ROUNDS, EPOCHS = 12, 8, 5, 8
 
 
+pytestmark = pytest.mark.timeout(1500)  # the whole story, with some hundred pictures read for text
+
+
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
     root: Path = tmp_path_factory.mktemp("consortium")
