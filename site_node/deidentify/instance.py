@@ -200,13 +200,15 @@ class Cleaner:
 
     def _declared(self, part10: Part10, ds: Dataset, decision: Decision) -> Part10:
         """Return `part10` saying what was done to its pixels, and no more."""
+        if kinds.kind(ds) is Kind.LABELS:
+            return part10  # nobody looked for text or faces in it
         done = self._profile.chosen & {Option.CLEAN_PIXEL_DATA}
         claim = decision.claim or faces.claim(ds)
         if claim == _NO:
             done |= self._profile.chosen & {Option.CLEAN_RECOGNIZABLE_VISUAL_FEATURES}
         return declare(
             part10,
-            done=done if kinds.kind(ds) is not Kind.LABELS else (),
+            done=done,
             burned_in=False if Option.CLEAN_PIXEL_DATA in done else None,
             recognizable=None if claim is None else claim != _NO,
         )

@@ -213,7 +213,8 @@ def _heads(intake: Intake, at: datetime, processes: int) -> Counter[tuple[str, s
                 db.execute(sa.update(disposition).where(disposition.c.source_sha256.in_(digests)).values(reason=jobs))
             changed.update({(HELD, FACE): -len(sections), (HELD, jobs): len(sections)})
             continue
-        for verdict in intake.commit(judge_all(jobs, intake.settings, processes), at, again=True):
+        judged = list(judge_all(jobs, intake.settings, processes))  # before the transaction, which others wait for
+        for verdict in intake.commit(judged, at, again=True):
             changed.update({(HELD, FACE): -1})
             changed.update({(verdict.outcome, verdict.reason): 1})
     return changed

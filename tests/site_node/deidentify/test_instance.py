@@ -17,7 +17,7 @@ from site_node.deidentify.picture import Box
 from site_node.deidentify.profile import Options
 from site_node.deidentify.pseudonym import Pseudonymiser
 from site_node.deidentify.visible_light import HEAD
-from tests.site_node.dicom_files import KEY, NAME, PATIENT_ID, file_bytes, mr_slice
+from tests.site_node.dicom_files import KEY, NAME, PATIENT_ID, file_bytes, masks, mr_series, mr_slice, segmentation
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -91,6 +91,13 @@ def test_with_clean_pixel_data_off_what_may_carry_text_is_held() -> None:
     kept = clean(mr_slice(0), cleaner=cleaner)
     assert "113101" not in {item.CodeValue for item in kept.DeidentificationMethodCodeSequence}
     assert "BurnedInAnnotation" not in kept
+
+
+def test_of_labels_nothing_is_claimed_that_nobody_looked_for() -> None:
+    after = clean(segmentation(mr_series(), masks()))
+
+    assert "BurnedInAnnotation" not in after
+    assert "113101" not in {item.CodeValue for item in after.DeidentificationMethodCodeSequence}
 
 
 def test_a_section_of_a_head_waits_for_its_series_and_a_reason_of_a_face_clears_it() -> None:
