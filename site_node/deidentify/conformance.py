@@ -40,11 +40,12 @@ _DONE = MappingProxyType(
             "judged is blanked in the stored values or held for a person; all other pixels stay."
         ),
         Option.CLEAN_RECOGNIZABLE_VISUAL_FEATURES: (
-            "A head that could be recognised is defaced or the instance is held; declared only where it was done."
+            "A head that could be recognised is defaced or the instance is held; declared only where that was done, or "
+            "where no head is in view."
         ),
         Option.CLEAN_GRAPHICS: (
-            "Overlays stay with their texts cleaned and their planes searched like pixels; graphic annotations stay "
-            "with their texts cleaned; curves go."
+            "Graphic annotations stay with their texts cleaned; overlays and curves go, and so do overlay planes in the "
+            "unused bits of pixels."
         ),
         Option.CLEAN_STRUCTURED_CONTENT: (
             "Content trees, acquisition context and specimen preparation stay; each item follows table E.3.4-1 by its "
