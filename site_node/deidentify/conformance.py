@@ -44,8 +44,8 @@ _DONE = MappingProxyType(
             "where no head is in view."
         ),
         Option.CLEAN_GRAPHICS: (
-            "Graphic annotations stay with their texts cleaned; overlays and curves go, and so do overlay planes in the "
-            "unused bits of pixels."
+            "Graphic annotations stay with their texts cleaned; overlays and curves go, and so do overlay planes in "
+            "the unused bits of pixels."
         ),
         Option.CLEAN_STRUCTURED_CONTENT: (
             "Content trees, acquisition context and specimen preparation stay; each item follows table E.3.4-1 by its "
