@@ -81,6 +81,7 @@ class Case:
     pipeline: str
     SeriesInstanceUID: str | None  # pseudonym
     Modality: str | None
+    notes: tuple[str, ...]  # what else was done with it, or stays in it by policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +116,22 @@ def needs_two(reason: str) -> bool:
     return _TWO_PERSONS.search(reason) is not None
 
 
-def treated(db: sa.Connection, source_sha256: str, pipeline: str, boxes: Iterable[Rectangle], **about: str) -> None:
-    """Keep what de-identification did with a file, or proposes: the boxes and the version of the pipeline.
+def treated(
+    db: sa.Connection,
+    source_sha256: str,
+    pipeline: str,
+    boxes: Iterable[Rectangle],
+    notes: Iterable[str] = (),
+    **about: str,
+) -> None:
+    """Keep what de-identification did with a file, or proposes: the boxes, the notes, the version of the pipeline.
 
     `about` has the pseudonymous SOPInstanceUID and SeriesInstanceUID, and Modality, as far as they are known.
     """
     drawn = json.dumps([[box.top, box.left, box.bottom, box.right] for box in boxes])
     db.execute(sa.delete(treatment).where(treatment.c.source_sha256 == source_sha256))
-    db.execute(sa.insert(treatment).values(source_sha256=source_sha256, pipeline=pipeline, boxes=drawn, **about))
+    values = {"source_sha256": source_sha256, "pipeline": pipeline, "boxes": drawn, "notes": json.dumps([*notes])}
+    db.execute(sa.insert(treatment).values(**values, **about))
 
 
 def held(db: sa.Connection) -> list[Case]:
@@ -547,6 +556,7 @@ def _cases(db: sa.Connection, which: sa.ColumnElement[bool]) -> list[Case]:
             treatment.c.pipeline,
             treatment.c.SeriesInstanceUID,
             treatment.c.Modality,
+            treatment.c.notes,
         )
         .outerjoin(treatment, treatment.c.source_sha256 == columns.source_sha256)
         .where(which)
@@ -563,6 +573,7 @@ def _cases(db: sa.Connection, which: sa.ColumnElement[bool]) -> list[Case]:
             row.pipeline or UNKNOWN_PIPELINE,
             row.SeriesInstanceUID,
             row.Modality,
+            tuple(json.loads(row.notes or "[]")),
         )
         for row in db.execute(query)
     ]

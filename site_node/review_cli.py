@@ -85,6 +85,8 @@ def show_case(
     out.print(f"{case.source_sha256}\n{case.outcome}: {case.reason}, since {case.since}, pipeline {case.pipeline}")
     for number, box in enumerate(case.boxes, 1):
         out.print(f"box {number}: {','.join(map(str, box))}")
+    for note in case.notes:
+        out.print(f"note: {note}")
     _print("decisions", ("number", "verdict", "held_for", "reason", "by", "at", "outcome"), decided)
 
 

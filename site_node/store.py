@@ -213,6 +213,7 @@ treatment = sa.Table(
     sa.Column("SeriesInstanceUID", sa.String, index=True),
     sa.Column("Modality", sa.String),
     sa.Column("boxes", sa.Text, nullable=False),  # JSON, [top, left, bottom, right]: blanked, or proposed to be
+    sa.Column("notes", sa.Text, nullable=False),  # JSON: what else was done, or stays by policy; never a value
 )
 
 # Every decision of a reviewer; a later one about the same file stands beside it, never in its place.

@@ -6,6 +6,7 @@ to go, faces.py whether a head may be in view. Reads and writes no file.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from io import BytesIO
 from time import monotonic
@@ -92,7 +93,7 @@ class Accepted:
     originals: tuple[Known, ...]
     boxes: tuple[Box, ...]  # blanked on some frame
     may_show_text: bool
-    notes: tuple[str, ...]
+    notes: tuple[str, ...]  # what else was done, and what text stays by policy; never a value
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,16 @@ class Held:
     reason: str
     about: About
     boxes: tuple[Box, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """What a picture says: to be blanked, to be seen by a person first, kept by policy; and whether to look again."""
+
+    boxes: tuple[Box, ...] = ()
+    doubtful: tuple[Box, ...] = ()
+    notes: tuple[str, ...] = ()
+    look_again: bool = False
 
 
 class Cleaner:
@@ -130,13 +141,14 @@ class Cleaner:
             # A person who accepts it has seen it by other means.
             return self._accepted(source, cleaned.part10, about) if decision.clears(unseen) else Held(unseen, about)
         shown, ds = pixels_of(source)
-        boxes, doubtful, seen = self._text(ds, shown, cleaned, decision)
-        if doubtful and not decision.clears(pixels.BURNED_IN_DOUBTFUL):
-            return Held(pixels.BURNED_IN_DOUBTFUL, about, (*boxes, *doubtful))
+        text = self._text(ds, shown, cleaned, decision)
+        if text.doubtful and not decision.clears(pixels.BURNED_IN_DOUBTFUL):
+            return Held(pixels.BURNED_IN_DOUBTFUL, about, (*text.boxes, *text.doubtful))
         if (reason := self._objection(ds, shown)) is not None and not decision.clears(reason):
-            return Held(reason, about, boxes)
+            return Held(reason, about, text.boxes)
         part10 = self._declared(cleaned.part10, ds, decision)
-        return self._painted(source, part10, about, shown, element, boxes, decision, may_show_text=seen)
+        accepted = self._painted(source, part10, about, shown, element, text, decision)
+        return replace(accepted, notes=(*sorted(cleaned.notes), *text.notes, *accepted.notes))
 
     def _document(self, source: Part10, cleaned: Cleaned, about: About, decision: Decision) -> Accepted | Held:
         """Return an encapsulated document rebuilt from what may be kept. Source: PS3.3 A.45, A.85."""
@@ -186,17 +198,17 @@ class Cleaner:
             return visible_light.FACE
         return FACE if kinds.kind(ds) is Kind.SECTION and faces.may_show_face(ds) else None
 
-    def _text(
-        self, ds: Dataset, shown: Picture, cleaned: Cleaned, decision: Decision
-    ) -> tuple[tuple[Box, ...], tuple[Box, ...], bool]:
-        """Return the boxes to blank, those that a person must see first, and whether another reader shall look too."""
+    def _text(self, ds: Dataset, shown: Picture, cleaned: Cleaned, decision: Decision) -> _Text:
+        """Return what the picture says; a person's boxes go before what is found."""
         may_carry = kinds.may_carry_text(ds)
         if decision.boxes is not None:
-            return decision.boxes, (), may_carry or bool(decision.boxes)
+            return _Text(decision.boxes, look_again=may_carry or bool(decision.boxes))
         if Option.CLEAN_PIXEL_DATA not in self._profile.chosen or not _can_show_text(ds, shown):
-            return (), (), False
+            return _Text()
         found = pixels.assess(ds, shown, cleaned.identities, self._sight())
-        return found.boxes, found.doubtful, may_carry or bool(found.blanks or found.kept)
+        sorts = Counter(one.sort.value for one in found.kept)
+        notes = tuple(f"text-kept: {count} {sort}" for sort, count in sorted(sorts.items()))
+        return _Text(found.boxes, found.doubtful, notes, may_carry or bool(found.blanks or found.kept))
 
     def _declared(self, part10: Part10, ds: Dataset, decision: Decision) -> Part10:
         """Return `part10` saying what was done to its pixels, and no more."""
@@ -220,21 +232,19 @@ class Cleaner:
         about: About,
         shown: Picture,
         element: Element,
-        boxes: tuple[Box, ...],
+        text: _Text,
         decision: Decision,
-        *,
-        may_show_text: bool,
     ) -> Accepted:
-        """Return the file with `boxes` and faces blanked; without any, with the pixels as they lie."""
-        per_frame = {index: (*boxes, *(decision.faces or {}).get(index, ())) for index in range(shown.frames)}
+        """Return the file with text and faces blanked; without any, with the pixels as they lie."""
+        per_frame = {index: (*text.boxes, *(decision.faces or {}).get(index, ())) for index in range(shown.frames)}
         touched = {index: some for index, some in per_frame.items() if some}
         made = blanking.blank(shown, touched) if touched else blanking.strip(shown)
         if made is None:
-            return self._accepted(source, part10, about, boxes=boxes, may_show_text=may_show_text)
+            return self._accepted(source, part10, about, boxes=text.boxes, may_show_text=text.look_again)
         streamed = Pixels(element.tag, made.vr or element.vr, made.length, made.chunks)
         changed = _changed(part10, made)
         return self._accepted(
-            source, changed, about, streamed, boxes=boxes, may_show_text=may_show_text, notes=made.notes
+            source, changed, about, streamed, boxes=text.boxes, may_show_text=text.look_again, notes=made.notes
         )
 
     def _accepted(

@@ -167,7 +167,7 @@ class Intake:
         if verdict.row is not None:
             db.execute(sa.insert(instance).values(verdict.row))
         if verdict.about is not None:
-            treated(db, verdict.sha256, PIPELINE, verdict.boxes, **verdict.about)
+            treated(db, verdict.sha256, PIPELINE, verdict.boxes, verdict.notes, **verdict.about)
         remember(db, self.vault, verdict.originals)
 
 

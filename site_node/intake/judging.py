@@ -59,6 +59,7 @@ class Verdict:
     row: Mapping[str, str | None] | None = None  # of table `instance`, when an instance was accepted
     about: Mapping[str, str] | None = None  # SOPInstanceUID, SeriesInstanceUID, Modality: pseudonyms
     boxes: tuple[Box, ...] = ()  # blanked, or proposed to be
+    notes: tuple[str, ...] = ()  # what else was done, or stays by policy
     originals: tuple[Known, ...] = ()  # for the sealed identities alone
 
 
@@ -217,6 +218,7 @@ class Judge:
             row=row if is_instance else None,
             about=_treated(result.about),
             boxes=result.boxes,
+            notes=result.notes,
             originals=result.originals,
         )
 

@@ -17,6 +17,7 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import UID, VLPhotographicImageStorage
 
 from site_node.catalogue import series_with_labels
+from site_node.deidentify.blanking import UNUSED_BITS
 from site_node.deidentify.pseudonym import Pseudonymiser
 from site_node.deidentify.stream import NOT_DICOM
 from site_node.deidentify.visible_light import HEAD
@@ -24,12 +25,15 @@ from site_node.errors import ConfigurationError
 from site_node.intake.folder import DUPLICATE, IngestSummary, ingest
 from site_node.intake.heads import LATE
 from site_node.intake.judging import TOO_LARGE
+from site_node.review import find
 from site_node.store import disposition, instance, open_store
 from tests.site_node.dicom_files import (
+    COLUMNS,
     FRAME_UID,
     KEY,
     NAME,
     PATIENT_ID,
+    ROWS,
     STUDY_UID,
     file_bytes,
     masks,
@@ -322,3 +326,13 @@ def test_every_real_file_of_a_package_has_one_outcome(package: str, root: Path, 
     assert summary.not_read == 0
     for path in (root / "deidentified").glob("2.25.*/**/*.dcm"):  # a directory is no instance
         assert dcmread(path).PatientIdentityRemoved == "YES"
+
+
+def test_what_was_done_to_a_file_besides_is_on_record(inbox: Path, root: Path, store: sa.Engine) -> None:
+    put(inbox, a=file_bytes(mr_slice(0, BitsStored=12, HighBit=11, PixelData=b"\xff\xff" * ROWS * COLUMNS)))
+
+    take_in(inbox, root, store)
+
+    with store.connect() as db:
+        (source,) = db.scalars(sa.select(disposition.c.source_sha256))
+        assert find(db, source).notes == (UNUSED_BITS,)
