@@ -43,9 +43,14 @@ def open_intake(site: Site) -> Intake:
     """Return where the site takes images in, by the rules of its configuration."""
     from site_node.intake.folder import Intake  # noqa: PLC0415 -- pydicom is slow to import and few commands need it
 
-    key = reidentification.open_identity_key(site.store, site.config.identity_key, site.home.root)
-    vault = reidentification.Vault(key, site.pseudonymiser)
+    vault = open_vault(site, site.pseudonymiser)
     return Intake(site.home.root, site.store, site.pseudonymiser, site.config.deidentify, vault)
+
+
+def open_vault(site: Site, pseudonymiser: Pseudonymiser) -> reidentification.Vault:
+    """Return what seals the identities behind the pseudonyms of one key."""
+    key = reidentification.open_identity_key(site.store, site.config.identity_key, site.home.root)
+    return reidentification.Vault(key, pseudonymiser)
 
 
 def create_site(root: Path, name: str) -> None:

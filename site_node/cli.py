@@ -25,8 +25,8 @@ from rich.text import Text
 from consent import Deny, Outcome
 from models import ModelsError, TaskRefused
 from models.memory import loading
-from site_node import catalogue, consents, permissions, project_keys
-from site_node.app import Site, create_site, now, open_intake, open_site
+from site_node import catalogue, consents, permissions, project_keys, reidentification
+from site_node.app import Site, create_site, now, open_intake, open_site, open_vault
 from site_node.errors import ConfigurationError, PeerError, SiteError
 from site_node.gate import Gate
 from site_node.review_cli import keys_app, reidentify_app, review_app
@@ -34,8 +34,9 @@ from site_node.store import disposition, ledger, participation
 from site_node.terminal import By, Json, err, out
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
+    from site_node.deidentify.pseudonym import Known
     from site_node.intake.folder import IngestSummary
 
 EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
@@ -124,8 +125,14 @@ def deidentify_folder(
     if project is not None:
         with site.store.connect() as db:
             pseudonymiser = project_keys.pseudonymiser(db, site.home.root, project)
+    vault = open_vault(site, pseudonymiser)
+
+    def keep(originals: Iterable[Known]) -> None:
+        with site.store.begin() as db:
+            reidentification.remember(db, vault, originals)
+
     with _bar("de-identifying") as heard:
-        summary = export(folder, target, site.config.deidentify, pseudonymiser, progress=heard)
+        summary = export(folder, target, site.config.deidentify, pseudonymiser, keep, progress=heard)
     _tell(summary, as_json=as_json)
 
 

@@ -28,11 +28,11 @@ from site_node.intake.judging import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from site_node.deidentify.profile import Options
-    from site_node.deidentify.pseudonym import Pseudonymiser
+    from site_node.deidentify.pseudonym import Known, Pseudonymiser
 
 REPORT = "report.csv"
 _COLUMNS = ("source_sha256", "outcome", "reason", "path")
@@ -55,6 +55,7 @@ def export(
     target: Path,
     options: Options,
     pseudonymiser: Pseudonymiser,
+    keep: Callable[[Iterable[Known]], object],
     *,
     progress: Callable[[int, int], None] | None = None,
     processes: int | None = None,
@@ -62,6 +63,7 @@ def export(
 ) -> IngestSummary:
     """De-identify every file below `folder` into `target` and return what became of them.
 
+    `keep` seals who stands behind the pseudonyms, before a file that bears them is at its place.
     Raises: ConfigurationError if `target` lies below `folder`, or another run writes there.
     """
     if target.resolve().is_relative_to(folder.resolve()):
@@ -84,12 +86,12 @@ def export(
             else:
                 batch.append(verdict)
             if len(batch) == _BATCH or done == len(jobs):
-                counts += _commit(batch, target)
+                counts += _commit(batch, target, keep)
                 batch.clear()
             if progress is not None:
                 progress(done, len(jobs))
         for members in waiting.values():
-            counts += _commit(_heads(members, settings, processes), target)
+            counts += _commit(_heads(members, settings, processes), target, keep)
     return summarise(counts)
 
 
@@ -122,8 +124,9 @@ def _known(report: Path) -> frozenset[str]:
     return frozenset(row["source_sha256"] for row in csv.DictReader(content[:whole].decode().splitlines()))
 
 
-def _commit(batch: list[Verdict], target: Path) -> Counter[tuple[str, str]]:
+def _commit(batch: list[Verdict], target: Path, keep: Callable[[Iterable[Known]], object]) -> Counter[tuple[str, str]]:
     """Put files at their places, then say so in the report; return how many had which outcome and reason."""
+    keep([known for verdict in batch for known in verdict.originals])
     touched: set[Path] = set()
     lines = []
     for verdict in batch:

@@ -10,7 +10,7 @@ import pytest
 from pydicom import dcmread
 
 from site_node.deidentify.profile import Dates, Options
-from site_node.deidentify.pseudonym import Pseudonymiser
+from site_node.deidentify.pseudonym import Known, Pseudonymiser
 from site_node.errors import ConfigurationError
 from site_node.intake.export import REPORT, export
 from tests.site_node.dicom_files import KEY, NAME, PATIENT_ID, file_bytes, mr_slice
@@ -24,7 +24,7 @@ PSEUDONYMISER = Pseudonymiser(KEY)
 
 
 def run(inbox: Path, target: Path, options: Options | None = None) -> IngestSummary:
-    return export(inbox, target, options or Options(), PSEUDONYMISER, processes=1)
+    return export(inbox, target, options or Options(), PSEUDONYMISER, list, processes=1)
 
 
 def rows(target: Path) -> list[dict[str, str]]:
@@ -67,7 +67,7 @@ def test_what_the_report_has_is_not_done_again_and_a_half_line_is(inbox: Path, t
 def test_two_keys_make_two_patients_of_one(inbox: Path, tmp_path: Path) -> None:
     fill(inbox)
     run(inbox, tmp_path / "one")
-    export(inbox, tmp_path / "two", Options(), Pseudonymiser(bytes(32)), processes=1)
+    export(inbox, tmp_path / "two", Options(), Pseudonymiser(bytes(32)), list, processes=1)
 
     found = [{dcmread(path).PatientID for path in (tmp_path / name).rglob("*.dcm")} for name in ("one", "two")]
 
@@ -84,6 +84,15 @@ def test_options_are_those_given(inbox: Path, tmp_path: Path) -> None:
         ds = dcmread(path)
         assert ds.LongitudinalTemporalInformationModified == "REMOVED"
         assert not ds.get("StudyDate")
+
+
+def test_who_stands_behind_a_pseudonym_is_kept_for_those_who_may_ask(inbox: Path, tmp_path: Path) -> None:
+    fill(inbox)
+    kept: list[Known] = []
+
+    export(inbox, tmp_path / "out", Options(), PSEUDONYMISER, kept.extend, processes=1)
+
+    assert Known("patient", PSEUDONYMISER.patient(PATIENT_ID), PATIENT_ID) in kept
 
 
 def test_the_target_does_not_lie_in_the_folder(inbox: Path) -> None:
