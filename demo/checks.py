@@ -7,6 +7,7 @@ fails.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from demo.stage import Stage, Ward
+
+_DAY = re.compile(r"\d{8}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,8 +236,13 @@ def _deidentified(evidence: Evidence) -> Check:
     files, hits = 0, 0
     for ward in evidence.stage.wards:
         paths = _files(evidence.root / ward.name / "deidentified")
+        own = {deidentified_study(evidence, ward, patient_id) for patient_id in ward.studies}
         files += len(paths)
-        hits += len(planted_hits((path.read_bytes() for path in paths), ward.planted))
+        # A moved date of somebody else may be anybody's birthday: bare dates are sought in the patients' own files.
+        days = [text for text in ward.planted if _DAY.fullmatch(text)]
+        texts = [text for text in ward.planted if not _DAY.fullmatch(text)]
+        hits += len(planted_hits((path.read_bytes() for path in paths), texts))
+        hits += len(planted_hits((path.read_bytes() for path in paths if path.parent.parent.name in own), days))
     return Check(
         "What was de-identified is what is trained on",
         hits == 0 and files > 0,

@@ -23,7 +23,7 @@ from demo.meter import Meter
 from demo.stage import KILLED_IN, WITHDRAWS_IN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from rich.console import Console
@@ -237,7 +237,7 @@ class Story:
             killed=self.killed,
             audit=audit,
             bundle=bundle,
-            inference=infer(bundle, self._example(names[0])),
+            inference=infer(bundle, self._example(names[0], cohorts[names[0]])),
             refused_task=refused,
             left_running=len(alive),
         )
@@ -253,12 +253,12 @@ class Story:
             self._say(f"[red]{failed.said}[/]")
             return ""
 
-    def _example(self, name: str) -> Path:
-        """Return the folder of one de-identified image series of a hospital."""
+    def _example(self, name: str, cohort: Mapping[str, str]) -> Path:
+        """Return the folder of one de-identified image series that a hospital may train on."""
         site = self._consortium.home(name) / "deidentified"
-        return max(
-            (path.parent for path in site.rglob("*.dcm")), key=lambda folder: (len(list(folder.iterdir())), folder)
-        )
+        permitted = [site / study for study, told in cohort.items() if told.startswith("permit:")]
+        series = (folder for study in permitted for folder in study.iterdir())
+        return max(series, key=lambda folder: (len(list(folder.iterdir())), folder))
 
     def _bars(self) -> Progress:
         columns = (TextColumn("  {task.description:<24}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
