@@ -187,7 +187,7 @@ def real_heads(folder: Path) -> Iterator[Head]:
     affine = np.diag([-1, -1, 1, 1.0]) @ scan.affine @ turn
     volume = np.asarray(scan.dataobj).transpose(2, 1, 0).astype(np.float32)
     own = ndimage.binary_opening(np.asarray(brain.dataobj).transpose(2, 1, 0) > 0)
-    yield Head("Colin27 T1", "MR", volume, affine, own, 35.0, (-68.0, -22.0))
+    yield Head("Colin27 T1", "MR", volume, affine, own, 35.0, (-56.0, -22.0))  # turned, the cut itself reaches -62
     with tarfile.open(folder / "usr/share/doc/invesalius-examples/examples/Cranium.inv3") as archive:
         member = next(m for m in archive.getmembers() if m.name.endswith("matrix.dat"))
         stored = archive.extractfile(member)

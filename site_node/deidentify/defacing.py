@@ -44,7 +44,7 @@ _BROW, _CHIN = -4.0, -146.0
 _CHEEKS, _ORBITS = -15.0, -28.0  # everything in front of this coronal plane, below and above the next
 _ORBIT_FLOOR = -48.0
 _EAR_SIDE, _EARS = 76.0, ((-4.0, 50.0), (-80.0, 6.0))  # |x| beyond; ranges of y and z
-_BRAIN_MARGIN = 5.0  # mm kept around the template's brain
+_BRAIN_MARGIN = 6.0  # mm kept around the template's brain
 
 # Judgement. Brain and skin are measured on a grid of 3 mm.
 _BRAIN_KEPT = 0.999

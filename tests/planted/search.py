@@ -17,6 +17,7 @@ CHARSETS = (
 ZLIB = re.compile(rb"\x78[\x01\x5e\x9c\xda]|\x1f\x8b\x08")
 MAX_INFLATED = 20_000_000
 _MIN_INFLATED = 20
+_SHORT = 5
 ESCAPE = re.compile(rb"\x1b[\x20-\x2f]+[\x30-\x7e]")
 
 
@@ -24,6 +25,8 @@ ESCAPE = re.compile(rb"\x1b[\x20-\x2f]+[\x30-\x7e]")
 class Bytes:
     """A file, ready to be searched: its bytes, every stream inflated, and both with words of 16 bits swapped.
 
+    The swapped ones keep their case and say nothing of short tokens: grey values of noise are letters, and five of
+    them are soon a name.
     `grams` are all runs of four bytes: what does not begin and end with such a run is not there.
     """
 
@@ -36,7 +39,7 @@ class Bytes:
         """Return the searchable parts of a file, in lower case."""
         parts = [content, *inflated(content)]
         plain = tuple(one.lower() for one in parts)
-        swapped = tuple(part.lower() for one in parts for part in _swapped(one))
+        swapped = tuple(part for one in parts for part in _swapped(one))
         grams = frozenset(part[i : i + 4] for part in (*plain, *swapped) for i in range(len(part) - 3))
         return cls(plain, swapped, grams)
 
@@ -46,7 +49,12 @@ class Bytes:
         if kind in ("uid", "date"):
             pattern = _uid(token) if kind == "uid" else _date(token)
             return self._may_hold(simple) and any(pattern.search(part) for part in self.plain)
-        if self._may_hold(simple) and any(simple in part for part in (*self.plain, *self.swapped)):
+        if self._may_hold(simple) and any(simple in part for part in self.plain):
+            return True
+        cases = {variant.encode() for variant in (token, token.lower(), token.upper(), token.title())}
+        if len(simple) > _SHORT and any(
+            self._may_hold(case) and any(case in part for part in self.swapped) for case in cases
+        ):
             return True
         return any(self._may_hold(needle) and any(needle in part for part in self.plain) for needle in needles(token))
 

@@ -388,7 +388,7 @@ def _clutter(  # noqa: C901, PLR0912 - one branch for each thing drawn
     tone = tuple(int(v) for v in (np.repeat(rng.integers(256), 3) if rng.random() < 0.7 else rng.integers(0, 256, 3)))
     x, y, x2, y2 = (int(v) for v in rng.integers(0, size, 4))
     thick = int(rng.integers(1, 4))
-    kind = rng.integers(11)
+    kind = rng.integers(12)
     if kind == 0:  # ruler
         step, tick = int(rng.integers(3, 24)), int(rng.integers(2, 12))
         upright = rng.random() < 0.6
@@ -445,6 +445,15 @@ def _clutter(  # noqa: C901, PLR0912 - one branch for each thing drawn
         bands = np.sin(bent / rng.uniform(1.2, 14)) * rng.uniform(5, 50)
         reach = np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / (2 * rng.uniform(12, 90) ** 2))
         pixels[:] = np.clip(pixels + (bands * reach)[..., None], 0, 255).astype(np.uint8)
+    elif kind == 10:  # the edge of a collimator's field, and what little shines through beyond it
+        rows, columns = np.mgrid[:size, :size].astype(np.float32)
+        turn = rng.integers(4) * np.pi / 2 + rng.normal(0, 0.06)
+        inside = np.cos(turn) * (rows - y) + np.sin(turn) * (columns - x)
+        beyond = np.clip(inside / rng.uniform(0.5, 6) + 0.5, 0, 1)[..., None]
+        through = rng.uniform(0, 0.3) if rng.random() < 0.5 else 0.0
+        ground = 0.0 if rng.random() < 0.7 else 255.0
+        dark = pixels * through + ground * (1 - through)
+        pixels[:] = np.clip(pixels * (1 - beyond) + dark * beyond, 0, 255).astype(np.uint8)
     else:  # wires
         points = np.cumsum(rng.normal(0, 12, (8, 2)), axis=0) + np.asarray((x, y))
         cv2.polylines(pixels, [points.astype(np.int32)], isClosed=bool(rng.random() < 0.3), color=tone, thickness=thick)
@@ -484,7 +493,7 @@ def _stamp(
 ) -> tuple[int, int]:
     """Draw a line into the picture and its answer; return where the next line of the block may start."""
     size = pixels.shape[0]
-    turn = int(rng.choice(4, p=(0.58, 0.16, 0.1, 0.16)))
+    turn = int(rng.choice(4, p=(0.5, 0.2, 0.1, 0.2)))
     ink = np.rot90(chosen.ink, turn)
     rows, columns = ink.shape
     spare = 0.3 * min(rows, columns)
