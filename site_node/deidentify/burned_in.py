@@ -84,6 +84,8 @@ _SURE: Final = 0.85  # a reading as sure as this ends the search for the directi
 _SURE_OF_SEVERAL: Final = 0.75  # and of so many letters
 _SEVERAL: Final = 5
 _ONE_LETTER: Final = 2.0
+_LETTERS_AT_ALL: Final = 0.35  # a line that stands on its head is read more surely than this
+_TWO_WAYS: Final = 2  # directions that a line can have
 _UPRIGHT: Final = 1.25  # higher than wide by this: the line may stand
 
 
@@ -191,10 +193,10 @@ class Reader:
         words, confidence, turn = "", 0.0, 0
         for tried in turns:
             said, sure = self._words(np.rot90(crop, tried))
+            if sure < _LETTERS_AT_ALL and len(turns) == _TWO_WAYS:
+                break  # upside down a line would still look like letters
             # A Latin letter on its side reads as a surely known character of another script.
             sure *= (1 + sum(letter < _LATIN_ENDS for letter in said)) / (1 + len(said))
-            if not said and abs(high - wide) > _ONE_LETTER * min(high, wide):
-                break  # upside down a line would still look like letters
             if sure > confidence:
                 words, confidence, turn = said, sure, tried
             if confidence >= (_SURE if len(words) < _SEVERAL else _SURE_OF_SEVERAL):

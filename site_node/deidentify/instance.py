@@ -12,7 +12,7 @@ from io import BytesIO
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from pydicom import dcmread
+from pydicom import dcmread, uid
 
 from site_node.deidentify import blanking, cda, document, faces, kinds, pixels, stream, tags, visible_light
 from site_node.deidentify.burned_in import Reader
@@ -166,7 +166,9 @@ class Cleaner:
         length = len(kept).to_bytes(4, "big" if cleaned.part10.big_endian else "little")
         new = (Element(tags.DOCUMENT, "OB", kept), Element(_DOCUMENT_LENGTH, "UL", length))
         elements = cleaned.part10.elements | {each.tag: each for each in new}
-        return self._accepted(source, replace(cleaned.part10, elements=dict(sorted(elements.items()))), about)
+        part10 = replace(cleaned.part10, elements=dict(sorted(elements.items())))
+        pages = about.SOPClassUID == uid.EncapsulatedPDFStorage and isinstance(rebuilt, document.Rebuilt)
+        return self._accepted(source, part10, about, may_show_text=pages)
 
     def _document_tools(self, source: Part10, identities: Identities) -> document.Tools:
         key, pseudonymiser = patient_key(source), self._pseudonymiser

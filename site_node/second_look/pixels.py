@@ -1,6 +1,7 @@
 """Words seen in pixels by a reader that the first pass does not use: the tesseract program.
 
-Reads a few frames as a person would see them, and what never changes between frames. Does not find faces.
+Reads a few frames as a person would see them, what never changes between frames, and every page of a document. Does
+not find faces.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pydicom
+import pypdfium2
 from PIL import Image
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import iter_pixels
+from pydicom.uid import EncapsulatedPDFStorage
 
 from site_node.errors import ConfigurationError, UnreadableInstance
 
@@ -47,6 +50,7 @@ UNREADABLE = (
     ValueError,
 )
 PROGRAM = "tesseract"
+_PAGE_DPI = 200  # a text of 6 points is 17 pixels high
 _TIMEOUT_S = 120
 _MAX_FRAMES = 6
 _MIN_SIDE, _MAX_SIDE = 1000, 4000  # pixels; small images are enlarged, as tesseract wants 30 pixels a line
@@ -154,15 +158,17 @@ class _Window(RawIOBase):
 
 
 def views(buffer: memoryview) -> Iterator[NDArray[np.uint8]]:
-    """Yield what a person sees: some frames, and for a cine what is bright or dark in all of it.
+    """Yield what a person sees: some frames, and for a cine what is bright or dark in all of it; the pages of a PDF.
 
-    Raises: UnreadableInstance if the frames cannot be decoded.
+    Raises: UnreadableInstance if the frames cannot be decoded or the pages rendered.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             file = _Window(buffer)
             ds = pydicom.dcmread(file, force=True, stop_before_pixels=True)
+            if ds.get("SOPClassUID") == EncapsulatedPDFStorage:
+                yield from _pages(ds.EncapsulatedDocument)
             if "Rows" not in ds:
                 return
             file.seek(0)
@@ -177,6 +183,12 @@ def views(buffer: memoryview) -> Iterator[NDArray[np.uint8]]:
                 yield lowest
         except UNREADABLE as error:
             raise UnreadableInstance("the second look cannot decode the pixels") from error
+
+
+def _pages(document: bytes) -> Iterator[NDArray[np.uint8]]:
+    with pypdfium2.PdfDocument(document) as opened:
+        for page in opened:
+            yield np.asarray(page.render(scale=_PAGE_DPI / 72, grayscale=True).to_pil())
 
 
 def _seen(frame: NDArray[np.generic], ds: Dataset) -> NDArray[np.uint8]:

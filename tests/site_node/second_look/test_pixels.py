@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
+from pydicom.uid import EncapsulatedPDFStorage
 
 from site_node.errors import ConfigurationError
 from site_node.second_look.inspection import Hit, inspect
@@ -38,6 +40,20 @@ def test_what_stands_in_the_pixels_is_read(text: str, kind: str) -> None:
 def test_harmless_words_in_the_pixels_are_no_hit() -> None:
     source, output = written(original(**_image("HEAD AX T2 5 mm"))), written(cleaned(**_image("HEAD AX T2 5 mm")))
     assert inspect(source, output, read_pixels=True) == ()
+
+
+@needs_reader
+def test_the_pages_of_a_document_are_read() -> None:
+    page = io.BytesIO()
+    image = Image.new("L", (1240, 600), 255)
+    ImageDraw.Draw(image).text((60, 110), NAME.upper(), fill=0, font=ImageFont.load_default(30))
+    Image.new("L", (1240, 600), 255).save(page, "PDF", resolution=150, save_all=True, append_images=[image])
+    about = {"SOPClassUID": EncapsulatedPDFStorage, "EncapsulatedDocument": page.getvalue()}
+    source, output = written(original(**about)), written(cleaned(**about))
+    assert Hit("pixels", "name") in inspect(source, output, read_pixels=True)
+    assert inspect(source, output) == ()
+    damaged = written(cleaned(SOPClassUID=EncapsulatedPDFStorage, EncapsulatedDocument=b"%PDF-1.4 damaged"))
+    assert inspect(source, damaged, read_pixels=True) == (Hit("output", "unreadable"),)
 
 
 def test_without_a_reader_it_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
