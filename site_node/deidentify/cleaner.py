@@ -111,8 +111,9 @@ class Cleaner:
         self.profile, self.pseudonymiser, self.identities, self.numbers = profile, pseudonymiser, identities, numbers
         self.patient = pseudonymiser.patient(patient).encode()
         dates = profile.options.dates
-        moves = (pseudonymiser.days(patient), pseudonymiser.seconds(patient)) if dates is Dates.MODIFIED else (0, 0)
-        self.shift = Shift(*moves, zones=dates is Dates.FULL)
+        self.shift = (
+            Shift.of(pseudonymiser, patient) if dates is Dates.MODIFIED else Shift(0, 0, zones=dates is Dates.FULL)
+        )
         self.codec = ""
         self.notes: set[str] = set()
         self._mapped: dict[bytes, bytes] = {}

@@ -168,11 +168,12 @@ class Cleaner:
         elements = cleaned.part10.elements | {each.tag: each for each in new}
         part10 = replace(cleaned.part10, elements=dict(sorted(elements.items())))
         pages = about.SOPClassUID == uid.EncapsulatedPDFStorage and isinstance(rebuilt, document.Rebuilt)
+        if pages and Option.CLEAN_PIXEL_DATA in self._profile.chosen:
+            part10 = declare(part10, done={Option.CLEAN_PIXEL_DATA}, burned_in=False, recognizable=None)
         return self._accepted(source, part10, about, may_show_text=pages)
 
     def _document_tools(self, source: Part10, identities: Identities) -> document.Tools:
-        key, pseudonymiser = patient_key(source), self._pseudonymiser
-        shift = Shift(pseudonymiser.days(key), pseudonymiser.seconds(key))
+        shift, pseudonymiser = Shift.of(self._pseudonymiser, patient_key(source)), self._pseudonymiser
         moves = self._profile.options.dates is Dates.MODIFIED
         return document.Tools(
             blank_page=lambda view, words: pixels.blank_page(view, words, identities, self._sight()),

@@ -1,7 +1,8 @@
 """A folder of files de-identified into another, for a project or a colleague; the originals stay where they are.
 
 What comes out stands under pseudonymous names, and `report.csv` says what became of every file by its SHA-256. What is
-held or cannot be used is in the report alone. A run that was killed is run again: what the report has is skipped.
+held or cannot be used is in the report alone, and so is a second file with the SOPInstanceUID of another. A run that
+was killed is run again: what the report has is skipped.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from typing import TYPE_CHECKING
 from site_node.deidentify.instance import FACE
 from site_node.errors import ConfigurationError
 from site_node.intake import heads
-from site_node.intake.folder import MAX_BYTES, IngestSummary, alone_in, files_below, flush_folder, summarise
+from site_node.intake.folder import DUPLICATE, MAX_BYTES, IngestSummary, alone_in, files_below, flush_folder, summarise
 from site_node.intake.judging import (
     ACCEPTED,
     ALREADY_KNOWN,
     FOLDERS,
     NOT_READ,
+    QUARANTINED,
     Job,
     Settings,
     Verdict,
@@ -73,7 +75,8 @@ def export(
     counts: Counter[tuple[str, str]] = Counter()
     incoming = target / ".incoming"
     with alone_in(incoming):
-        known = Reported(_known(target / REPORT))
+        reported = _reported(target / REPORT)
+        known, taken = Reported(frozenset(reported)), {path for path in reported.values() if path}
         settings = Settings(incoming, options, pseudonymiser, max_bytes, known, keep_originals=False)
         processes = processes or os.cpu_count() or 1
         batch: list[Verdict] = []
@@ -86,12 +89,12 @@ def export(
             else:
                 batch.append(verdict)
             if len(batch) == _BATCH or done == len(jobs):
-                counts += _commit(batch, target, keep)
+                counts += _commit(batch, target, taken, keep)
                 batch.clear()
             if progress is not None:
                 progress(done, len(jobs))
         for members in waiting.values():
-            counts += _commit(_heads(members, settings, processes), target, keep)
+            counts += _commit(_heads(members, settings, processes), target, taken, keep)
     return summarise(counts)
 
 
@@ -113,24 +116,30 @@ def _heads(members: list[tuple[Path, Verdict]], settings: Settings, processes: i
     return [verdict for _, verdict in judge_all(jobs, settings, processes)]
 
 
-def _known(report: Path) -> frozenset[str]:
-    """Return the digests in the report, and cut off a line that a killed run left half."""
+def _reported(report: Path) -> dict[str, str]:
+    """Return the digests in the report and the path of each output, and cut off a line that a killed run left half."""
     if not report.exists():
-        return frozenset()
+        return {}
     content = report.read_bytes()
     whole = content.rfind(b"\n") + 1
     if whole < len(content):
         os.truncate(report, whole)
-    return frozenset(row["source_sha256"] for row in csv.DictReader(content[:whole].decode().splitlines()))
+    return {row["source_sha256"]: row["path"] for row in csv.DictReader(content[:whole].decode().splitlines())}
 
 
-def _commit(batch: list[Verdict], target: Path, keep: Callable[[Iterable[Known]], object]) -> Counter[tuple[str, str]]:
-    """Put files at their places, then say so in the report; return how many had which outcome and reason."""
+def _commit(
+    verdicts: list[Verdict], target: Path, taken: set[str], keep: Callable[[Iterable[Known]], object]
+) -> Counter[tuple[str, str]]:
+    """Put files at their places, then say so in the report; return how many had which outcome and reason.
+
+    `taken` are the paths that other files have already; those of this batch are added.
+    """
+    batch = [_in_its_own_place(verdict, taken) for verdict in verdicts]
     keep([known for verdict in batch for known in verdict.originals])
     touched: set[Path] = set()
     lines = []
     for verdict in batch:
-        path = verdict.kept_as.removeprefix(f"{FOLDERS[ACCEPTED]}/")
+        path = _place(verdict)
         if verdict.part is not None:
             place = target / path
             place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -142,6 +151,21 @@ def _commit(batch: list[Verdict], target: Path, keep: Callable[[Iterable[Known]]
         flush_folder(folder)
     _report(lines, target / REPORT)
     return Counter((verdict.outcome, verdict.reason) for verdict in batch)
+
+
+def _in_its_own_place(verdict: Verdict, taken: set[str]) -> Verdict:
+    """Return the verdict, or that another file has its SOPInstanceUID."""
+    if verdict.part is None:
+        return verdict
+    if _place(verdict) in taken:
+        verdict.part.unlink()
+        return Verdict(verdict.sha256, QUARANTINED, DUPLICATE)
+    taken.add(_place(verdict))
+    return verdict
+
+
+def _place(verdict: Verdict) -> str:
+    return verdict.kept_as.removeprefix(f"{FOLDERS[ACCEPTED]}/")
 
 
 def _report(lines: list[tuple[str, str, str, str]], report: Path) -> None:

@@ -190,7 +190,13 @@ class _Walk:
             self._data_set(at, len(self.buffer), "", (), ("iso8859",), 0)
             return File(tuple(self.spoken), (*extents, Extent(start, "a compressed stream", "UN")), (0, 0), syntax)
         self._look_at(bytes(self.buffer[at : at + 6]), syntax)
-        self._data_set(at, len(self.buffer), "", (), ("iso8859",), 0)
+        try:
+            self._data_set(at, len(self.buffer), "", (), ("iso8859",), 0)
+        except UnreadableInstance:
+            # Bytes that somebody left behind the pixels are no attribute; they are scanned as bytes.
+            if not self.extents or self.extents[-1].start < self.pixels[1]:
+                raise
+            self.extents = [extent for extent in self.extents if extent.start < self.pixels[1]]
         return File(tuple(self.spoken), tuple(self.extents), self.pixels, syntax)
 
     def _look_at(self, first: bytes, syntax: str) -> None:

@@ -202,7 +202,7 @@ _SCRIPTS: Final = ("АБВГДЕЖЗИКЛМНОПРСТУФХЦЧШ", "ΑΒΓΔ
 def words(rng: np.random.Generator) -> str:
     """Return one line as screens show it: a name, an id, a date, a measurement, a marker, nonsense."""
     pick = lambda items: str(items[rng.integers(len(items))])  # noqa: E731 - said eight times below
-    kind = rng.integers(12)
+    kind = rng.integers(13)
     day, month, year = rng.integers(1, 29), rng.integers(1, 13), rng.integers(1920, 2027)
     if kind in {0, 1}:
         text = pick((", ", "^", " ", ",")).join((pick(_SURNAMES), pick(_GIVEN)))
@@ -300,6 +300,16 @@ class Sample:
 
 def background(pictures: Sequence[tuple[Pixels, Pixels]], rng: np.random.Generator, size: int) -> tuple[Pixels, Pixels]:
     """Return a piece of a picture (RGB) and where real text stands in it (ignored in training)."""
+    pixels, real = _background(pictures, rng, size)
+    if rng.random() < 0.3:
+        pixels = pixels.copy()
+        _framed(pixels, rng)
+    return pixels, real
+
+
+def _background(
+    pictures: Sequence[tuple[Pixels, Pixels]], rng: np.random.Generator, size: int
+) -> tuple[Pixels, Pixels]:
     kind = rng.random()
     if kind < 0.06:
         return _texture(rng, size), np.zeros((size, size), np.uint8)
@@ -345,6 +355,26 @@ def background(pictures: Sequence[tuple[Pixels, Pixels]], rng: np.random.Generat
     return np.clip(out, 0, 255).astype(np.uint8), np.ascontiguousarray(hidden)
 
 
+def _framed(pixels: Pixels, rng: np.random.Generator) -> None:
+    """Leave a window of the picture on an even ground, as a console shows it, often with a bright edge."""
+    size = pixels.shape[0]
+    ground = 0.0 if rng.random() < 0.8 else rng.uniform(0, 255)
+    top, left = (int(v) for v in rng.integers(-size // 2, size * 3 // 4, 2))
+    high, wide = (int(v) for v in np.exp(rng.uniform(np.log(10), np.log(1.5 * size), 2)))
+    inside = np.zeros((size, size), bool)
+    if rng.random() < 0.3:  # a sector of a convex probe
+        rows, columns = np.mgrid[:size, :size].astype(np.float32)
+        reach = np.hypot(rows - top, columns - left - wide / 2)
+        spread = np.abs(np.arctan2(columns - left - wide / 2, rows - top))
+        inside |= (reach > high / 4) & (reach < high / 4 + size * rng.uniform(0.2, 1)) & (spread < rng.uniform(0.3, 1))
+    else:
+        inside[max(top, 0) : max(top + high, 0), max(left, 0) : max(left + wide, 0)] = True
+    pixels[~inside] = ground
+    if rng.random() < 0.4:
+        edge = cv2.morphologyEx(inside.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
+        pixels[edge & (inside if rng.random() < 0.5 else ~inside)] = rng.uniform(120, 255)
+
+
 def _texture(rng: np.random.Generator, size: int) -> Pixels:
     """Return noise filtered to a random grain, sometimes thresholded into coloured blobs as flow is shown."""
     grain = float(np.exp(rng.uniform(np.log(0.5), np.log(14))))
@@ -380,7 +410,7 @@ def _ultrasound(rng: np.random.Generator, size: int) -> Pixels:
     return np.clip(out, 0, 255).astype(np.uint8)
 
 
-def _clutter(  # noqa: C901, PLR0912 - one branch for each thing drawn
+def _clutter(  # noqa: C901, PLR0912, PLR0915 - one branch for each thing drawn
     pixels: Pixels, rng: np.random.Generator
 ) -> None:
     """Draw what looks like text and is none."""
@@ -388,7 +418,7 @@ def _clutter(  # noqa: C901, PLR0912 - one branch for each thing drawn
     tone = tuple(int(v) for v in (np.repeat(rng.integers(256), 3) if rng.random() < 0.7 else rng.integers(0, 256, 3)))
     x, y, x2, y2 = (int(v) for v in rng.integers(0, size, 4))
     thick = int(rng.integers(1, 4))
-    kind = rng.integers(12)
+    kind = rng.integers(13)
     if kind == 0:  # ruler
         step, tick = int(rng.integers(3, 24)), int(rng.integers(2, 12))
         upright = rng.random() < 0.6
@@ -454,6 +484,12 @@ def _clutter(  # noqa: C901, PLR0912 - one branch for each thing drawn
         ground = 0.0 if rng.random() < 0.7 else 255.0
         dark = pixels * through + ground * (1 - through)
         pixels[:] = np.clip(pixels * (1 - beyond) + dark * beyond, 0, 255).astype(np.uint8)
+    elif kind == 11:  # a step wedge
+        step, high = int(rng.integers(3, 20)), int(rng.integers(6, 40))
+        ramp = np.repeat(np.linspace(*rng.uniform(0, 255, 2), max(size // step, 2)), step)
+        upright = rng.random() < 0.5
+        part = pixels[:, x : x + high].swapaxes(0, 1) if upright else pixels[y : y + high]
+        part[:, : ramp.size] = ramp[None, :size, None].astype(np.uint8)
     else:  # wires
         points = np.cumsum(rng.normal(0, 12, (8, 2)), axis=0) + np.asarray((x, y))
         cv2.polylines(pixels, [points.astype(np.int32)], isClosed=bool(rng.random() < 0.3), color=tone, thickness=thick)

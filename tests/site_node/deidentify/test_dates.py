@@ -83,3 +83,15 @@ def test_the_day_of_a_value() -> None:
     assert calendar_day("20240229101530") == date(2024, 2, 29)
     assert calendar_day("20240230") is None
     assert calendar_day("") is None
+
+
+def test_fractions_of_a_second_move_and_keep_their_intervals() -> None:
+    shift = Shift(days=400, seconds=3_661, micros=400_000)
+    assert [shift.time(text) for text in ("120000.500000", "120000.300000", "120000.3", "120000")] == [
+        "105859.100000",
+        "105858.900000",
+        "105858.9",
+        "105859",
+    ]
+    assert shift.time("000000.100000") == "225858.700000"
+    assert shift.moment("20240101120000.5") == "20221127105859.1"

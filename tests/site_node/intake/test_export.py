@@ -95,6 +95,24 @@ def test_who_stands_behind_a_pseudonym_is_kept_for_those_who_may_ask(inbox: Path
     assert Known("patient", PSEUDONYMISER.patient(PATIENT_ID), PATIENT_ID) in kept
 
 
+def test_a_second_file_with_the_uid_of_another_does_not_take_its_place(inbox: Path, tmp_path: Path) -> None:
+    first, second = mr_slice(0), mr_slice(0)
+    second.PixelData = bytes(len(second.PixelData))
+    target = tmp_path / "out"
+    for name, ds in (("a", first), ("b", second)):
+        (inbox / name).write_bytes(file_bytes(ds))
+
+    together = run(inbox, target)
+    kept = {path: path.read_bytes() for path in target.rglob("*.dcm")}
+    second.PixelData = b"\1" * len(second.PixelData)
+    (inbox / "c").write_bytes(file_bytes(second))
+    later = run(inbox, target)
+
+    assert (together.accepted, together.reasons) == (1, {"duplicate-instance-uid": 1})
+    assert (later.already_known, later.reasons) == (2, {"duplicate-instance-uid": 1})
+    assert {path: path.read_bytes() for path in target.rglob("*.dcm")} == kept
+
+
 def test_the_target_does_not_lie_in_the_folder(inbox: Path) -> None:
     with pytest.raises(ConfigurationError, match="inside the folder"):
         run(inbox, inbox / "out")

@@ -261,6 +261,12 @@ def test_a_moved_date_that_is_another_true_date_is_no_hit() -> None:
     assert inspect(source, written(output)) == ()
 
 
+def test_bytes_behind_the_pixels_are_no_attribute_and_are_looked_at_in_an_output() -> None:
+    source, output = written(original()) + b"        ", written(cleaned())
+    assert inspect(source, output) == ()
+    assert Hit("bytes of PixelData", "name") in inspect(source, output + b"  " + NAME.encode() + b"  ")
+
+
 def test_a_file_that_cannot_be_followed_is_not_clean() -> None:
     whole = written(cleaned())
     assert inspect(SOURCE, whole[:-7]) == (Hit("output", "unreadable"),)
