@@ -49,7 +49,8 @@ _LONG: Final = 1.6  # a line without a readable letter is longer than high by th
 _THICK: Final = 0.08  # share of the picture's longer side that no unreadable line is as thick as
 _THICK_LEAST: Final = 24
 _FAINT: Final = 20  # pixels; what nobody reads and one network alone sees is text only if thinner
-_SURE_UNREAD: Final = 0.88  # and what is thicker, or seen by one alone, only if seen as surely as this
+_SURE_UNREAD: Final = 0.88  # and what is thicker only if seen as surely as this,
+_SURE_ALONE: Final = 0.965  # and what one alone sees as this
 _CERTAIN: Final = 0.97
 _VERY_LONG: Final = 3.0
 _WORDS_AGREED: Final = 0.4  # five letters and more where both networks see a line
@@ -292,7 +293,7 @@ class _Judge:
                 if spot.score >= _CERTAIN and long >= _VERY_LONG * thin:
                     self._doubtful.append(spot.box)
                 return
-            if (not spot.agreed or thin > _FAINT) and spot.score < _SURE_UNREAD:
+            if (not spot.agreed or thin > _FAINT) and spot.score < (_SURE_UNREAD if spot.agreed else _SURE_ALONE):
                 return
         is_line = thin <= self._thick and (
             long >= _LONG * thin or (spot.agreed and (on_screen or long >= _SQUARE * thin))
