@@ -55,7 +55,6 @@ _UID = re.compile(r"(?<![\d.])(?:[0-2](?:\.(?:0|[1-9]\d*)){4,}|2\.25\.[1-9]\d{5,
 _UID_FORM = re.compile(rb"[0-9.]{1,64}")
 _AGE = re.compile(rb"(\d{3})[DWMY]")
 _OLDEST = 89  # 45 CFR 164.514(b)(2)(i)(C): ages over 89 are one category
-_VERSION = re.compile(r"[0-9A-Za-z._-]{1,16}")
 _ZONE = re.compile(rb"[+-]\d{4}[ \0]*")
 _TOKEN_LENGTH = 12
 # Bytes in place of a table: text if three quarters can be printed, and so short that nobody would miss them.
@@ -312,7 +311,7 @@ class Cleaner:
         if scheme:
             yield Element(tags.SCHEME, "SH", scheme.encode())
         version = text(ds, tags.SCHEME_VERSION)
-        if _VERSION.fullmatch(version) and not self.identities.spans(version):
+        if codes.version_ok(version) and not self.identities.spans(version):
             yield Element(tags.SCHEME_VERSION, "SH", version.encode())
         yield Element(tags.MEANING, "LO", (cleaned or "Removed").encode())
 

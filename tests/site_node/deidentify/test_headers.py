@@ -432,3 +432,15 @@ def test_whatever_is_done_to_a_file_it_is_cleaned_or_refused(data: st.DataObject
     with suppress(UnreadableInstance):
         out = written(deidentify(stream.read(bytes(broken)), PROFILE, PSEUDONYMISER).part10)
         assert stream.read(out)
+
+
+def test_the_version_of_a_scheme_stays_unless_it_is_none_or_the_patients() -> None:
+    versions = ("2.16", "20160314", "Smith", "SN938271", "20100203")
+    items = [
+        item(CodeValue="T-D1", CodingSchemeDesignator="SRT", CodeMeaning="Chest", CodingSchemeVersion=version)
+        for version in versions
+    ]
+
+    ds = clean(mr_slice(StudyDate="20100203", ProcedureCodeSequence=items))
+
+    assert [i.get("CodingSchemeVersion") for i in ds.ProcedureCodeSequence] == ["2.16", "20160314", None, None, None]
