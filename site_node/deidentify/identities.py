@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _RUN = re.compile(r"[^\W\d_]+|\d+")
 # The runs of a form that are looked up together; a number in eight pairs, or an address's line.
 _WINDOW = 8
+_LETTERS_APART = 32  # Q u v o: single letters and digits are looked up together as far as a long name goes
 # What stands between two runs of one form: a blank, a comma, brackets, a caret, a line's end.
 _GAP = 3
 # A letter in a name alone is an initial and two may be a word of any language; they count beside others.
@@ -143,7 +144,7 @@ class Identities:
 
     `forms` are joined runs; `embedded` may stand within a run that is no word, and `leads` are what they
     begin with; `initials` count beside another form. `days` are told from a text however they are
-    written, `written` as they stand.
+    written, `written` as they stand, with gaps or without.
     """
 
     forms: frozenset[str] = frozenset()
@@ -206,7 +207,7 @@ class Identities:
         if self.days:
             places += [(start, end) for start, end, days in written_days(text) if not self.days.isdisjoint(days)]
         for value in self.written:
-            places += [(m.start(), m.end()) for m in re.finditer(re.escape(value), text)]
+            places += [m.span() for m in _with_gaps(value).finditer(text)]
         return merged(places)
 
     def _absent(self, text: str) -> bool:
@@ -216,7 +217,7 @@ class Identities:
         joined, pieces = _grams(text)
         if not self.forms.isdisjoint(joined) or not self.leads.isdisjoint(pieces):
             return False
-        if self.written and any(map(text.__contains__, self.written)):
+        if self.written and any(_with_gaps(value).search(text) for value in self.written):
             return False
         return not self.days or not any(not self.days.isdisjoint(days) for *_, days in _short_days(text))
 
@@ -230,9 +231,9 @@ class Identities:
             joined = first.lstrip("0") if first[0] == "0" else first
             if joined in forms or (embedded and first not in words and any(e in first for e in embedded)):
                 hit.append((i, i + 1))
-            for j in range(i + 1, min(i + _WINDOW, len(found))):
+            for j in range(i + 1, min(i + _LETTERS_APART, len(found))):
                 start, _, run = found[j]
-                if start - found[j - 1][1] > _GAP:
+                if start - found[j - 1][1] > _GAP or _too_far(j - i, joined):
                     break
                 joined += run
                 if joined in forms:
@@ -257,6 +258,17 @@ class Identities:
 _RUN_OF_BOTH = re.compile(r"[\w|$]+")
 
 
+def _too_far(apart: int, joined: str) -> bool:
+    """Return whether a run stands too far from the first of those `joined`: single letters reach farther."""
+    return apart >= _WINDOW and len(joined) > apart
+
+
+@lru_cache(maxsize=4096)
+def _with_gaps(value: str) -> re.Pattern[str]:
+    """Return a word of a script whose words do not stand apart as it may stand: its characters may."""
+    return re.compile(rf"[\s.,·\u30fb^/_-]{{0,{_GAP}}}".join(map(re.escape, value)))
+
+
 @lru_cache(maxsize=8192)
 def _grams(text: str) -> tuple[frozenset[str], frozenset[str]]:
     """Return all that a short text's runs make when joined, and every four letters in a row."""
@@ -266,7 +278,9 @@ def _grams(text: str) -> tuple[frozenset[str], frozenset[str]]:
     for i in range(len(found)):
         run = found[i].lstrip("0")
         joined.add(run)
-        for other in found[i + 1 : i + _WINDOW]:
+        for apart, other in enumerate(found[i + 1 : i + _LETTERS_APART], 1):
+            if _too_far(apart, run):
+                break
             run += other
             joined.add(run)
     pieces = frozenset([folded[at : at + _EMBEDDED] for at in range(len(folded) - _EMBEDDED + 1)])

@@ -39,6 +39,22 @@ def test_every_group_of_a_name_is_found_and_where_words_do_not_stand_apart_withi
     assert found(name, "TAROU YAMADA") == ["TAROU YAMADA"]
 
 
+@pytest.mark.parametrize(
+    "text", ["Q u v o s t r u p", "q.u.v.o.s.t.r.u.p", "Q-U-V-O-S-T-R-U-P", "Q_u_v_o_s_t_r_u_p", "Q u v o s t rup"]
+)
+def test_a_name_is_found_with_its_letters_apart(text: str) -> None:
+    name = Identities.of(names=("Quvostrup^Zelgorbrek",))
+
+    assert found(name, text) == [text]
+    assert found(name, f"P A T I E N T : {text} T 2 w") == [text]
+    assert found(name, f"{'P A T I E N T . ' * 10}{text} T 2 w") == [text]
+
+
+@pytest.mark.parametrize("text", ["山 本", "山\u3000本", "山・本"])
+def test_a_name_of_characters_is_found_with_gaps(text: str) -> None:
+    assert found(Identities.of(names=("Yamamoto^Hanako=山本^花子",)), f"chest {text}") == [text]
+
+
 def test_a_short_part_of_a_name_counts_only_beside_another() -> None:
     name = Identities.of(names=("Li^Wei",))
 
