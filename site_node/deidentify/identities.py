@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache, lru_cache
 from itertools import pairwise, permutations
@@ -144,7 +144,8 @@ class Identities:
 
     `forms` are joined runs; `embedded` may stand within a run that is no word, and `leads` are what they
     begin with; `initials` count beside another form. `days` are told from a text however they are
-    written, `written` as they stand, with gaps or without.
+    written, `written` as they stand, with gaps or without; `proper` are words of a
+    dictionary that count where they begin with a capital.
     """
 
     forms: frozenset[str] = frozenset()
@@ -153,6 +154,7 @@ class Identities:
     days: frozenset[date] = frozenset()
     written: tuple[str, ...] = ()
     leads: frozenset[str] = frozenset()
+    proper: frozenset[str] = frozenset()
 
     @classmethod
     def of(
@@ -170,13 +172,14 @@ class Identities:
         initials: set[str] = set()
         days: set[date] = set()
         written: set[str] = set()
+        proper: set[str] = set()
         for values, make in (
             (names, _name_forms),
             (ids, _identifier_forms),
             (dates, _date_forms),
             (places, _place_forms),
             (contacts, _contact_forms),
-            (other, _place_forms),
+            (other, _text_forms),
         ):
             found = list(map(make, values))
             forms.update(*[each.forms for each in found])
@@ -184,6 +187,7 @@ class Identities:
             initials.update(*[each.initials for each in found])
             days.update(*[each.days for each in found])
             written.update(*[each.written for each in found])
+            proper.update(*[each.proper for each in found])
         return cls(
             frozenset(forms),
             tuple(sorted(embedded)),
@@ -191,11 +195,12 @@ class Identities:
             frozenset(days),
             tuple(sorted(written)),
             frozenset(form[:_EMBEDDED] for form in embedded),
+            frozenset(proper),
         )
 
     def spans(self, text: str) -> list[Span]:
         """Return the merged half-open places in `text` where a form stands."""
-        if not self.forms and not self.written:
+        if not self.forms and not self.written and not self.proper:
             return []
         if self._absent(text):
             return []
@@ -215,7 +220,7 @@ class Identities:
         if len(text) > _CACHED_LENGTH:
             return False
         joined, pieces = _grams(text)
-        if not self.forms.isdisjoint(joined) or not self.leads.isdisjoint(pieces):
+        if not self.forms.isdisjoint(joined) or not self.proper.isdisjoint(joined) or not self.leads.isdisjoint(pieces):
             return False
         if self.written and any(_with_gaps(value).search(text) for value in self.written):
             return False
@@ -227,9 +232,10 @@ class Identities:
         words = vocabulary().words
         folded = fold(text)
         embedded = [e for e in self.embedded if e in folded]
-        for i, (_, _, first) in enumerate(found):
+        for i, (begin, _, first) in enumerate(found):
             joined = first.lstrip("0") if first[0] == "0" else first
-            if joined in forms or (embedded and first not in words and any(e in first for e in embedded)):
+            town = first in self.proper and text[begin].isupper()
+            if town or joined in forms or (embedded and first not in words and any(e in first for e in embedded)):
                 hit.append((i, i + 1))
             for j in range(i + 1, min(i + _LETTERS_APART, len(found))):
                 start, _, run = found[j]
@@ -487,7 +493,29 @@ def _time_forms(value: str) -> Identities:
 
 @lru_cache(maxsize=4096)
 def _place_forms(value: str) -> Identities:
-    """Return the forms of an address, of an institution or of any other text: whole, and by its rare parts."""
+    """Return the forms of an address or of an institution: those of a text, and words that are towns too."""
+    parts = [re.findall(r"[^\W\d_]+(?![\w])", part) for part in _PLACE_PARTS.split(value)]
+    alone = {fold(words[0]) for words in parts if len(words) == 1 and len(parts) > 1}
+    words = {word for part in parts for word in part if word[0].isupper()}
+    return replace(_text_forms(value), proper=frozenset(word for word in map(fold, words) if _is_town(word, alone)))
+
+
+# The parts of an address: 5 High St, Reading.
+_PLACE_PARTS = re.compile(r"[,;^=\n\r]")
+_MAYBE_TOWN = (Mark.PLAIN, Mark.TECHNICAL_NAME)
+
+
+def _is_town(word: str, alone: set[str]) -> bool:
+    """Return whether a word is a place's beside its meaning: Bath, and Reading where it is a part of its own."""
+    mark = vocabulary().words.get(word)
+    if len(word) <= _SHORT_NAME or word in contexts()["no-place"]:
+        return False
+    return mark is Mark.PLAIN_NAME or (mark in _MAYBE_TOWN and word in alone)
+
+
+@lru_cache(maxsize=4096)
+def _text_forms(value: str) -> Identities:
+    """Return the forms of any text: whole, and by its rare parts."""
     found = [(run, value[start:end]) for start, end, run in runs(value)]
     forms: set[str] = set()
     for run, original in found:
@@ -530,7 +558,7 @@ def _contact_forms(value: str) -> Identities:
         groups = [run for _, _, run in runs(value) if run.isdigit()]
         forms |= {"".join(groups[i:]).lstrip("0") for i in range(len(groups))}
         return Identities(frozenset(form for form in forms if len(form) > _CORE))
-    return _place_forms(value)
+    return _text_forms(value)
 
 
 def _shape(text: str) -> str:

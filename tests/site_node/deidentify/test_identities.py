@@ -75,6 +75,22 @@ def test_words_that_many_places_share_are_no_place() -> None:
     assert found(place, "Zuerich and Zurich") == ["Zuerich", "Zurich"]
 
 
+@pytest.mark.parametrize(
+    ("place", "text", "gone"),
+    [
+        ("1 Quay, Cork", "Cork chest", ["Cork"]),
+        ("5 High St, Reading", "Reading chest, High resolution", ["Reading"]),
+        ("Bath Hospital", "BATH", ["BATH"]),
+        ("Bath Hospital", "water bath", []),
+        ("5 High St, Reading", "reading the images", []),
+        ("Reading Chest Hospital", "Chest reading", []),
+        ("Emergency Department", "CHEST EMERGENCY", []),
+    ],
+)
+def test_a_town_that_is_a_word_is_found_where_it_has_a_capital(place: str, text: str, gone: list[str]) -> None:
+    assert found(Identities.of(places=(place,)), text) == gone
+
+
 def test_a_telephone_number_is_found_by_its_last_digits() -> None:
     assert found(Identities.of(contacts=("+49 (0)30 123-4567",)), "tel 030/1234567") == ["030/1234567"]
 
