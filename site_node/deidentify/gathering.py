@@ -28,10 +28,12 @@ class Gathered(NamedTuple):
         """Return the values as what text is searched for."""
         return Identities.of(**{kind: sorted(values) for kind, values in self._asdict().items()})
 
-    def numbers(self) -> frozenset[bytes]:
+    def numbers(self) -> frozenset[float]:
         """Return the numbers that are somebody's: in an attribute for a number they are no measurement."""
         return frozenset(
-            value.encode() for value in self.ids | self.contacts if value.isdecimal() and len(value) >= _ID_DIGITS
+            float(value)
+            for value in self.ids | self.contacts | self.dates
+            if value.isdecimal() and len(value) >= _ID_DIGITS
         )
 
 

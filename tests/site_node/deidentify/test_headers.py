@@ -444,3 +444,23 @@ def test_the_version_of_a_scheme_stays_unless_it_is_none_or_the_patients() -> No
     ds = clean(mr_slice(StudyDate="20100203", ProcedureCodeSequence=items))
 
     assert [i.get("CodingSchemeVersion") for i in ds.ProcedureCodeSequence] == ["2.16", "20160314", None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        *(("TriggerTime", "19510705"), ("TriggerTime", "19510705.00"), ("TriggerTime", "1.9510705e7")),
+        *(("TriggerTime", "+083726155"), ("TriggerTime", "8.3726155E+7"), ("EchoTime", "-83726155")),
+        *(("DiffusionBValue", 83726155.0), ("InStackPositionNumber", 83726155), ("InStackPositionNumber", 19510705)),
+    ],
+)
+def test_the_patients_numbers_and_days_are_no_measurement(keyword: str, value: str | float) -> None:
+    kept = {"RepetitionTime": "83726156", "TemporalPositionIndex": 83726156, "DiffusionBValue": 1000.0}
+    source = mr_slice(PatientID="83726155", PatientBirthDate="19510705")
+    for name, number in (kept | {keyword: value}).items():
+        setattr(source, name, number)
+
+    ds = clean(source)
+
+    assert ds.get(keyword) in (None, 0)
+    assert all(ds[other].value == kept[other] for other in kept if other != keyword)
