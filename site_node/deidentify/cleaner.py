@@ -17,7 +17,7 @@ from site_node.deidentify import charsets, codes, concepts, icc, tags
 from site_node.deidentify.dates import Shift
 from site_node.deidentify.profile import Action, Dates, Option, Profile
 from site_node.deidentify.stream import DataSet, Element, text
-from site_node.deidentify.terms import TECHNICAL, code_string_ok, technical_ok
+from site_node.deidentify.terms import TECHNICAL, code_string_ok, is_defined, technical_ok
 from site_node.deidentify.text import clean as clean_text
 
 if TYPE_CHECKING:
@@ -250,9 +250,13 @@ class Cleaner:
         if known is None:
             other = "OTHER" if tag in _IMAGE_TYPES else None
             parts = (part.strip(" \0") for part in value.decode("ascii", "replace").split("\\"))
-            kept = (part if not part or code_string_ok(tag, part) else other for part in parts)
+            kept = (part if not part or self._is_term(tag, part) else other for part in parts)
             known = self._terms[tag, value] = "\\".join(part for part in kept if part is not None).encode()
         return known
+
+    def _is_term(self, tag: int, value: str) -> bool:
+        """Return whether a value is a term; what only looks like one is none if the instance says it of persons."""
+        return code_string_ok(tag, value) and (is_defined(value) or not self.identities.spans(value))
 
     def _words(self, tag: int, said: str, longest: int) -> str:
         """Return `said` cleaned; a UID in it is remapped as everywhere, where there is room."""

@@ -145,7 +145,7 @@ class Identities:
     `forms` are joined runs; `embedded` may stand within a run that is no word, and `leads` are what they
     begin with; `initials` count beside another form. `days` are told from a text however they are
     written, `written` as they stand, with gaps or without; `proper` are words of a
-    dictionary that count where they begin with a capital.
+    dictionary that count where they begin with a capital, `labels` count as a whole alone: CT01.
     """
 
     forms: frozenset[str] = frozenset()
@@ -155,6 +155,7 @@ class Identities:
     written: tuple[str, ...] = ()
     leads: frozenset[str] = frozenset()
     proper: frozenset[str] = frozenset()
+    labels: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -165,6 +166,7 @@ class Identities:
         places: Iterable[str] = (),
         contacts: Iterable[str] = (),
         other: Iterable[str] = (),
+        stations: Iterable[str] = (),
     ) -> Identities:
         """Return the forms of raw, decoded values: PN with its carets, DA, DT, TM, text as it stood."""
         forms: set[str] = set()
@@ -173,6 +175,7 @@ class Identities:
         days: set[date] = set()
         written: set[str] = set()
         proper: set[str] = set()
+        labels: set[str] = set()
         for values, make in (
             (names, _name_forms),
             (ids, _identifier_forms),
@@ -180,6 +183,7 @@ class Identities:
             (places, _place_forms),
             (contacts, _contact_forms),
             (other, _text_forms),
+            (stations, _station_forms),
         ):
             found = list(map(make, values))
             forms.update(*[each.forms for each in found])
@@ -188,6 +192,7 @@ class Identities:
             days.update(*[each.days for each in found])
             written.update(*[each.written for each in found])
             proper.update(*[each.proper for each in found])
+            labels.update(*[each.labels for each in found])
         return cls(
             frozenset(forms),
             tuple(sorted(embedded)),
@@ -196,11 +201,12 @@ class Identities:
             tuple(sorted(written)),
             frozenset(form[:_EMBEDDED] for form in embedded),
             frozenset(proper),
+            tuple(sorted(labels)),
         )
 
     def spans(self, text: str) -> list[Span]:
         """Return the merged half-open places in `text` where a form stands."""
-        if not self.forms and not self.written and not self.proper:
+        if not (self.forms or self.written or self.proper or self.labels):
             return []
         if self._absent(text):
             return []
@@ -213,6 +219,8 @@ class Identities:
             places += [(start, end) for start, end, days in written_days(text) if not self.days.isdisjoint(days)]
         for value in self.written:
             places += [m.span() for m in _with_gaps(value).finditer(text)]
+        for label in self.labels:
+            places += [m.span() for m in _alone(label).finditer(text)]
         return merged(places)
 
     def _absent(self, text: str) -> bool:
@@ -221,6 +229,8 @@ class Identities:
             return False
         joined, pieces = _grams(text)
         if not self.forms.isdisjoint(joined) or not self.proper.isdisjoint(joined) or not self.leads.isdisjoint(pieces):
+            return False
+        if self.labels and any(_alone(label).search(text) for label in self.labels):
             return False
         if self.written and any(_with_gaps(value).search(text) for value in self.written):
             return False
@@ -273,6 +283,11 @@ def _too_far(apart: int, joined: str) -> bool:
 def _with_gaps(value: str) -> re.Pattern[str]:
     """Return a word of a script whose words do not stand apart as it may stand: its characters may."""
     return re.compile(rf"[\s.,·\u30fb^/_-]{{0,{_GAP}}}".join(map(re.escape, value)))
+
+
+@lru_cache(maxsize=4096)
+def _alone(label: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<![^\W_]){re.escape(label)}(?![^\W_])", re.IGNORECASE)
 
 
 @lru_cache(maxsize=8192)
@@ -530,6 +545,16 @@ def _text_forms(value: str) -> Identities:
         forms.add("".join(run for run, _ in found).lstrip("0"))
     written = {original for run, original in found if not run.isascii() and not _alphabetic(run)}
     return Identities(frozenset(f for f in forms if len(f) > _SHORT_NAME), written=tuple(written))
+
+
+# A station's name that words of the technique would hide: CT01 and US-3, but neither CT nor 3T.
+_STATION = re.compile(r"[^\W\d_]{2,}[^\W_]*[-_.]?\d[\w.-]*")
+
+
+@lru_cache(maxsize=4096)
+def _station_forms(value: str) -> Identities:
+    """Return the forms of what a machine is called where it stands."""
+    return replace(_text_forms(value), labels=(value,) if _STATION.fullmatch(value) else ())
 
 
 _NAME_MARKS = (Mark.NAME, Mark.EPONYM, Mark.EPONYM_IN_CONTEXT)

@@ -464,3 +464,20 @@ def test_the_patients_numbers_and_days_are_no_measurement(keyword: str, value: s
 
     assert ds.get(keyword) in (None, 0)
     assert all(ds[other].value == kept[other] for other in kept if other != keyword)
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR CS")
+@pytest.mark.parametrize("patient_id", ["A12", "B/77"])
+def test_a_short_number_of_the_patients_is_no_term(patient_id: str) -> None:
+    ds = clean(mr_slice(PatientID=patient_id, ScanOptions=[patient_id, "FS", "A13"], ImageType=["ORIGINAL", "PRIMARY"]))
+
+    assert ds.ScanOptions == ["FS", "A13"]
+    assert ds.ImageType == ["ORIGINAL", "PRIMARY"]
+
+
+def test_the_name_of_a_station_stays_nowhere() -> None:
+    source = mr_slice(StationName="MR2", SeriesDescription="chest MR2 T2", SoftwareVersions="V1 MR2", Modality="MR")
+
+    ds = clean(source)
+
+    assert (ds.SeriesDescription, ds.SoftwareVersions, ds.Modality) == ("chest T2", "V1", "MR")

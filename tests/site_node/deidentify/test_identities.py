@@ -136,3 +136,17 @@ def test_places_are_in_order_apart_and_within_the_text(name: str, text: str) -> 
 @given(st.text(max_size=40))
 def test_folding_twice_is_folding_once(text: str) -> None:
     assert fold(fold(text)) == fold(text)
+
+
+@pytest.mark.parametrize("station", ["CT01", "MR2", "GE1", "US-3"])
+def test_a_station_is_found_as_a_whole(station: str) -> None:
+    known = Identities.of(stations=(station,))
+
+    assert found(known, f"chest {station} T2") == [station]
+    assert found(known, f"t2_{station.lower()}_tra") == [station.lower()]
+    assert found(known, "CT MR US 2 01 GE11 MR20") == []
+
+
+@pytest.mark.parametrize("station", ["CT", "MR", "3T", "T2", "1.5T"])
+def test_a_station_called_as_the_technique_takes_nothing_away(station: str) -> None:
+    assert found(Identities.of(stations=(station,)), f"CT MR {station} 3T T2 1.5T") == []
