@@ -41,6 +41,14 @@ PATIENT = Identities.of(
         "White matter lesions",
         "Cobb angle 15 degrees",
         "Foley catheter in place",
+        *(
+            "circle of Willis",
+            "CIRCLE OF WILLIS",
+            "Morton neuroma",
+            "Morton's neuroma",
+            "Gibbs ringing",
+            "STRYKER NOTCH VIEW",
+        ),
         "DR CHEST PA",
         "LIVER 3-PHASE 2.5mm",
         "L-SPINE C5C6",
@@ -86,6 +94,7 @@ def test_words_of_the_technique_and_of_medicine_stay(text: str) -> None:
         ("Wilson J.", ""),
         ("discussed with Wilson", "discussed with"),
         ("CT HEAD WILSON", "CT HEAD"),
+        *(("CT HEAD OF WILLIS", "CT HEAD OF"), ("CT HEAD MORTON", "CT HEAD"), ("Dr. Morton", "Dr."), ("Gibbs", "")),
         ("HEAD, Cornelius", ""),
     ],
 )
