@@ -548,7 +548,7 @@ def _text_forms(value: str) -> Identities:
 
 
 # A station's name that words of the technique would hide: CT01 and US-3, but neither CT nor 3T.
-_STATION = re.compile(r"[^\W\d_]{2,}[^\W_]*[-_.]?\d[\w.-]*")
+_STATION = re.compile(r"[^\W\d_]{2,}[\w.-]*\d[\w.-]*")
 
 
 @lru_cache(maxsize=4096)

@@ -40,7 +40,7 @@ _LABELS = (
 # What follows a group of digits that is a measurement, and is no further group of a number.
 _UNIT = r"(?!\s?(?:mm|cm|m|ms|s|sec|hz|khz|kv|kvp|ma|mas|hu|x|ml|cc|kg|g|min|slices|views|%|°)\b)"
 _FURTHER = rf"(?:[^\S\n]{{1,2}}(?:\d{{2,}}|\d(?=\s\d))(?:[\d./-]*\d)?(?![\w.]\d){_UNIT}\b)"
-_AGE = "ages?|aged|âge|alter|edad|età|leeftijd|idade"
+_AGE = "ages?|aged|âge|alter|edad|età|leeftijd|idade|(?:pt|patient)\\sis"
 _OLD = r"(?:9\d|1[01]\d)"  # years that 45 CFR 164.514(b)(2)(i)(C) lets nobody tell
 
 _ROOM = "room|rm|bed|zimmer|zi|bett|ward|station|suite|apt|box|chambre|lit|cama|stanza|letto|kamer|habitaci[oó]n"

@@ -138,7 +138,7 @@ def test_folding_twice_is_folding_once(text: str) -> None:
     assert fold(fold(text)) == fold(text)
 
 
-@pytest.mark.parametrize("station", ["CT01", "MR2", "GE1", "US-3"])
+@pytest.mark.parametrize("station", ["CT01", "MR2", "GE1", "US-3", "XA_LAB3"])
 def test_a_station_is_found_as_a_whole(station: str) -> None:
     known = Identities.of(stations=(station,))
 

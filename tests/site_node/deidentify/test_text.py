@@ -168,7 +168,7 @@ def test_measurements_in_a_row_stay(text: str) -> None:
     "text",
     [
         *("age 95", "aged 101", "age:91", "age=95", "95F", "95 M", "95/M", "M/97", "95J", "95歳", "edad 95", "âge 95"),
-        *("95 yo", "95-year-old", "095Y", "Alter: 93"),
+        *("95 yo", "95-year-old", "095Y", "Alter: 93", "pt is 95"),
     ],
 )
 def test_an_age_goes_however_it_is_written(text: str) -> None:
