@@ -7,7 +7,9 @@ nothing of a person, or None where the attribute goes.
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -15,7 +17,7 @@ from site_node.deidentify import charsets, codes, concepts, icc, tags
 from site_node.deidentify.dates import Shift
 from site_node.deidentify.profile import Action, Dates, Option, Profile
 from site_node.deidentify.stream import DataSet, Element, text
-from site_node.deidentify.terms import TECHNICAL, code_string_ok, technical_ok
+from site_node.deidentify.terms import TECHNICAL, code_string_ok, is_defined, technical_ok
 from site_node.deidentify.text import clean as clean_text
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ DOCUMENT_LEFT_OUT = "document-left-out"
 
 # Bytes of a number of each binary VR.
 WIDTHS = {"AT": 4, "US": 2, "SS": 2, "UL": 4, "SL": 4, "FL": 4, "FD": 8, "SV": 8, "UV": 8}
+# VRs that can hold a long number, as `struct` has them.
+_PACKED = {"UL": "I", "SL": "i", "FL": "f", "FD": "d", "SV": "q", "UV": "Q"}
 # A dummy of each VR: it is not empty, it is valid, and it says nothing.
 _DUMMIES = {
     **dict.fromkeys(("AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UT"), b"REMOVED"),
@@ -51,11 +55,11 @@ _ANY_LENGTH = 1 << 30
 _NUMBER = rb"[ \0]*(?:[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?[ \0]*)?"
 _NUMBERS = re.compile(_NUMBER + rb"(?:\\" + _NUMBER + rb")*")
 _MAX_NUMBER = 64  # bytes of a single number, with padding to spare
+_SHORTEST_NUMBER = 3  # 1e9
 _UID = re.compile(r"(?<![\d.])(?:[0-2](?:\.(?:0|[1-9]\d*)){4,}|2\.25\.[1-9]\d{5,})(?![\d.])")
 _UID_FORM = re.compile(rb"[0-9.]{1,64}")
 _AGE = re.compile(rb"(\d{3})[DWMY]")
 _OLDEST = 89  # 45 CFR 164.514(b)(2)(i)(C): ages over 89 are one category
-_VERSION = re.compile(r"[0-9A-Za-z._-]{1,16}")
 _ZONE = re.compile(rb"[+-]\d{4}[ \0]*")
 _TOKEN_LENGTH = 12
 # Bytes in place of a table: text if three quarters can be printed, and so short that nobody would miss them.
@@ -88,6 +92,7 @@ class Cleaner:
         "_codes",
         "_dates",
         "_mapped",
+        "_packed",
         "_terms",
         "_texts",
         "codec",
@@ -106,9 +111,10 @@ class Cleaner:
         pseudonymiser: Pseudonymiser,
         patient: str,
         identities: Identities,
-        numbers: frozenset[bytes],
+        numbers: frozenset[float],
     ) -> None:
         self.profile, self.pseudonymiser, self.identities, self.numbers = profile, pseudonymiser, identities, numbers
+        self._packed = {vr: frozenset(_packed(numbers, code)) for vr, code in _PACKED.items()}
         self.patient = pseudonymiser.patient(patient).encode()
         dates = profile.options.dates
         self.shift = (
@@ -245,9 +251,13 @@ class Cleaner:
         if known is None:
             other = "OTHER" if tag in _IMAGE_TYPES else None
             parts = (part.strip(" \0") for part in value.decode("ascii", "replace").split("\\"))
-            kept = (part if not part or code_string_ok(tag, part) else other for part in parts)
+            kept = (part if not part or self._is_term(tag, part) else other for part in parts)
             known = self._terms[tag, value] = "\\".join(part for part in kept if part is not None).encode()
         return known
+
+    def _is_term(self, tag: int, value: str) -> bool:
+        """Return whether a value is a term; what only looks like one is none if the instance says it of persons."""
+        return code_string_ok(tag, value) and (is_defined(value) or not self.identities.spans(value))
 
     def _words(self, tag: int, said: str, longest: int) -> str:
         """Return `said` cleaned; a UID in it is remapped as everywhere, where there is room."""
@@ -272,6 +282,16 @@ class Cleaner:
         if unprintable <= len(value) * _UNPRINTABLE_IN_TEXT:
             return True
         return len(value) <= _MAX_NAME and bool(self.identities.spans(charsets.decode(value, self.codec)))
+
+    def is_somebodys(self, value: bytes | memoryview, vr: str) -> bool:
+        """Whether the value of an attribute for numbers is somebody's number or day, however it is written."""
+        if not self.numbers or len(value) > _MAX_NUMBER:
+            return False
+        if vr in ("DS", "IS"):
+            parts = (part.strip(b" \0") for part in bytes(value).split(b"\\"))
+            return any(abs(float(part)) in self.numbers for part in parts if len(part) >= _SHORTEST_NUMBER)
+        packed, width = self._packed.get(vr, frozenset()), WIDTHS.get(vr, 2)
+        return any(value[at : at + width] in packed for at in range(0, len(value), width))
 
     def spells(self, value: bytes | memoryview) -> bool:
         """Whether the bytes of numbers are words: all can be printed, and are many, or somebody's."""
@@ -313,12 +333,13 @@ class Cleaner:
         if scheme:
             yield Element(tags.SCHEME, "SH", scheme.encode())
         version = text(ds, tags.SCHEME_VERSION)
-        if _VERSION.fullmatch(version) and not self.identities.spans(version):
+        if codes.version_ok(version) and not self.identities.spans(version):
             yield Element(tags.SCHEME_VERSION, "SH", version.encode())
         yield Element(tags.MEANING, "LO", (cleaned or "Removed").encode())
 
     def _may_stay(self, scheme: str, value: str) -> bool:
-        if value.encode() in self.numbers or not codes.scheme_ok(scheme):
+        somebodys = value.isdecimal() and float(value) in self.numbers
+        if somebodys or not codes.scheme_ok(scheme):
             return False
         return codes.code_ok(scheme, value) or clean_text(value, self.identities) == value
 
@@ -356,6 +377,14 @@ class Cleaner:
         return clean(self, element._replace(vr=vr), Rule(clean, element.tag, vr, frozenset({vr}), 0, None, below))
 
 
+def _packed(numbers: frozenset[float], code: str) -> Iterator[bytes]:
+    """Yield the bytes of each number that fits in the form `code` of `struct`, in either byte order."""
+    for value in numbers:
+        for order in "<>":
+            with suppress(OverflowError, struct.error):
+                yield struct.pack(order + code, value if code in "fd" else int(value))
+
+
 CleanFunction: TypeAlias = Callable[[Cleaner, Element, Rule], Element | None]
 
 
@@ -382,11 +411,14 @@ def number(cleaner: Cleaner, element: Element, rule: Rule) -> Element | None:
     if isinstance(value, list):
         return cleaner.nothing(rule)
     if rule.vr in ("DS", "IS"):
-        somebodys = cleaner.numbers and len(value) <= _MAX_NUMBER and bytes(value).strip(b" \0") in cleaner.numbers
         surplus = rule.most and b"\\" in bytes(value) and bytes(value).count(b"\\") >= rule.most
-        return cleaner.nothing(rule) if somebodys or surplus or _NUMBERS.fullmatch(value) is None else element
+        if surplus or _NUMBERS.fullmatch(value) is None or cleaner.is_somebodys(value, rule.vr):
+            return cleaner.nothing(rule)
+        return element
     count, rest = divmod(len(value), WIDTHS.get(element.vr, 2))
-    if rest or count > rule.most > 0 or (len(value) >= _LEAST_HIDDEN and cleaner.spells(value)):
+    if rest or count > rule.most > 0 or cleaner.is_somebodys(value, element.vr):
+        return cleaner.nothing(rule)
+    if len(value) >= _LEAST_HIDDEN and cleaner.spells(value):
         return cleaner.nothing(rule)
     return element
 

@@ -11,6 +11,7 @@ import re
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, cast
 
+from site_node.deidentify.dates import calendar_day
 from site_node.deidentify.terms import code_string_ok
 
 if TYPE_CHECKING:
@@ -83,6 +84,19 @@ _DESIGNATORS = (
     "99SDM AS4 ASTM-sigpurpose BARI C5 CD2 CDT DC E E5 E6 E7 FDDC FDDX FDK HB HL7 HPC I9 IBT IC2 ICDO ICS IUPC IUPP "
     "JC8 LB LOINC MCD MCR MDDX MEDR MEDX MGPI MVX NDA NIC NND PATHLEX RC RFC3066 SDM SNM UC UMD UML UPC W1 W2 W4 WC"
 )
+
+
+# A version of a scheme: its number, the year or the day of its release, or one of its names; 02.04.85 is a day.
+_RELEASE = re.compile(
+    r"[vV]?[0-9]{1,2}(?:\.[0-9]{1,3}|\.[0-9]\.[0-9]{1,2})?|(?:199|20[0-4])[0-9](?:[a-f]|A[AB])?|SNM3|V3|R[45]"
+)
+_FIRST_RELEASE = 1990
+
+
+def version_ok(version: str) -> bool:
+    """Say whether text is a version of a coding scheme: 2.16, 20160314, 2026d. Source: PS3.3 table 8.8-1."""
+    day = calendar_day(version) if len(version) == len("20160314") and version.isdecimal() else None
+    return _RELEASE.fullmatch(version) is not None or (day is not None and day.year >= _FIRST_RELEASE)
 
 
 def standard_code(item: Dataset) -> Code | None:

@@ -23,31 +23,35 @@ class Gathered(NamedTuple):
     places: set[str]
     contacts: set[str]
     other: set[str]
+    stations: set[str]
 
     def identities(self) -> Identities:
         """Return the values as what text is searched for."""
         return Identities.of(**{kind: sorted(values) for kind, values in self._asdict().items()})
 
-    def numbers(self) -> frozenset[bytes]:
+    def numbers(self) -> frozenset[float]:
         """Return the numbers that are somebody's: in an attribute for a number they are no measurement."""
         return frozenset(
-            value.encode() for value in self.ids | self.contacts if value.isdecimal() and len(value) >= _ID_DIGITS
+            float(value)
+            for value in self.ids | self.contacts | self.dates
+            if value.isdecimal() and len(value) >= _ID_DIGITS
         )
 
 
-_NAMES, _IDS, _DATES, _PLACES, _CONTACTS, _OTHER = range(6)
+_NAMES, _IDS, _DATES, _PLACES, _CONTACTS, _OTHER, _STATIONS = range(7)
 _ID_DIGITS = 5  # a number of fewer digits is nobody's
 # Of private attributes of one item at most: enough for what a vendor repeats of the patient.
 _MAX_PRIVATE_VALUES = 64
 _MAX_CHARACTERS = 64  # of an id; longer text would make harmless words identities
 _WHOLE = (_NAMES, _PLACES, _CONTACTS)
 # Shorter values than these say nothing, and would take harmless words with them.
-_LEAST = (1, 1, 1, 2, 2, 3)
+_LEAST = (1, 1, 1, 2, 2, 3, 2)
 _PRIVATE_KINDS = {"PN": _NAMES, "DA": _DATES, "DT": _DATES, "LO": _OTHER, "SH": _OTHER}
 _TEXT = frozenset({"LO", "SH", "LT", "ST", "UT", "UC", "AE", "UR"})
 _LONG_TEXT = frozenset({"LT", "ST", "UT"})
 # The kind of a removed attribute by its keyword: the first that is found.
 _KINDS = (
+    (re.compile(r"StationName"), _STATIONS),
     (re.compile(r"Telephone|Telecom|Email|Phone|URL|URI|Contact"), _CONTACTS),
     (re.compile(r"Institution|Department|Address|Country|Region|Residence|Location|City|Organization"), _PLACES),
     (re.compile(r"ID$|IDs$|IDNumber|Identifier|Number|Identification|Token|Barcode|Label"), _IDS),
@@ -65,7 +69,7 @@ def kind(tag: int, vr: str, keyword: str, *, removed: bool) -> int | None:
         return _OTHER if removed and vr == "UN" and not keyword else None
     found = next((kind for form, kind in _KINDS if form.search(keyword)), _OTHER)
     # A sentence is no identity, and would make its words ones.
-    return None if vr in _LONG_TEXT and found in (_OTHER, _IDS) else found
+    return None if vr in _LONG_TEXT and found in (_OTHER, _IDS, _STATIONS) else found
 
 
 def gather(source: Part10, plan: Plan) -> Gathered:
@@ -75,7 +79,7 @@ def gather(source: Part10, plan: Plan) -> Gathered:
         if tag in source.meta:
             values.add((_OTHER, "", raw(source.meta[tag])))
     _walk(source.elements, plan, "", values)
-    found = Gathered(set(), set(), set(), set(), set(), set())
+    found = Gathered(*(set() for _ in Gathered._fields))
     for place, codec, value in values:
         for part in charsets.decode(value, codec).split("\\"):
             said = part.strip(" \0")

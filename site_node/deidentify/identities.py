@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache, lru_cache
 from itertools import pairwise, permutations
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _RUN = re.compile(r"[^\W\d_]+|\d+")
 # The runs of a form that are looked up together; a number in eight pairs, or an address's line.
 _WINDOW = 8
+_LETTERS_APART = 32  # Q u v o: single letters and digits are looked up together as far as a long name goes
 # What stands between two runs of one form: a blank, a comma, brackets, a caret, a line's end.
 _GAP = 3
 # A letter in a name alone is an initial and two may be a word of any language; they count beside others.
@@ -143,7 +144,8 @@ class Identities:
 
     `forms` are joined runs; `embedded` may stand within a run that is no word, and `leads` are what they
     begin with; `initials` count beside another form. `days` are told from a text however they are
-    written, `written` as they stand.
+    written, `written` as they stand, with gaps or without; `proper` are words of a
+    dictionary that count where they begin with a capital, `labels` count as a whole alone: CT01.
     """
 
     forms: frozenset[str] = frozenset()
@@ -152,6 +154,8 @@ class Identities:
     days: frozenset[date] = frozenset()
     written: tuple[str, ...] = ()
     leads: frozenset[str] = frozenset()
+    proper: frozenset[str] = frozenset()
+    labels: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -162,6 +166,7 @@ class Identities:
         places: Iterable[str] = (),
         contacts: Iterable[str] = (),
         other: Iterable[str] = (),
+        stations: Iterable[str] = (),
     ) -> Identities:
         """Return the forms of raw, decoded values: PN with its carets, DA, DT, TM, text as it stood."""
         forms: set[str] = set()
@@ -169,13 +174,16 @@ class Identities:
         initials: set[str] = set()
         days: set[date] = set()
         written: set[str] = set()
+        proper: set[str] = set()
+        labels: set[str] = set()
         for values, make in (
             (names, _name_forms),
             (ids, _identifier_forms),
             (dates, _date_forms),
             (places, _place_forms),
             (contacts, _contact_forms),
-            (other, _place_forms),
+            (other, _text_forms),
+            (stations, _station_forms),
         ):
             found = list(map(make, values))
             forms.update(*[each.forms for each in found])
@@ -183,6 +191,8 @@ class Identities:
             initials.update(*[each.initials for each in found])
             days.update(*[each.days for each in found])
             written.update(*[each.written for each in found])
+            proper.update(*[each.proper for each in found])
+            labels.update(*[each.labels for each in found])
         return cls(
             frozenset(forms),
             tuple(sorted(embedded)),
@@ -190,11 +200,13 @@ class Identities:
             frozenset(days),
             tuple(sorted(written)),
             frozenset(form[:_EMBEDDED] for form in embedded),
+            frozenset(proper),
+            tuple(sorted(labels)),
         )
 
     def spans(self, text: str) -> list[Span]:
         """Return the merged half-open places in `text` where a form stands."""
-        if not self.forms and not self.written:
+        if not (self.forms or self.written or self.proper or self.labels):
             return []
         if self._absent(text):
             return []
@@ -206,7 +218,9 @@ class Identities:
         if self.days:
             places += [(start, end) for start, end, days in written_days(text) if not self.days.isdisjoint(days)]
         for value in self.written:
-            places += [(m.start(), m.end()) for m in re.finditer(re.escape(value), text)]
+            places += [m.span() for m in _with_gaps(value).finditer(text)]
+        for label in self.labels:
+            places += [m.span() for m in _alone(label).finditer(text)]
         return merged(places)
 
     def _absent(self, text: str) -> bool:
@@ -214,9 +228,11 @@ class Identities:
         if len(text) > _CACHED_LENGTH:
             return False
         joined, pieces = _grams(text)
-        if not self.forms.isdisjoint(joined) or not self.leads.isdisjoint(pieces):
+        if not self.forms.isdisjoint(joined) or not self.proper.isdisjoint(joined) or not self.leads.isdisjoint(pieces):
             return False
-        if self.written and any(map(text.__contains__, self.written)):
+        if self.labels and any(_alone(label).search(text) for label in self.labels):
+            return False
+        if self.written and any(_with_gaps(value).search(text) for value in self.written):
             return False
         return not self.days or not any(not self.days.isdisjoint(days) for *_, days in _short_days(text))
 
@@ -226,13 +242,14 @@ class Identities:
         words = vocabulary().words
         folded = fold(text)
         embedded = [e for e in self.embedded if e in folded]
-        for i, (_, _, first) in enumerate(found):
+        for i, (begin, _, first) in enumerate(found):
             joined = first.lstrip("0") if first[0] == "0" else first
-            if joined in forms or (embedded and first not in words and any(e in first for e in embedded)):
+            town = first in self.proper and text[begin].isupper()
+            if town or joined in forms or (embedded and first not in words and any(e in first for e in embedded)):
                 hit.append((i, i + 1))
-            for j in range(i + 1, min(i + _WINDOW, len(found))):
+            for j in range(i + 1, min(i + _LETTERS_APART, len(found))):
                 start, _, run = found[j]
-                if start - found[j - 1][1] > _GAP:
+                if start - found[j - 1][1] > _GAP or _too_far(j - i, joined):
                     break
                 joined += run
                 if joined in forms:
@@ -257,6 +274,22 @@ class Identities:
 _RUN_OF_BOTH = re.compile(r"[\w|$]+")
 
 
+def _too_far(apart: int, joined: str) -> bool:
+    """Return whether a run stands too far from the first of those `joined`: single letters reach farther."""
+    return apart >= _WINDOW and len(joined) > apart
+
+
+@lru_cache(maxsize=4096)
+def _with_gaps(value: str) -> re.Pattern[str]:
+    """Return a word of a script whose words do not stand apart as it may stand: its characters may."""
+    return re.compile(rf"[\s.,·\u30fb^/_-]{{0,{_GAP}}}".join(map(re.escape, value)))
+
+
+@lru_cache(maxsize=4096)
+def _alone(label: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<![^\W_]){re.escape(label)}(?![^\W_])", re.IGNORECASE)
+
+
 @lru_cache(maxsize=8192)
 def _grams(text: str) -> tuple[frozenset[str], frozenset[str]]:
     """Return all that a short text's runs make when joined, and every four letters in a row."""
@@ -266,7 +299,9 @@ def _grams(text: str) -> tuple[frozenset[str], frozenset[str]]:
     for i in range(len(found)):
         run = found[i].lstrip("0")
         joined.add(run)
-        for other in found[i + 1 : i + _WINDOW]:
+        for apart, other in enumerate(found[i + 1 : i + _LETTERS_APART], 1):
+            if _too_far(apart, run):
+                break
             run += other
             joined.add(run)
     pieces = frozenset([folded[at : at + _EMBEDDED] for at in range(len(folded) - _EMBEDDED + 1)])
@@ -473,7 +508,29 @@ def _time_forms(value: str) -> Identities:
 
 @lru_cache(maxsize=4096)
 def _place_forms(value: str) -> Identities:
-    """Return the forms of an address, of an institution or of any other text: whole, and by its rare parts."""
+    """Return the forms of an address or of an institution: those of a text, and words that are towns too."""
+    parts = [re.findall(r"[^\W\d_]+(?![\w])", part) for part in _PLACE_PARTS.split(value)]
+    alone = {fold(words[0]) for words in parts if len(words) == 1 and len(parts) > 1}
+    words = {word for part in parts for word in part if word[0].isupper()}
+    return replace(_text_forms(value), proper=frozenset(word for word in map(fold, words) if _is_town(word, alone)))
+
+
+# The parts of an address: 5 High St, Reading.
+_PLACE_PARTS = re.compile(r"[,;^=\n\r]")
+_MAYBE_TOWN = (Mark.PLAIN, Mark.TECHNICAL_NAME)
+
+
+def _is_town(word: str, alone: set[str]) -> bool:
+    """Return whether a word is a place's beside its meaning: Bath, and Reading where it is a part of its own."""
+    mark = vocabulary().words.get(word)
+    if len(word) <= _SHORT_NAME or word in contexts()["no-place"]:
+        return False
+    return mark is Mark.PLAIN_NAME or (mark in _MAYBE_TOWN and word in alone)
+
+
+@lru_cache(maxsize=4096)
+def _text_forms(value: str) -> Identities:
+    """Return the forms of any text: whole, and by its rare parts."""
     found = [(run, value[start:end]) for start, end, run in runs(value)]
     forms: set[str] = set()
     for run, original in found:
@@ -488,6 +545,16 @@ def _place_forms(value: str) -> Identities:
         forms.add("".join(run for run, _ in found).lstrip("0"))
     written = {original for run, original in found if not run.isascii() and not _alphabetic(run)}
     return Identities(frozenset(f for f in forms if len(f) > _SHORT_NAME), written=tuple(written))
+
+
+# A station's name that words of the technique would hide: CT01 and US-3, but neither CT nor 3T.
+_STATION = re.compile(r"[^\W\d_]{2,}[\w.-]*\d[\w.-]*")
+
+
+@lru_cache(maxsize=4096)
+def _station_forms(value: str) -> Identities:
+    """Return the forms of what a machine is called where it stands."""
+    return replace(_text_forms(value), labels=(value,) if _STATION.fullmatch(value) else ())
 
 
 _NAME_MARKS = (Mark.NAME, Mark.EPONYM, Mark.EPONYM_IN_CONTEXT)
@@ -516,7 +583,7 @@ def _contact_forms(value: str) -> Identities:
         groups = [run for _, _, run in runs(value) if run.isdigit()]
         forms |= {"".join(groups[i:]).lstrip("0") for i in range(len(groups))}
         return Identities(frozenset(form for form in forms if len(form) > _CORE))
-    return _place_forms(value)
+    return _text_forms(value)
 
 
 def _shape(text: str) -> str:

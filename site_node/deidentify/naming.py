@@ -92,7 +92,8 @@ def _is_medical(tokens: list[Token], i: int, text: str) -> bool:
     if i == 0 or not _close(tokens, i - 1, i, text):
         return False
     before = tokens[i - 1]
-    return before.word in contexts()["before-eponym"] or _is_pair(before, token)
+    of_one = i > 1 and before.word == "of" and f"{tokens[i - 2].word}-{token.word}" in contexts()["eponym-pairs"]
+    return of_one or before.word in contexts()["before-eponym"] or _is_pair(before, token)
 
 
 _QUESTION = re.compile(

@@ -35,8 +35,14 @@ _LABELS = (
     r"|case[ -]?(?:id|no)|licen[cs]e|plate|serial|s/n|sn"
     r"|phone|tel|telefon|telephone|telefax|fax|mobile?|handy|ext|pager|cell|order|auftrag\w*|study[ -]?id"
     r"|exam[ -]?(?:id|no)|id|hn|hosp(?:ital)?[ -]?(?:no|nr|id)|dob|born|geb(?:oren)?|d\.o\.b\.?|vin|passport|badge"
-    r"|visit|encounter"
+    r"|visit|encounter|kvnr|bsn|pesel|svnr|dni|cpf|iban"
 )
+# What follows a group of digits that is a measurement, and is no further group of a number.
+_UNIT = r"(?!\s?(?:mm|cm|m|ms|s|sec|hz|khz|kv|kvp|ma|mas|hu|x|ml|cc|kg|g|min|slices|views|%|°)\b)"
+_FURTHER = rf"(?:[^\S\n]{{1,2}}(?:\d{{2,}}|\d(?=\s\d))(?:[\d./-]*\d)?(?![\w.]\d){_UNIT}\b)"
+_AGE = "ages?|aged|âge|alter|edad|età|leeftijd|idade|(?:pt|patient)\\sis"
+_OLD = r"(?:9\d|1[01]\d)"  # years that 45 CFR 164.514(b)(2)(i)(C) lets nobody tell
+
 _ROOM = "room|rm|bed|zimmer|zi|bett|ward|station|suite|apt|box|chambre|lit|cama|stanza|letto|kamer|habitaci[oó]n"
 _SINCE = (
     "since|from|seit|von|depuis|desde|dal|sinds|year|jahr|année|año|dated?|datum|prior|vom|in|of|im|en|nel|born|geb"
@@ -58,7 +64,9 @@ _NUMBERED = re.compile(
     |(?<![\w.])(?:\+|00)\d[\d\s()./-]{{5,}}\d|\(\d{{2,5}}\)\s?\d[\d\s/-]{{2,}}\d                         # telephone
     |(?<![\w.])\d{{3}}[\s.-]\d{{3}}[\s.-]\d{{4}}\b|(?<![\w.])0\d{{1,4}}[\s/-]\d[\d\s-]{{4,}}\d
     |\b(?:mrn|pid|patid|acc|acct|ssn|nhs|hn)[-_]?\d[\w./-]*                                              # MRN285
-    |\b(?:{_LABELS})\b\.?(?:\s*(?:no|nr|number|num)\b\.?)?\s*[:#=.]?\s*\#?\s*(?P<value>[a-z]{{0,6}}[-/.]?\d[\w./-]*)
+    |\b(?:{_LABELS})\b\.?(?:\s*(?:no|nr|number|num)\b\.?)?\s*[:#=.]?\s*\#?\s*
+        (?P<value>(?:[a-z]\s(?=\d{{3}}))?[a-z]{{0,6}}[-/.]?\d[\w./-]*{_FURTHER}*)
+    |\b(?:no|nr|num)[.:]\s?(?P<count>\d{{3,}}{_FURTHER}*)\b{_UNIT}|\b(?:pat|patient|pt)\b\.?\s?[:\#]?\s?(?P<of>\d{{3,}}{_FURTHER}*)\b{_UNIT}
     |\#\s?[a-z]{{0,4}}-?\d[\w-]*
     |\b(?:{_MONTHS})\b\.?[\s,/-]{{0,2}}'?(?:19|20)?\d\d\b(?!\s?(?:mm|cm|ms))                              # a month
     |\b(?:0?[1-9]|1[0-2])[/.](?:19|20)\d\d\b|\b(?:19|20)\d\d[/-](?:0[1-9]|1[0-2])\b
@@ -66,7 +74,8 @@ _NUMBERED = re.compile(
     |\b(?:[01]?\d|2[0-3])[:h][0-5]\d(?::[0-5]\d(?:\.\d+)?)?(?:\s?[ap]\.?m\b\.?|\s?uhr\b|\s?hrs?\b)?(?!\d) # a time
     |\b(?:1[0-2]|0?[1-9])\s?[ap]\.?m\b|\b(?:[01]?\d|2[0-3])[.:]?[0-5]\d\s?(?:uhr|hrs?|h)\b
     |\b\d{{1,3}}(?=[\s-]*(?:y/?o\b|yrs?\b|years?|-?j[äa]e?hrig\w*|j\.|jahre|ans\b|años|anni|jaar))          # an age
-    |\b0\d\d[ymwd]\b|\b\d{{2,3}}\s?yo?\b
+    |\b0\d\d[ymwd]\b|\b\d{{2,3}}\s?yo?\b|\b(?:{_AGE})\b\s?[:=]?\s?(?P<age>\d{{1,3}})\b|\b\d{{1,3}}\s?[歳才岁歲세]
+    |\b{_OLD}[\s/-]?[fmwj]\b|\b[fmw]/{_OLD}\b
     |\b(?:{_ROOM})\b\.?\s?[:\#]?\s?(?P<number>[a-z]?-?\d{{1,4}}[a-z]?)\b
     |\b[a-z]{{1,2}}\d[a-z\d]?\s\d[a-z]{{2}}\b|\b[a-z]\d[a-z]\s?\d[a-z]\d\b|\b[a-z]{{1,2}}-\d{{4,5}}\b      # a postcode
     |\b\d{{1,5}}[a-z]?,?\s+(?:[nsew]\.?\s+)?(?P<street>(?:[a-z0-9][\w'.-]*\s+){{1,4}}(?:{_STREET}))\b\.?
@@ -76,10 +85,19 @@ _NUMBERED = re.compile(
     """,
     re.VERBOSE,
 )
+_PARTS = ("value", "count", "of", "year", "age", "number")  # what goes alone, without the word before it
 # Long numbers, and short ones in groups; decimals are no identifiers until they are long.
 _LONG = re.compile(r"(?<![\w.])\d+(?:[-/]\d+)+(?!\w)|(?<![\d.])\d{5,}|(?<=\d\.)\d{8,}")
 # Two numbers of up to three digits are a range, a ratio or a blood pressure.
 _RANGE = re.compile(r"\d{1,3}[-/]\d{1,3}")
+# Groups of digits apart by blanks: of a telephone or a register's number, or of a matrix, b-values, delays.
+_GROUPS = re.compile(
+    rf"(?<![\w.,/:-])\d{{1,4}}(?:[^\S\n]{{1,2}}\d{{1,4}}){{1,5}}(?![\w/:-]|[.,]\d){_UNIT}", re.IGNORECASE
+)
+_GROUPED_DIGITS = range(7, 17)
+_LARGE_GROUP = 3
+_ROUND = (8, 10, 25)  # what measurements are multiples of
+_PARAMETER = re.compile(r"([^\W\d_]+)[\s:=]*$")
 _CENTURY = re.compile(r"(?:19|20)\d\d")
 _VERSION = re.compile(r"\b(?:v|ver|vers|version|release|rev)[. ]*$", re.IGNORECASE)
 _VERSION_REACH = 10
@@ -93,6 +111,7 @@ def shapes(text: str) -> list[Span]:
     if any(map(str.isdigit, text)):
         found += _numbered(text)
         found += (m.span() for m in _LONG.finditer(text) if not _RANGE.fullmatch(m[0]))
+        found += (m.span() for m in _GROUPS.finditer(text) if not _measures(m[0].split(), text[: m.start()]))
         found += ((start, end) for start, end, days in written_days(text) if _dated(text, start, end, sure=bool(days)))
     return merged(found)
 
@@ -108,8 +127,21 @@ def _numbered(text: str) -> Iterator[Span]:
             place = match.start() + 1
             continue
         place = match.end()
-        part = next((name for name in ("value", "year", "number") if match[name]), 0)
+        part = next((name for name in _PARTS if match[name]), 0)
         yield match.span(part)
+
+
+def _measures(groups: list[str], before: str) -> bool:
+    """Return whether groups of digits are measurements: few digits, round or repeated numbers, or a parameter's."""
+    if sum(map(len, groups)) not in _GROUPED_DIGITS or max(map(len, groups)) < _LARGE_GROUP:
+        return True
+    parameter = _PARAMETER.search(before[-_VERSION_REACH:])
+    if parameter and fold(parameter[1]) in contexts()["parameters"]:
+        return True
+    if any(len(group) > 1 and group[0] == "0" for group in groups):
+        return False
+    large = [int(group) for group in groups if len(group) >= _LARGE_GROUP]
+    return len(set(large)) < len(large) or all(any(n % step == 0 for step in _ROUND) for n in large)
 
 
 def _is_street(street: str) -> bool:

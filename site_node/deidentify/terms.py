@@ -45,6 +45,11 @@ def code_string_ok(tag: int, value: str) -> bool:
     return few and _PLAIN.fullmatch(value) is not None and all(word in _words() for word in words)
 
 
+def is_defined(value: str) -> bool:
+    """Say whether a value is a defined term of some attribute, and so says nothing of a person."""
+    return value in _terms()
+
+
 @cache
 def _terms() -> frozenset[str]:
     lines = (

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
-from site_node.deidentify.codes import canonical, code_ok, meaning, scheme_ok, standard_code
+from site_node.deidentify.codes import canonical, code_ok, meaning, scheme_ok, standard_code, version_ok
 
 
 def item(scheme: str, value: str, text: str = "whatever") -> Dataset:
@@ -108,3 +108,19 @@ def test_a_code_of_a_segmentation_comes_out_as_the_concept() -> None:
     assert code is not None
     assert (code.value, code.scheme_designator, code.meaning) == ("12738006", "SCT", "Brain")
     assert standard_code(item("99LOCAL", "1")) is None
+
+
+@pytest.mark.parametrize("version", ["01", "1.1", "2.16", "2.5.1", "V3", "SNM3", "20160314", "2016", "2026d", "2019AB"])
+def test_a_version_of_a_coding_scheme_is_one(version: str) -> None:
+    assert version_ok(version)
+
+
+@pytest.mark.parametrize(
+    "version",
+    [
+        *("", "Smith", "MBEKI_SIOBHAN", "SN938271", "853-39-1545", "29048693", "02.04.85", "19680808", "20161314"),
+        *("4711", "K7", "1951-07-05", "05.07.1951", "5JUL1951", "A12", "v", "2.16\n", "99HOSP"),
+    ],
+)
+def test_a_name_a_number_or_a_birth_date_is_no_version(version: str) -> None:
+    assert not version_ok(version)

@@ -432,3 +432,52 @@ def test_whatever_is_done_to_a_file_it_is_cleaned_or_refused(data: st.DataObject
     with suppress(UnreadableInstance):
         out = written(deidentify(stream.read(bytes(broken)), PROFILE, PSEUDONYMISER).part10)
         assert stream.read(out)
+
+
+def test_the_version_of_a_scheme_stays_unless_it_is_none_or_the_patients() -> None:
+    versions = ("2.16", "20160314", "Smith", "SN938271", "20100203")
+    items = [
+        item(CodeValue="T-D1", CodingSchemeDesignator="SRT", CodeMeaning="Chest", CodingSchemeVersion=version)
+        for version in versions
+    ]
+
+    ds = clean(mr_slice(StudyDate="20100203", ProcedureCodeSequence=items))
+
+    assert [i.get("CodingSchemeVersion") for i in ds.ProcedureCodeSequence] == ["2.16", "20160314", None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        *(("TriggerTime", "19510705"), ("TriggerTime", "19510705.00"), ("TriggerTime", "1.9510705e7")),
+        *(("TriggerTime", "+083726155"), ("TriggerTime", "8.3726155E+7"), ("EchoTime", "-83726155")),
+        *(("DiffusionBValue", 83726155.0), ("InStackPositionNumber", 83726155), ("InStackPositionNumber", 19510705)),
+    ],
+)
+def test_the_patients_numbers_and_days_are_no_measurement(keyword: str, value: str | float) -> None:
+    kept = {"RepetitionTime": "83726156", "TemporalPositionIndex": 83726156, "DiffusionBValue": 1000.0}
+    source = mr_slice(PatientID="83726155", PatientBirthDate="19510705")
+    for name, number in (kept | {keyword: value}).items():
+        setattr(source, name, number)
+
+    ds = clean(source)
+
+    assert ds.get(keyword) in (None, 0)
+    assert all(ds[other].value == kept[other] for other in kept if other != keyword)
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR CS")
+@pytest.mark.parametrize("patient_id", ["A12", "B/77"])
+def test_a_short_number_of_the_patients_is_no_term(patient_id: str) -> None:
+    ds = clean(mr_slice(PatientID=patient_id, ScanOptions=[patient_id, "FS", "A13"], ImageType=["ORIGINAL", "PRIMARY"]))
+
+    assert ds.ScanOptions == ["FS", "A13"]
+    assert ds.ImageType == ["ORIGINAL", "PRIMARY"]
+
+
+def test_the_name_of_a_station_stays_nowhere() -> None:
+    source = mr_slice(StationName="MR2", SeriesDescription="chest MR2 T2", SoftwareVersions="V1 MR2", Modality="MR")
+
+    ds = clean(source)
+
+    assert (ds.SeriesDescription, ds.SoftwareVersions, ds.Modality) == ("chest T2", "V1", "MR")

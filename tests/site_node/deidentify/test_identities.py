@@ -39,6 +39,22 @@ def test_every_group_of_a_name_is_found_and_where_words_do_not_stand_apart_withi
     assert found(name, "TAROU YAMADA") == ["TAROU YAMADA"]
 
 
+@pytest.mark.parametrize(
+    "text", ["Q u v o s t r u p", "q.u.v.o.s.t.r.u.p", "Q-U-V-O-S-T-R-U-P", "Q_u_v_o_s_t_r_u_p", "Q u v o s t rup"]
+)
+def test_a_name_is_found_with_its_letters_apart(text: str) -> None:
+    name = Identities.of(names=("Quvostrup^Zelgorbrek",))
+
+    assert found(name, text) == [text]
+    assert found(name, f"P A T I E N T : {text} T 2 w") == [text]
+    assert found(name, f"{'P A T I E N T . ' * 10}{text} T 2 w") == [text]
+
+
+@pytest.mark.parametrize("text", ["山 本", "山\u3000本", "山・本"])
+def test_a_name_of_characters_is_found_with_gaps(text: str) -> None:
+    assert found(Identities.of(names=("Yamamoto^Hanako=山本^花子",)), f"chest {text}") == [text]
+
+
 def test_a_short_part_of_a_name_counts_only_beside_another() -> None:
     name = Identities.of(names=("Li^Wei",))
 
@@ -57,6 +73,22 @@ def test_words_that_many_places_share_are_no_place() -> None:
     assert found(place, "General hospital") == []
     assert found(place, "Green Valley") == ["Green Valley"]
     assert found(place, "Zuerich and Zurich") == ["Zuerich", "Zurich"]
+
+
+@pytest.mark.parametrize(
+    ("place", "text", "gone"),
+    [
+        ("1 Quay, Cork", "Cork chest", ["Cork"]),
+        ("5 High St, Reading", "Reading chest, High resolution", ["Reading"]),
+        ("Bath Hospital", "BATH", ["BATH"]),
+        ("Bath Hospital", "water bath", []),
+        ("5 High St, Reading", "reading the images", []),
+        ("Reading Chest Hospital", "Chest reading", []),
+        ("Emergency Department", "CHEST EMERGENCY", []),
+    ],
+)
+def test_a_town_that_is_a_word_is_found_where_it_has_a_capital(place: str, text: str, gone: list[str]) -> None:
+    assert found(Identities.of(places=(place,)), text) == gone
 
 
 def test_a_telephone_number_is_found_by_its_last_digits() -> None:
@@ -104,3 +136,17 @@ def test_places_are_in_order_apart_and_within_the_text(name: str, text: str) -> 
 @given(st.text(max_size=40))
 def test_folding_twice_is_folding_once(text: str) -> None:
     assert fold(fold(text)) == fold(text)
+
+
+@pytest.mark.parametrize("station", ["CT01", "MR2", "GE1", "US-3", "XA_LAB3"])
+def test_a_station_is_found_as_a_whole(station: str) -> None:
+    known = Identities.of(stations=(station,))
+
+    assert found(known, f"chest {station} T2") == [station]
+    assert found(known, f"t2_{station.lower()}_tra") == [station.lower()]
+    assert found(known, "CT MR US 2 01 GE11 MR20") == []
+
+
+@pytest.mark.parametrize("station", ["CT", "MR", "3T", "T2", "1.5T"])
+def test_a_station_called_as_the_technique_takes_nothing_away(station: str) -> None:
+    assert found(Identities.of(stations=(station,)), f"CT MR {station} 3T T2 1.5T") == []

@@ -41,6 +41,14 @@ PATIENT = Identities.of(
         "White matter lesions",
         "Cobb angle 15 degrees",
         "Foley catheter in place",
+        *(
+            "circle of Willis",
+            "CIRCLE OF WILLIS",
+            "Morton neuroma",
+            "Morton's neuroma",
+            "Gibbs ringing",
+            "STRYKER NOTCH VIEW",
+        ),
         "DR CHEST PA",
         "LIVER 3-PHASE 2.5mm",
         "L-SPINE C5C6",
@@ -86,6 +94,7 @@ def test_words_of_the_technique_and_of_medicine_stay(text: str) -> None:
         ("Wilson J.", ""),
         ("discussed with Wilson", "discussed with"),
         ("CT HEAD WILSON", "CT HEAD"),
+        *(("CT HEAD OF WILLIS", "CT HEAD OF"), ("CT HEAD MORTON", "CT HEAD"), ("Dr. Morton", "Dr."), ("Gibbs", "")),
         ("HEAD, Cornelius", ""),
     ],
 )
@@ -119,6 +128,51 @@ def test_names_go_that_nobody_told_of(text: str, left: str) -> None:
 )
 def test_dates_numbers_and_addresses_go_by_their_shape(text: str) -> None:
     assert not any(map(str.isdigit, clean(f"CHEST {text} PA", NOBODY)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("Phone: 030 1234 5678", "MRN 12 34 56 78", "MRN: 837 261 55", "SSN 943 47 6591", "NHS No: 943 476 5919"),
+        *("Acc# 2021 0042 17", "Cell 0171 234 5678", "BSN 1112.22.333", "fax 212 555 0199 ext 22", "pat no 4711 8823"),
+        *("943 47 6591", "555 0143", "4711 8823", "123 456 789", "12 345 678", "KVNR A 123 456 789", "no. 4711"),
+        *("patient 4711", "patient id 99 887 766", "tel 555 0143", "Fallnr 12 345 678", "DOB 5 7 51"),
+    ],
+)
+def test_a_number_in_groups_goes_as_a_whole(text: str) -> None:
+    assert not any(map(str.isdigit, clean(f"chest {text} axial", NOBODY)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "3 x 5 mm",
+            "TR 500 TE 15",
+            "120 kVp 200 mA",
+            "512 512",
+            "b 0 1000",
+            "512 512 133",
+            "b0 500 1000",
+            "1024 1024",
+        ),
+        *("256 256 176", "TI 1255 345 85", "MPRAGE 2019", "L4 L5 S1", "0.5 0.5 3", "patient 120 kV", "50 400 800"),
+        *("no 3", "2560 3072", "echo 1 2 3 4 5 6 7 8", "b30f 40f", "3 T 100 ms", "in 1234 567 mm"),
+    ],
+)
+def test_measurements_in_a_row_stay(text: str) -> None:
+    assert clean(text, NOBODY) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("age 95", "aged 101", "age:91", "age=95", "95F", "95 M", "95/M", "M/97", "95J", "95歳", "edad 95", "âge 95"),
+        *("95 yo", "95-year-old", "095Y", "Alter: 93", "pt is 95"),
+    ],
+)
+def test_an_age_goes_however_it_is_written(text: str) -> None:
+    assert not any(map(str.isdigit, clean(f"chest {text}", NOBODY)))
 
 
 @pytest.mark.parametrize(
