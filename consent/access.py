@@ -7,6 +7,7 @@ it ends at the moment of its expiry or revocation, which no longer belong to it.
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,11 @@ class DatasetApproval:
     revoked_at: datetime | None = None
 
 
+def same_person(one: str, other: str) -> bool:
+    """Return whether two names on the record are one person: case, spaces and forms of a letter make no other."""
+    return _person(one) == _person(other)
+
+
 def permits_project(grants: Iterable[Grant], dataset: str, project: str, at: datetime) -> Permit | Deny:
     """Whether a grant lets `project` use `dataset` at `at`."""
     matching = (g for g in grants if (g.dataset, g.project) == (dataset, project))
@@ -72,6 +78,10 @@ def permits_dataset(approvals: Iterable[DatasetApproval], dataset: str, at: date
     """Whether `dataset` is approved at `at`."""
     matching = (a for a in approvals if a.dataset == dataset)
     return _any("dataset", [_holds(a.approved_at, a.revoked_at, None, at) for a in matching])
+
+
+def _person(name: str) -> str:
+    return "".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 def _any(subject: str, faults: list[str | None]) -> Permit | Deny:

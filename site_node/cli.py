@@ -12,7 +12,6 @@ import sys
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,9 +28,10 @@ from site_node import catalogue, consents, permissions, project_keys, reidentifi
 from site_node.app import Site, create_site, now, open_intake, open_site, open_vault
 from site_node.errors import ConfigurationError, PeerError, SiteError
 from site_node.gate import Gate
+from site_node.requests_cli import requests_app
 from site_node.review_cli import keys_app, reidentify_app, review_app
 from site_node.store import disposition, ledger, participation
-from site_node.terminal import By, Json, err, out
+from site_node.terminal import By, Json, confirm_at_terminal, err, out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -52,12 +52,11 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
 app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 consents_app = typer.Typer(no_args_is_help=True, help="Patients' consents.")
 datasets_app = typer.Typer(no_args_is_help=True, help="Datasets and their terms of use.")
-grants_app = typer.Typer(no_args_is_help=True, help="Which project may use which dataset.")
 tasks_app = typer.Typer(no_args_is_help=True, help="Tasks the coordinator offers.")
 for name, group in (
     ("consents", consents_app),
     ("datasets", datasets_app),
-    ("grants", grants_app),
+    ("requests", requests_app),
     ("tasks", tasks_app),
     ("review", review_app),
     ("keys", keys_app),
@@ -250,27 +249,6 @@ def revoke_dataset(context: typer.Context, name: str, by: By) -> None:
     out.print(f"dataset {name} may no longer be used")
 
 
-@grants_app.command("add")
-def add_grant(
-    context: typer.Context,
-    dataset: str,
-    project: str,
-    by: By,
-    until: Annotated[datetime, typer.Option(help="When the grant ends (UTC).")],
-) -> None:
-    """Let a project use a dataset until a day."""
-    ends = until.replace(tzinfo=UTC)
-    permissions.grant_access(_site(context).store, dataset, project, by, now(), ends)
-    out.print(f"{project} may use {dataset} until {ends:%Y-%m-%d}")
-
-
-@grants_app.command("revoke")
-def revoke_grant(context: typer.Context, dataset: str, project: str, by: By) -> None:
-    """Let a project no longer use a dataset; running work stops."""
-    permissions.revoke_access(_site(context).store, dataset, project, by, now())
-    out.print(f"{project} may no longer use {dataset}")
-
-
 @tasks_app.command("list")
 def list_tasks(context: typer.Context, as_json: Json = False) -> None:
     """Ask the coordinator for its tasks, and show what was decided on each."""
@@ -314,11 +292,42 @@ def show_task(context: typer.Context, digest: str) -> None:
     print(offered.task.model_dump_json(indent=2))
 
 
+@tasks_app.command("diff")
+def diff_task(
+    context: typer.Context,
+    digest: str,
+    earlier: Annotated[str | None, typer.Argument(help="Else the version that was approved here last.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what is different in a task from an earlier version of it."""
+    with _site(context).store.connect() as db:
+        _show_changes(db, digest, earlier, as_json=as_json)
+
+
 @tasks_app.command("approve")
 def approve_task(context: typer.Context, digest: str, dataset: str, by: By) -> None:
-    """Let the task with exactly this digest train on a dataset."""
-    permissions.approve_task(_site(context).store, digest, dataset, by, now())
+    """Let the task with exactly this digest train on a dataset; what is new in it is shown first."""
+    site = _site(context)
+    with site.store.connect() as db:
+        _show_changes(db, digest)
+    confirm_at_terminal("approve it?")
+    permissions.approve_task(site.store, digest, dataset, by, now())
     out.print(f"task {digest[:12]} may run on {dataset}")
+
+
+def _show_changes(db: sa.Connection, digest: str, earlier: str | None = None, *, as_json: bool = False) -> None:
+    before = earlier or permissions.previous_version(db, digest)
+    changes = permissions.changes(db, before or digest, digest)
+    if as_json:
+        print(json.dumps({"before": before, "after": digest, "changes": [asdict(change) for change in changes]}))
+        return
+    if before is None:
+        out.print("no version of this task was approved here before: `filmroom-site tasks show` prints it whole")
+        return
+    table = Table("key", before[:12], digest[:12], title="what is different")
+    for change in changes:
+        table.add_row(change.key, change.before, change.after)
+    out.print(table)
 
 
 @tasks_app.command("revoke")

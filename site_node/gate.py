@@ -15,17 +15,18 @@ import rfc8785
 from consent import (
     DataUseDecision,
     Deny,
-    Grant,
     GrantClaim,
+    Permit,
     Request,
     ResearchKind,
     ResearchPurpose,
+    exceeds,
     match_data_use,
     permits_dataset,
     permits_project,
     permits_task,
 )
-from site_node import permissions
+from site_node import access_requests, permissions
 from site_node.catalogue import holds_all, labelled_images, series_with_labels
 from site_node.cohort import Cohort, freeze
 from site_node.consents import ConsentReader, current_epoch
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from models import Task
+    from site_node.access_requests import Granted
     from site_node.cohort import Item
 
 POLICY = hashlib.sha256(b"filmroom-gate/1: consent AND data use AND grant AND task").hexdigest()
@@ -132,33 +134,43 @@ def _permitted_use(db: sa.Connection, task: Task, digest: str, at: datetime) -> 
     data = permissions.datasets(db).get(offered.dataset or "")
     if data is None:
         return Deny("dataset: none is assigned to this task")
-    granted = permissions.grants(db)
+    granted = access_requests.granted(db)
     for verdict in (
         permits_task([offered.approval] if offered.approval else [], digest, at),
         permits_dataset([data.approval] if data.approval else [], data.name, at),
-        permits_project(granted, data.name, task.project, at),
+        permits_project([made.grant for made in granted], data.name, task.project, at),
     ):
         if isinstance(verdict, Deny):
             return verdict
-    terms = match_data_use(data.terms, _purpose(task), at)
-    if terms.decision is DataUseDecision.DENY:
-        return Deny(f"data use: {', '.join(terms.reasons)}")
+    purpose = research_purpose(task)
+    chosen = _covering(granted, data.name, task.project, purpose, at)
+    if isinstance(chosen, Deny):
+        return chosen
+    # What the task says of itself must keep to the terms, and so must all that was stated when access was asked for.
+    terms = match_data_use(data.terms, chosen.purpose, at)
+    for answer in (match_data_use(data.terms, purpose, at), terms):
+        if answer.decision is DataUseDecision.DENY:
+            return Deny(f"data use: {', '.join(answer.reasons)}")
     if data.modality != task.input.modality:
         return Deny("dataset: another modality than the task's")
-    grant = _latest(granted, data.name, task.project)
-    # Terms that need a human are met by the human who made the grant; the receipt says so.
+    # Terms that need a human are met by the humans who made the grant; the receipt says so.
     duo: Literal["APPROVE", "MANUAL"] = "APPROVE" if terms.decision is DataUseDecision.APPROVE else "MANUAL"
-    return GrantClaim(dataset=data.name, expires_at=grant.expires_at, duo=duo)
+    return GrantClaim(dataset=data.name, expires_at=chosen.grant.expires_at, duo=duo)
 
 
-def _latest(granted: Sequence[Grant], dataset: str, project: str) -> Grant:
-    matching = [
-        grant for grant in granted if (grant.dataset, grant.project) == (dataset, project) and grant.revoked_at is None
-    ]
-    return max(matching, key=lambda grant: grant.expires_at)
+def _covering(
+    granted: Sequence[Granted], dataset: str, project: str, purpose: ResearchPurpose, at: datetime
+) -> Granted | Deny:
+    """Return, of the grants that hold and were made for this purpose, the one that holds longest."""
+    holding = [made for made in granted if isinstance(permits_project([made.grant], dataset, project, at), Permit)]
+    covering = [made for made in holding if not exceeds(purpose, made.purpose)]
+    if not covering:
+        beyond = sorted({fact for made in holding for fact in exceeds(purpose, made.purpose)})
+        return Deny(f"grant: made for another purpose: {', '.join(beyond)}")
+    return max(covering, key=lambda made: made.grant.expires_at)
 
 
-def _purpose(task: Task) -> ResearchPurpose:
+def research_purpose(task: Task) -> ResearchPurpose:
     """Return the task's purpose in the words of data-use terms; what it does not state is unknown."""
     stated = task.purpose
     return ResearchPurpose(

@@ -15,15 +15,15 @@ import sqlalchemy as sa
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from consent import NO_PREVIOUS, generate_signing_key
+from consent import NO_PREVIOUS, Deny, RequestForm, generate_signing_key
 from demo.task import TASK
-from models import model_digest
-from site_node import consents, permissions
+from models import model_digest, parse_task
+from site_node import access_requests, consents, permissions
 from site_node.config import SiteConfig, SiteHome
 from site_node.deidentify.profile import Options
 from site_node.deidentify.pseudonym import Pseudonymiser
 from site_node.errors import PeerError
-from site_node.gate import Gate
+from site_node.gate import Gate, research_purpose
 from site_node.intake.folder import Intake
 from site_node.link import Incoming
 from site_node.reidentification import Vault
@@ -103,6 +103,24 @@ def add_study(store: sa.Engine, patient_id: str, study: str = "", study_date: st
                 )
             )
     return study
+
+
+def form_of(dataset: str, project: str = PROJECT) -> RequestForm:
+    """Return what the task of these tests asks for."""
+    return RequestForm(dataset, project, research_purpose(parse_task(TASK_DOCUMENT)))
+
+
+def grant(store: sa.Engine, dataset: str, at: datetime, expires_at: datetime, project: str = PROJECT) -> int:
+    """Let a request go its whole way, and return its number."""
+    made = access_requests.draft(store, form_of(dataset, project), "applicant", at)
+    assert not isinstance(made, Deny)
+    for answer in (
+        access_requests.submit(store, made.number, "applicant", at),
+        access_requests.approve(store, made.number, "manager", at, expires_at),
+        access_requests.confirm(store, made.number, "director", at),
+    ):
+        assert not isinstance(answer, Deny)
+    return made.number
 
 
 @dataclass(slots=True)
@@ -210,7 +228,7 @@ class Hospital:
         early = NOON - timedelta(days=1)
         permissions.register_dataset(store, "brain-mr", TERMS, "MR", "steward", early)
         permissions.approve_dataset(store, "brain-mr", "manager", early)
-        permissions.grant_access(store, "brain-mr", PROJECT, "manager", early, NOON + timedelta(days=30))
+        self.request = grant(store, "brain-mr", early, NOON + timedelta(days=30))
         self.task = permissions.keep_task(store, TASK_DOCUMENT, early)
         permissions.approve_task(store, self.task, "brain-mr", "manager", early)
         self.restart()
@@ -241,6 +259,11 @@ class Hospital:
     def revoke(self) -> None:
         """Take the task's approval back."""
         permissions.revoke_task(self.store, self.task, "manager", self.clock.now)
+
+    def revoke_grant(self) -> None:
+        """Take the project's grant back."""
+        answer = access_requests.revoke(self.store, self.request, "as a test", "director", self.clock.now)
+        assert not isinstance(answer, Deny)
 
     def instruction(self, **values: Any) -> dict[str, Any]:
         """Return an instruction this site can follow; `values` replace its own."""

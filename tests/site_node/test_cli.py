@@ -171,10 +171,11 @@ def test_a_task_may_call_its_project_anything(member: Path) -> None:
     permissions.register_dataset(store, "mr", TERMS, "MR", "steward", now)
     store.dispose()
 
-    done = run(member, "grants", "add", "mr", "[/x] [red]", "--by", "m", "--until", "2099-01-01")
+    assert run(member, "requests", "draft", "mr", "--task", digest, "--by", "m", "--submit").returncode == 0
+    done = run(member, "requests", "show", "1")
 
     assert done.returncode == 0, done.stderr
-    assert "[/x] [red] may use mr" in done.stdout
+    assert "[/x] [red] asks for mr" in done.stdout
     assert "[/x] [red]" in run(member, "tasks", "show", digest).stdout
 
 
@@ -184,13 +185,10 @@ def test_what_was_given_is_taken_back_by_a_command_once(home: Path) -> None:
     for command in (
         ("datasets", "register", "mr", "--terms", terms, "--by", "steward"),
         ("datasets", "approve", "mr", "--by", "manager"),
-        ("grants", "add", "mr", "tissue", "--by", "manager", "--until", "2099-01-01"),
-        ("grants", "revoke", "mr", "tissue", "--by", "director"),
         ("datasets", "revoke", "mr", "--by", "director"),
     ):
         assert run(home, *command).returncode == 0
 
-    refused(run(home, "grants", "revoke", "mr", "tissue", "--by", "director"), 4, "mr is not granted to tissue here")
     refused(run(home, "datasets", "revoke", "mr", "--by", "director"), 4, "dataset mr is not approved here")
 
 

@@ -13,8 +13,8 @@ from consent import Deny
 from demo.task import TASK
 from site_node import permissions
 from site_node.gate import Gate, Snapshot
-from site_node.store import access_grant, dataset, task
-from tests.site_node.hospital import NOON, PROJECT, TERMS, Hospital, add_study, consent_of
+from site_node.store import dataset, task
+from tests.site_node.hospital import NOON, TERMS, Hospital, add_study, consent_of, grant
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,19 +55,13 @@ def without_dataset(hospital: Hospital) -> None:
 
 
 def without_grant(hospital: Hospital) -> None:
-    change(hospital, access_grant, project="another-project")
+    permissions.register_dataset(hospital.store, "other-mr", TERMS, "MR", "steward", NOON)
+    permissions.approve_dataset(hospital.store, "other-mr", "manager", NOON)
+    permissions.approve_task(hospital.store, hospital.task, "other-mr", "manager", NOON)
 
 
 def without_consent(hospital: Hospital) -> None:
     hospital.load(*(consent_of(patient, "deny") for patient in hospital.studies))
-
-
-def with_an_expired_grant(hospital: Hospital) -> None:
-    change(hospital, access_grant, expires_at=NOON.isoformat())
-
-
-def with_a_revoked_grant(hospital: Hospital) -> None:
-    change(hospital, access_grant, revoked_at=NOON.isoformat())
 
 
 def with_a_revoked_dataset(hospital: Hospital) -> None:
@@ -87,8 +81,7 @@ MISSING: dict[Callable[[Hospital], None], str] = {
     without_dataset: "dataset: never approved here",
     without_grant: "grant: never approved here",
     without_consent: "cohort: fewer than 2 studies are permitted",
-    with_an_expired_grant: "grant: expired",
-    with_a_revoked_grant: "grant: revoked",
+    Hospital.revoke_grant: "grant: revoked",
     with_a_revoked_dataset: "dataset: revoked",
     Hospital.revoke: "task: revoked",
     with_another_modality: "dataset: another modality than the task's",
@@ -145,8 +138,7 @@ def test_a_withdrawal_refuses_the_whole_work_at_the_second_asking(hospital: Hosp
 @pytest.mark.parametrize(
     ("take_away", "expected"),
     [
-        (with_an_expired_grant, "grant: expired"),
-        (with_a_revoked_grant, "grant: revoked"),
+        (Hospital.revoke_grant, "grant: revoked"),
         (without_dataset, "dataset: never approved here"),
         (without_consent, "cohort: fewer than 2 studies are permitted"),
         (Hospital.revoke, "task: revoked"),
@@ -207,7 +199,7 @@ def test_work_done_under_one_dataset_does_not_leave_under_another(hospital: Hosp
     before = snapshot(hospital)
     permissions.register_dataset(hospital.store, "other-mr", TERMS, "MR", "steward", NOON)
     permissions.approve_dataset(hospital.store, "other-mr", "manager", NOON)
-    permissions.grant_access(hospital.store, "other-mr", PROJECT, "manager", NOON, NOON + timedelta(days=1))
+    grant(hospital.store, "other-mr", NOON, NOON + timedelta(days=1))
 
     permissions.approve_task(hospital.store, hospital.task, "other-mr", "manager", NOON)
 
@@ -216,7 +208,7 @@ def test_work_done_under_one_dataset_does_not_leave_under_another(hospital: Hosp
 
 def test_work_without_patients_needs_the_approved_task_alone(hospital: Hospital) -> None:
     without_consent(hospital)
-    without_grant(hospital)
+    hospital.revoke_grant()
 
     assert not isinstance(hospital.gate.approved_task(hospital.task, NOON), Deny)
     hospital.revoke()

@@ -21,7 +21,6 @@ from site_node.errors import PeerError, PeerRefused, TrainingFailed
 from site_node.store import inflight, ledger, outbox, participation
 from tests.site_node.hospital import (
     NOON,
-    PROJECT,
     PSEUDONYMS,
     Hospital,
     PowerCut,
@@ -121,7 +120,10 @@ def test_the_ledger_names_every_step(hospital: Hospital) -> None:
         "site:consent:loaded",
         "site:dataset:registered",
         "site:dataset:approved",
-        "site:grant:made",
+        "site:request:drafted",
+        "site:request:submitted",
+        "site:request:approved",
+        "site:request:confirmed",
         "site:task:approved",
         "site:update:released",
     ]
@@ -217,7 +219,7 @@ def test_the_withdrawn_study_is_in_no_later_release(hospital: Hospital) -> None:
     [
         Hospital.revoke,
         lambda hospital: permissions.revoke_dataset(hospital.store, "brain-mr", "manager", NOON),
-        lambda hospital: permissions.revoke_access(hospital.store, "brain-mr", PROJECT, "manager", NOON),
+        lambda hospital: hospital.revoke_grant(),
     ],
     ids=["task", "dataset", "grant"],
 )
