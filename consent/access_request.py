@@ -211,10 +211,10 @@ def _within_the_terms(_request: AccessRequest, event: RequestEvent) -> str | Non
     # The terms are a promise to others: who decides on access cannot lift them.
     assessment = event.assessment
     if assessment is None or assessment.decision is DataUseDecision.DENY:
-        reasons = ", ".join(assessment.reasons) if assessment else ""
+        reasons = "; ".join(assessment.reasons) if assessment else ""
         return f"the terms of use forbid it: {reasons}"
     if assessment.decision is DataUseDecision.MANUAL and not event.words.strip():
-        return f"the terms leave it to people ({', '.join(assessment.reasons)}): approve with a reason in words"
+        return f"the terms leave it to people ({'; '.join(assessment.reasons)}): approve with a reason in words"
     return None
 
 
@@ -230,7 +230,7 @@ def _with_an_end(_request: AccessRequest, event: RequestEvent) -> str | None:
 def _as_the_first_saw_it(request: AccessRequest, event: RequestEvent) -> str | None:
     now, then = event.assessment, request.assessment
     if now is None or then is None or now.decision > then.decision:
-        reasons = ", ".join(now.reasons) if now else ""
+        reasons = "; ".join(now.reasons) if now else ""
         return f"the terms of use say otherwise than at the first approval: {reasons}; return the request"
     if request.expires_at is None or request.expires_at <= event.at:
         return "the end that was approved has passed: return the request"
@@ -321,7 +321,7 @@ def _goes_beyond(stated: object, approved: object) -> bool:
     if isinstance(stated, tuple) and isinstance(approved, tuple):
         return not set(stated) <= set(approved)
     if isinstance(stated, ResearchKind):
-        return stated is not approved and approved is not ResearchKind.GENERAL
+        return stated is not approved and (stated, approved) != (ResearchKind.HEALTH, ResearchKind.GENERAL)
     return stated not in {None, False} and stated != approved
 
 

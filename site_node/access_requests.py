@@ -200,7 +200,7 @@ def _detail(number: int, request: AccessRequest, event: RequestEvent) -> dict[st
         "by": event.by,
     }
     if event.assessment:
-        told |= {"terms": event.assessment.decision.name, "reasons": ", ".join(event.assessment.reasons)}
+        told |= {"terms": event.assessment.decision.name, "reasons": "; ".join(event.assessment.reasons)}
     if beside := agreement(event):
         told["agreement"] = beside
     if event.expires_at:

@@ -253,4 +253,4 @@ def _tell(made: Numbered) -> None:
     request, number = made.request, made.number
     err.print(f"request {number} is {request.state_at(now())}")
     if request.assessment and request.assessment.reasons:
-        err.print(f"the terms of use leave open or refuse: {', '.join(request.assessment.reasons)}")
+        err.print(f"the terms of use leave open or refuse: {'; '.join(request.assessment.reasons)}")
