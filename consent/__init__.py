@@ -8,6 +8,7 @@ from consent.access import (
     TaskApproval,
     permits_dataset,
     permits_project,
+    permits_sources,
     permits_task,
     same_person,
 )
@@ -122,6 +123,7 @@ __all__ = [
     "parse_purpose",
     "permits_dataset",
     "permits_project",
+    "permits_sources",
     "permits_task",
     "receipt_digest",
     "replay_request",

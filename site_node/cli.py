@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,10 +22,10 @@ from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 from rich.text import Text
 
-from consent import Deny, Outcome
+from consent import Deny, Outcome, Permit, permits_sources
 from models import ModelsError, TaskRefused
 from models.memory import loading
-from site_node import catalogue, consents, permissions, project_keys, reidentification
+from site_node import catalogue, consents, permissions, project_keys, reidentification, sources
 from site_node.app import Site, create_site, now, open_intake, open_site, open_vault
 from site_node.errors import ConfigurationError, PeerError, SiteError
 from site_node.gate import Gate
@@ -188,18 +189,69 @@ def load_labels(context: typer.Context, csv_file: Path) -> None:
 
 
 @consents_app.command("load")
-def load_consents(context: typer.Context, files: list[Path]) -> None:
+def load_consents(
+    context: typer.Context,
+    files: list[Path],
+    source: Annotated[str, typer.Option(help="Where they come from; a site may have several sources.")] = "file",
+    as_of: Annotated[
+        datetime | None, typer.Option(help="Up to when (UTC) they are complete; else when the oldest file was written.")
+    ] = None,
+) -> None:
     """Load FHIR consents (a Bundle, NDJSON, or one resource per file)."""
     site = _site(context)
-    faulty = 0
+    faulty, read = 0, True
+    # Before they are read: what is written meanwhile is not in them.
+    written = as_of.replace(tzinfo=UTC) if as_of else min(now(), *map(_written_at, files))
     for file in files:
         loaded = consents.load(site.store, file.read_bytes(), site.pseudonymiser, now())
         faulty += len(loaded.faults)
+        read = read and (loaded.records + loaded.unchanged > 0 or not loaded.faults)
         out.print(f"{loaded.records} consents loaded, {loaded.unchanged} unchanged")
         for key, fault in loaded.faults:
             err.print(f"not loaded: {key}: {fault}")
+    if read:
+        sources.note(site.store, source, written, now())
+    else:
+        err.print(f"a file could not be read at all: source {source} does not count as read")
     if faulty:
         raise typer.Exit(1)
+
+
+def _written_at(file: Path) -> datetime:
+    return datetime.fromtimestamp(file.stat().st_mtime, UTC)
+
+
+@consents_app.command("sources")
+def list_sources(context: typer.Context, as_json: Json = False) -> None:
+    """Show where consents come from, and up to when each source is known; one that is too old stops all training."""
+    site = _site(context)
+    with site.store.connect() as db:
+        found = sources.known(db)
+    moment, limit = now(), site.config.max_consent_age
+    rows = [
+        {
+            "source": name,
+            "as_of": as_of.isoformat(),
+            "recent": permits_sources({name: as_of}, limit, moment) == Permit(),
+        }
+        for name, as_of in found.items()
+    ]
+    if as_json:
+        print(json.dumps(rows))
+        return
+    table = Table(
+        "source", "as of", "recent", title=f"sources of consents, at most {limit.total_seconds() / 3600:g} h old"
+    )
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    out.print(table)
+
+
+@consents_app.command("retire")
+def retire_source(context: typer.Context, source: str, by: By) -> None:
+    """Expect nothing more of a source; the consents it gave stay."""
+    sources.retire(_site(context).store, source, by, now())
+    out.print(f"nothing more is expected of {source}")
 
 
 @consents_app.command("withdraw")
@@ -342,7 +394,7 @@ def cohort(context: typer.Context, digest: str, as_json: Json = False) -> None:
     """Show why each study is in or out for a task, by pseudonym; stays in the hospital."""
     site = _site(context)
     federation = site.home.load_identity().federation
-    gate = Gate(site.store, federation, site.config.minimum_studies)
+    gate = Gate(site.store, federation, site.config.minimum_studies, site.config.max_consent_age)
     snapshot = gate.snapshot(digest, now())
     if isinstance(snapshot, Deny):
         err.print(f"nothing may be used: {snapshot.reason}")

@@ -24,9 +24,10 @@ from consent import (
     match_data_use,
     permits_dataset,
     permits_project,
+    permits_sources,
     permits_task,
 )
-from site_node import access_requests, permissions
+from site_node import access_requests, permissions, sources
 from site_node.catalogue import holds_all, labelled_images, series_with_labels
 from site_node.cohort import Cohort, freeze
 from site_node.consents import ConsentReader, current_epoch
@@ -34,7 +35,7 @@ from site_node.store import reading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     import sqlalchemy as sa
 
@@ -61,10 +62,11 @@ class Snapshot:
 class Gate:
     """Asks the four permissions of the site's store."""
 
-    def __init__(self, store: sa.Engine, federation: str, minimum_studies: int) -> None:
+    def __init__(self, store: sa.Engine, federation: str, minimum_studies: int, max_consent_age: timedelta) -> None:
         self._store = reading(store)
         self._recipients = (f"urn:filmroom:federation|{federation}",)
         self._minimum_studies = minimum_studies
+        self._max_consent_age = max_consent_age
         self._consents = ConsentReader()
 
     def warm(self) -> None:
@@ -117,9 +119,12 @@ class Gate:
         with self._store.connect() as db:
             epoch = current_epoch(db)
             claim = _permitted_use(db, task, digest, at)
+            recent = permits_sources(sources.known(db), self._max_consent_age, at)
             consents = self._consents.read(db, epoch)
         if isinstance(claim, Deny):
             return claim
+        if isinstance(recent, Deny):
+            return recent
         request = Request(task.purpose.purposes, self._recipients)
         cohort = freeze(items, consents, request, at)
         minimum = max(self._minimum_studies, task.minimum_examples)

@@ -75,6 +75,14 @@ consent_record = sa.Table(
     sa.Column("superseded_at", sa.String),
 )
 
+# Where consents come from; all that a source said up to `as_of` is in the records above.
+consent_source = sa.Table(
+    "consent_source",
+    metadata,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("as_of", sa.String, nullable=False),
+)
+
 dataset = sa.Table(
     "dataset",
     metadata,

@@ -18,7 +18,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from consent import NO_PREVIOUS, Deny, RequestForm, generate_signing_key
 from demo.task import TASK
 from models import model_digest, parse_task
-from site_node import access_requests, consents, permissions
+from site_node import access_requests, consents, permissions, sources
 from site_node.config import SiteConfig, SiteHome
 from site_node.deidentify.profile import Options
 from site_node.deidentify.pseudonym import Pseudonymiser
@@ -218,7 +218,7 @@ class Hospital:
         for folder in (home.outbox, home.work):
             folder.mkdir(exist_ok=True)
         self.home, self.store = home, store
-        self.config = SiteConfig("north", minimum_studies=minimum)
+        self.config = SiteConfig("north", minimum_studies=minimum, max_consent_age_h=24 * 365.0)
         self.clock, self.trainer, self.line = Clock(), Trainer(), Line()
         self.key = generate_signing_key()
         self.said: list[str] = []
@@ -235,7 +235,7 @@ class Hospital:
 
     def restart(self) -> None:
         """Begin again as a new process would, with what is on disk."""
-        self.gate = Gate(self.store, "demo", self.config.minimum_studies)
+        self.gate = Gate(self.store, "demo", self.config.minimum_studies, self.config.max_consent_age)
         self.rounds = Rounds(
             self.home,
             self.config,
@@ -250,7 +250,9 @@ class Hospital:
 
     def load(self, *resources: Mapping[str, Any]) -> consents.Loaded:
         """Load consents."""
-        return consents.load(self.store, bundle(*resources), PSEUDONYMS, self.clock.now)
+        loaded = consents.load(self.store, bundle(*resources), PSEUDONYMS, self.clock.now)
+        sources.note(self.store, "file", self.clock.now, self.clock.now)
+        return loaded
 
     def withdraw(self, patient_id: str) -> None:
         """Let a patient withdraw."""

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from consent import Deny
 from demo.task import TASK
-from site_node import permissions
+from site_node import permissions, sources
 from site_node.gate import Gate, Snapshot
 from site_node.store import dataset, task
 from tests.site_node.hospital import NOON, TERMS, Hospital, add_study, consent_of, grant
@@ -216,7 +216,7 @@ def test_work_without_patients_needs_the_approved_task_alone(hospital: Hospital)
 
 
 def test_a_gate_that_was_warmed_sees_later_changes(hospital: Hospital) -> None:
-    gate = Gate(hospital.store, "demo", 2)
+    gate = Gate(hospital.store, "demo", 2, timedelta(days=1))
     gate.warm()
 
     hospital.withdraw("N0")
@@ -229,3 +229,28 @@ def test_a_gate_that_was_warmed_sees_later_changes(hospital: Hospital) -> None:
 def test_a_decision_needs_a_time_zone(hospital: Hospital) -> None:
     with pytest.raises((TypeError, ValueError)):
         hospital.gate.snapshot(hospital.task, datetime(2026, 6, 1))  # noqa: DTZ001 -- the fault under test
+
+
+def test_consents_that_were_not_read_for_too_long_permit_nothing_not_even_at_release(hospital: Hospital) -> None:
+    hospital.gate = Gate(hospital.store, "demo", 2, timedelta(days=1))
+    before = snapshot(hospital)
+    at_the_limit, beyond = NOON + timedelta(days=1), NOON + timedelta(days=1, microseconds=1)
+
+    assert isinstance(hospital.gate.recheck(before, at_the_limit), Snapshot)
+    for answer in (hospital.gate.recheck(before, beyond), hospital.gate.snapshot(hospital.task, beyond)):
+        assert reason(answer) == "consent: not read within 24 h: file"
+
+    sources.note(hospital.store, "file", beyond, beyond)
+    assert isinstance(hospital.gate.recheck(before, beyond), Snapshot)
+
+
+def test_one_source_that_is_too_old_is_enough_until_it_is_retired(hospital: Hospital) -> None:
+    hospital.gate = Gate(hospital.store, "demo", 2, timedelta(days=1))
+    sources.note(hospital.store, "paper", NOON - timedelta(days=2), NOON)
+    assert reason(hospital.gate.snapshot(hospital.task, NOON)) == "consent: not read within 24 h: paper"
+
+    sources.retire(hospital.store, "paper", "manager", NOON)
+
+    assert isinstance(hospital.gate.snapshot(hospital.task, NOON), Snapshot)
+    sources.retire(hospital.store, "file", "manager", NOON)
+    assert reason(hospital.gate.snapshot(hospital.task, NOON)) == "consent: no source of consents was ever read"
