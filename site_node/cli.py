@@ -25,7 +25,7 @@ from rich.text import Text
 from consent import Deny, Outcome, Permit, permits_sources
 from models import ModelsError, TaskRefused
 from models.memory import loading
-from site_node import catalogue, consents, permissions, project_keys, reidentification, sources
+from site_node import catalogue, consents, keys, permissions, project_keys, reidentification, sources
 from site_node.app import Site, create_site, now, open_intake, open_site, open_vault
 from site_node.errors import ConfigurationError, PeerError, SiteError
 from site_node.gate import Gate
@@ -219,6 +219,35 @@ def load_consents(
 
 def _written_at(file: Path) -> datetime:
     return datetime.fromtimestamp(file.stat().st_mtime, UTC)
+
+
+@consents_app.command("fetch")
+def fetch_consents(
+    context: typer.Context,
+    url: Annotated[str, typer.Argument(help="The FHIR server's base address, https.")],
+    source: Annotated[str, typer.Option(help="The name of this source.")] = "fhir",
+    token: Annotated[Path | None, typer.Option(help="A file (mode 0600) with the bearer token it asks for.")] = None,
+    authority: Annotated[Path | None, typer.Option(help="Certificates (PEM) to trust in place of the usual.")] = None,
+    whole: Annotated[bool, typer.Option("--all", help="Read all consents, not only those changed since.")] = False,
+) -> None:
+    """Read the consents of a FHIR server that were changed since it was read last; run it by a timer."""
+    from site_node import fhir_server  # noqa: PLC0415 -- httpx is slow to import, and no other command here needs it
+
+    site, began = _site(context), now()
+    with site.store.connect() as db:
+        since = None if whole else sources.known(db).get(source)
+    taken, faulty = 0, 0
+    bearer = keys.read_secret(token).decode().strip() if token else None
+    with fhir_server.connect(url, bearer, authority) as server:
+        for page in server.consents(since, began):
+            loaded = consents.load(site.store, json.dumps(page).encode(), site.pseudonymiser, now())
+            taken, faulty = taken + loaded.records, faulty + len(loaded.faults)
+            for key, fault in loaded.faults:
+                err.print(f"not loaded: {key}: {fault}")
+    sources.note(site.store, source, began, now())
+    out.print(f"{taken} consents loaded; {source} is known as of {began:%Y-%m-%d %H:%M} UTC")
+    if faulty:
+        raise typer.Exit(1)
 
 
 @consents_app.command("sources")
