@@ -14,6 +14,7 @@ import rfc8785
 
 from consent import (
     DataUseDecision,
+    DataUseVerdict,
     Deny,
     GrantClaim,
     Permit,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
+    from consent import DataUse
     from models import Task
     from site_node.access_requests import Granted
     from site_node.cohort import Item
@@ -139,28 +141,34 @@ def _permitted_use(db: sa.Connection, task: Task, digest: str, at: datetime) -> 
     data = permissions.datasets(db).get(offered.dataset or "")
     if data is None:
         return Deny("dataset: none is assigned to this task")
-    granted = access_requests.granted(db)
+    granted, purpose = access_requests.granted(db), research_purpose(task)
     for verdict in (
         permits_task([offered.approval] if offered.approval else [], digest, at),
         permits_dataset([data.approval] if data.approval else [], data.name, at),
         permits_project([made.grant for made in granted], data.name, task.project, at),
+        _keeps_to(data.terms, purpose, at),
     ):
         if isinstance(verdict, Deny):
             return verdict
-    purpose = research_purpose(task)
     chosen = _covering(granted, data.name, task.project, purpose, at)
     if isinstance(chosen, Deny):
         return chosen
-    # What the task says of itself must keep to the terms, and so must all that was stated when access was asked for.
-    terms = match_data_use(data.terms, chosen.purpose, at)
-    for answer in (match_data_use(data.terms, purpose, at), terms):
-        if answer.decision is DataUseDecision.DENY:
-            return Deny(f"data use: {', '.join(answer.reasons)}")
+    # All that was stated when access was asked for keeps to the terms as well: an ethics approval ends.
+    terms = _keeps_to(data.terms, chosen.purpose, at)
+    if isinstance(terms, Deny):
+        return terms
     if data.modality != task.input.modality:
         return Deny("dataset: another modality than the task's")
     # Terms that need a human are met by the humans who made the grant; the receipt says so.
     duo: Literal["APPROVE", "MANUAL"] = "APPROVE" if terms.decision is DataUseDecision.APPROVE else "MANUAL"
     return GrantClaim(dataset=data.name, expires_at=chosen.grant.expires_at, duo=duo)
+
+
+def _keeps_to(terms: DataUse, purpose: ResearchPurpose, at: datetime) -> DataUseVerdict | Deny:
+    verdict = match_data_use(terms, purpose, at)
+    if verdict.decision is DataUseDecision.DENY:
+        return Deny(f"data use: {', '.join(verdict.reasons)}")
+    return verdict
 
 
 def _covering(

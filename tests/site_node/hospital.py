@@ -105,18 +105,18 @@ def add_study(store: sa.Engine, patient_id: str, study: str = "", study_date: st
     return study
 
 
-def form_of(dataset: str, project: str = PROJECT) -> RequestForm:
-    """Return what the task of these tests asks for."""
-    return RequestForm(dataset, project, research_purpose(parse_task(TASK_DOCUMENT)))
+def form_of(dataset: str, project: str = PROJECT, document: bytes = TASK_DOCUMENT) -> RequestForm:
+    """Return what a task asks for."""
+    return RequestForm(dataset, project, research_purpose(parse_task(document)))
 
 
-def grant(store: sa.Engine, dataset: str, at: datetime, expires_at: datetime, project: str = PROJECT) -> int:
-    """Let a request go its whole way, and return its number."""
-    made = access_requests.draft(store, form_of(dataset, project), "applicant", at)
+def grant(store: sa.Engine, dataset: str, at: datetime, expires_at: datetime, document: bytes = TASK_DOCUMENT) -> int:
+    """Let the request of a task go its whole way, and return its number."""
+    made = access_requests.draft(store, form_of(dataset, document=document), "applicant", at)
     assert not isinstance(made, Deny)
     for answer in (
         access_requests.submit(store, made.number, "applicant", at),
-        access_requests.approve(store, made.number, "manager", at, expires_at),
+        access_requests.approve(store, made.number, "manager", at, expires_at, words="as a test"),
         access_requests.confirm(store, made.number, "director", at),
     ):
         assert not isinstance(answer, Deny)
