@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from demo.task import TASK
@@ -87,6 +87,7 @@ def test_what_cannot_be_seen_is_escaped() -> None:
     assert change.after == '"a\\u202etitle in Köln"'
 
 
+@settings(deadline=None)
 @given(st.sets(st.sampled_from(EDITS)), st.sets(st.sampled_from(EDITS)))
 def test_two_tasks_have_changes_exactly_if_their_digests_differ(one: set[Any], other: set[Any]) -> None:
     def edited(edits: set[Any]) -> Task:
