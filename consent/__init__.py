@@ -10,6 +10,8 @@ from consent.access import (
     permits_project,
     permits_task,
 )
+from consent.basis import CONSENT, BasisKind, LegalBasis, decide_under, parse_legal_basis
+from consent.bundle import split_bundle
 from consent.datause import (
     DataUse,
     DataUseDecision,
@@ -22,7 +24,7 @@ from consent.datause import (
 )
 from consent.decision import Outcome, Request, Study, Verdict, decide
 from consent.errors import ConsentError, DataUseInvalid, ReceiptInvalid, UnreadableConsent
-from consent.fhir import ParsedConsent, parse_consent, split_bundle
+from consent.fhir import ParsedConsent, parse_consent
 from consent.purpose import MLTRAINING, PURPOSES, conflicts, covers
 from consent.receipt import (
     NO_PREVIOUS,
@@ -41,15 +43,18 @@ from consent.receipt import (
     receipt_digest,
     sign_receipt,
 )
-from consent.record import UNRESOLVED, ConsentRecord, Kind, Match, Period, Provision, Scope
+from consent.record import UNRESOLVED, Clause, ConsentRecord, Kind, Match, Period, Provision, Scope
 
 __all__ = [
+    "CONSENT",
     "MLTRAINING",
     "NO_PREVIOUS",
     "PREDICATE_TYPE",
     "PURPOSES",
     "UNRESOLVED",
+    "BasisKind",
     "Bucket",
+    "Clause",
     "ConsentError",
     "ConsentRecord",
     "DataUse",
@@ -63,6 +68,7 @@ __all__ = [
     "Grant",
     "GrantClaim",
     "Kind",
+    "LegalBasis",
     "Match",
     "Modifier",
     "Outcome",
@@ -86,12 +92,14 @@ __all__ = [
     "count_bucket",
     "covers",
     "decide",
+    "decide_under",
     "generate_signing_key",
     "key_id",
     "match_data_use",
     "open_receipt",
     "parse_consent",
     "parse_data_use",
+    "parse_legal_basis",
     "permits_dataset",
     "permits_project",
     "permits_task",
