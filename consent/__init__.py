@@ -11,7 +11,7 @@ from consent.access import (
     permits_task,
 )
 from consent.basis import CONSENT, BasisKind, LegalBasis, decide_under, parse_legal_basis
-from consent.bundle import split_bundle
+from consent.bundle import MAX_BYTES, split_bundle
 from consent.datause import (
     DataUse,
     DataUseDecision,
@@ -22,7 +22,7 @@ from consent.datause import (
     match_data_use,
     parse_data_use,
 )
-from consent.decision import Outcome, Request, Study, Verdict, decide
+from consent.decision import Outcome, Request, Study, Verdict, decide, may_permit
 from consent.errors import ConsentError, DataUseInvalid, ReceiptInvalid, UnreadableConsent
 from consent.fhir import ParsedConsent, parse_consent
 from consent.purpose import MLTRAINING, PURPOSES, conflicts, covers
@@ -47,6 +47,7 @@ from consent.record import UNRESOLVED, Clause, ConsentRecord, Kind, Match, Perio
 
 __all__ = [
     "CONSENT",
+    "MAX_BYTES",
     "MLTRAINING",
     "NO_PREVIOUS",
     "PREDICATE_TYPE",
@@ -96,6 +97,7 @@ __all__ = [
     "generate_signing_key",
     "key_id",
     "match_data_use",
+    "may_permit",
     "open_receipt",
     "parse_consent",
     "parse_data_use",

@@ -84,11 +84,7 @@ def _of_document(text: str) -> Iterator[_Found]:
     """Yield the resources of one JSON text: a Bundle's, or the one it is."""
     document = _load(text)
     if isinstance(document, UnreadableConsent):
-        parts = list(_parts_of_bundle(text))
-        for number, part in enumerate(parts):
-            yield _of_bundle(number, _load(part), part)
-        if not parts:
-            yield _found("file", document, text)
+        yield from _salvaged(text, document)
         return
     if not isinstance(document, dict) or document.get("resourceType") != "Bundle":
         yield _found("file", document)
@@ -99,6 +95,23 @@ def _of_document(text: str) -> Iterator[_Found]:
         return
     for number, entry in enumerate(entries):
         yield _of_bundle(number, entry)
+
+
+def _salvaged(text: str, fault: UnreadableConsent) -> Iterator[_Found]:
+    """Yield what can be read of a Bundle that as a whole is no JSON.
+
+    The file's own fault is passed over only where the broken entries explain it: a file that was cut
+    off lacks entries which nobody can name.
+    """
+    rest, end = [], 0
+    for number, (start, stop) in enumerate(_entry_spans(text)):
+        found = _of_bundle(number, _load(text[start:stop]), text[start:stop])
+        is_broken = isinstance(found.entry, UnreadableConsent)
+        rest += [text[end:start], "null" if is_broken else "{}"]
+        end = stop
+        yield found
+    if isinstance(_load("".join([*rest, text[end:]])), UnreadableConsent) or not end:
+        yield _found("file", fault, text)
 
 
 def _of_bundle(number: int, entry: object, text: str = "") -> _Found:
@@ -151,8 +164,8 @@ def _bounded_int(digits: str) -> int | UnreadableConsent:
     return int(digits) if len(digits) <= MAX_DIGITS else UnreadableConsent("a number is too long")
 
 
-def _parts_of_bundle(text: str) -> Iterator[str]:
-    """Yield the entries of a Bundle that as a whole is no JSON, as far as its brackets are balanced."""
+def _entry_spans(text: str) -> Iterator[tuple[int, int]]:
+    """Yield from where to where the entries of a Bundle reach, as far as brackets are balanced."""
     depth, start, is_entry, inside = 0, 0, False, False
     for token in _TOKEN.finditer(text):
         mark = token[0]
@@ -162,7 +175,7 @@ def _parts_of_bundle(text: str) -> Iterator[str]:
             start = token.start() if depth == _ENTRY_DEPTH + 1 else start
         elif mark in "}]":
             if inside and depth == _ENTRY_DEPTH + 1:
-                yield text[start : token.end()]
+                yield start, token.end()
             depth -= 1
             inside = inside and depth >= _ENTRY_DEPTH
         is_entry = depth == 1 and mark == '"entry"'

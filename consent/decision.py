@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Final
 
 from consent import broad
 from consent.purpose import MLTRAINING, PURPOSES
-from consent.record import UNRESOLVED, Outcome, Scope
+from consent.record import UNRESOLVED, Kind, Outcome, Scope
 from consent.rules import Case, Study, evaluate, explain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
-    from consent.record import ConsentRecord
+    from consent.record import ConsentRecord, Provision
 
-__all__ = ["ENFORCED", "INERT", "Outcome", "Request", "Study", "Verdict", "decide"]
+__all__ = ["ENFORCED", "INERT", "Outcome", "Request", "Study", "Verdict", "decide", "may_permit"]
 
 ENFORCED: Final = "active"
 INERT: Final = frozenset({"draft", "entered-in-error", "inactive", "not-done", "proposed", "rejected", "unknown"})
@@ -95,6 +95,19 @@ def decide(records: Sequence[ConsentRecord], study: Study, request: Request, at:
     case, effects = decided[outcomes.index(outcome)]
     reason = _REASONS.get(outcome) or _why_no_consent(records, enforced, at)
     return Verdict(outcome, reason, partial(_trace, records, case, asked, effects))
+
+
+def may_permit(record: ConsentRecord) -> bool:
+    """Whether `record` could permit anything at all, at whatever moment and for whatever purpose."""
+    if record.status != ENFORCED or record.review is not None or record.scope is Scope.OTHER:
+        return False
+    if record.clauses is not None:
+        return any(clause.kind is Kind.PERMIT for clause in record.clauses)
+    return _holds_permission(record.root)
+
+
+def _holds_permission(rule: Provision) -> bool:
+    return rule.kind is Kind.PERMIT or any(map(_holds_permission, rule.children))
 
 
 _WITHIN_A_CASE: Final = (Outcome.DENY, Outcome.REVIEW, Outcome.PERMIT)

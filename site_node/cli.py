@@ -22,7 +22,7 @@ from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 from rich.text import Text
 
-from consent import Deny, Outcome
+from consent import MAX_BYTES, Deny, Outcome
 from models import ModelsError, TaskRefused
 from models.memory import loading
 from site_node import catalogue, consents, permissions, project_keys, reidentification
@@ -194,13 +194,24 @@ def load_consents(context: typer.Context, files: list[Path]) -> None:
     site = _site(context)
     faulty = 0
     for file in files:
-        loaded = consents.load(site.store, file.read_bytes(), site.pseudonymiser, now())
+        with file.open("rb") as opened:
+            document = opened.read(MAX_BYTES + 1)  # one byte more is refused, however many there are
+        loaded = consents.load(site.store, document, site.pseudonymiser, now())
         faulty += len(loaded.faults)
         out.print(f"{loaded.records} consents loaded, {loaded.unchanged} unchanged")
         for key, fault in loaded.faults:
-            err.print(f"not loaded: {key}: {fault}")
+            err.print(f"not loaded: {key}: {fault}", soft_wrap=True, markup=False)
+        if loaded.doubted:
+            err.print(f"{loaded.doubted} consents held before need review: what came after them could not be taken")
     if faulty:
         raise typer.Exit(1)
+
+
+@consents_app.command("confirm")
+def confirm_consent(context: typer.Context, consent_id: str, by: By) -> None:
+    """Let a consent count again that waits for review because a later file about it was broken."""
+    consents.confirm(_site(context).store, consent_id, by, now())
+    out.print(f"Consent/{consent_id} counts again")
 
 
 @consents_app.command("withdraw")

@@ -559,4 +559,4 @@ def test_ten_thousand_patients_are_decided_at_once() -> None:
     elapsed_s = time.process_time() - started
 
     assert {v.outcome for v in verdicts} == {PERMIT}
-    assert elapsed_s < 0.5  # measured: 0.06 on one core; the rest is for a busy machine
+    assert elapsed_s < 1.5  # measured: 0.25 on one weak core; the rest is for a busy machine

@@ -565,6 +565,68 @@ def test_an_id_that_could_be_a_name_is_not_shown() -> None:
     assert list(_split(_bundle(r4(id="Erika Mustermann")))) == ["entry 0"]
 
 
+def _bundle_text(*resources: str) -> str:
+    entries = ",".join(f'{{"fullUrl": "x", "resource": {resource}}}' for resource in resources)
+    return f'{{"resourceType": "Bundle", "type": "collection", "entry": [{entries}]}}'
+
+
+@pytest.mark.parametrize(
+    ("broken", "fault"),
+    [
+        ('"status" "active"', "not JSON, or nested too deeply"),
+        ('"status": NaN', "a number is none"),
+        (f'"status": {"9" * 5000}', "a number is too long"),
+        ('"status": "\\ud800"', "a text is not Unicode"),
+        (f'"status": {"[" * 100_000}{"]" * 100_000}', "not JSON, or nested too deeply"),
+        ('"status": "a", "status": "b"', "an element is named twice"),
+    ],
+)
+def test_one_broken_resource_of_a_bundle_is_named_by_its_id_whatever_is_broken(broken: str, fault: str) -> None:
+    texts = [json.dumps(r4(id=name)) for name in ("a", "b", "c")]
+    texts[1] = texts[1].replace('"status": "active"', broken)
+
+    for data in (_bundle_text(*texts).encode(), "\n".join(texts).encode()):
+        found = _split(data)
+        assert list(found) == ["Consent/a", "Consent/b", "Consent/c"]
+        assert _broken(found) == {"Consent/b"}
+        assert str(found["Consent/b"]) == fault
+
+
+def test_a_byte_in_another_encoding_breaks_its_own_resource_alone() -> None:
+    texts = [json.dumps(r4(id=name)) for name in ("a", "b")]
+    data = _bundle_text(*texts).replace("HRESCH", "HR\u00c9SCH", 1).encode("latin-1")
+
+    found = _split(data)
+
+    assert _broken(found) == {"Consent/a"}
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_every_encoding_of_json_is_read(encoding: str) -> None:
+    lines = "\n".join(json.dumps(r4(id=name)) for name in ("a", "b"))
+
+    for text in (_bundle_text(*lines.split("\n")), lines):
+        assert _broken(_split(text.encode(encoding))) == set()
+        assert list(_split(text.encode(encoding))) == ["Consent/a", "Consent/b"]
+
+
+@pytest.mark.parametrize("damage", [lambda text: text[:-400], lambda text: text + "x", lambda text: text[:-1]])
+def test_a_bundle_that_lacks_an_end_says_so_beside_what_it_holds(damage: Any) -> None:
+    text = _bundle_text(*(json.dumps(r4(id=name)) for name in ("a", "b")))
+
+    found = _split(damage(text).encode())
+
+    assert "file" in _broken(found)
+    assert found["Consent/a"] == r4(id="a")
+
+
+def test_what_its_source_deleted_is_named() -> None:
+    entry = {"request": {"method": "DELETE", "url": "Consent/a"}}
+
+    assert _broken(_split(json.dumps({"resourceType": "Bundle", "entry": [entry]}).encode())) == {"Consent/a"}
+
+
 _junk = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
