@@ -13,6 +13,7 @@ from consent.access import (
 from consent.basis import CONSENT, BasisKind, LegalBasis, decide_under, parse_legal_basis
 from consent.bundle import MAX_BYTES, split_bundle
 from consent.datause import (
+    ATTRIBUTION,
     DataUse,
     DataUseDecision,
     DataUseVerdict,
@@ -46,6 +47,7 @@ from consent.receipt import (
 from consent.record import UNRESOLVED, Clause, ConsentRecord, Kind, Match, Period, Provision, Scope
 
 __all__ = [
+    "ATTRIBUTION",
     "CONSENT",
     "MAX_BYTES",
     "MLTRAINING",
