@@ -27,7 +27,10 @@ from consent.access_request import (
     parse_purpose,
     replay_request,
 )
+from consent.basis import CONSENT, BasisKind, LegalBasis, decide_under, parse_legal_basis
+from consent.bundle import MAX_BYTES, split_bundle
 from consent.datause import (
+    ATTRIBUTION,
     DataUse,
     DataUseDecision,
     DataUseVerdict,
@@ -37,9 +40,9 @@ from consent.datause import (
     match_data_use,
     parse_data_use,
 )
-from consent.decision import Outcome, Request, Study, Verdict, decide
+from consent.decision import Outcome, Request, Study, Verdict, decide, may_permit
 from consent.errors import ConsentError, DataUseInvalid, ReceiptInvalid, UnreadableConsent
-from consent.fhir import ParsedConsent, parse_consent, split_bundle
+from consent.fhir import ParsedConsent, parse_consent
 from consent.purpose import MLTRAINING, PURPOSES, conflicts, covers
 from consent.receipt import (
     NO_PREVIOUS,
@@ -58,10 +61,13 @@ from consent.receipt import (
     receipt_digest,
     sign_receipt,
 )
-from consent.record import UNRESOLVED, ConsentRecord, Kind, Match, Period, Provision, Scope
+from consent.record import UNRESOLVED, Clause, ConsentRecord, Kind, Match, Period, Provision, Scope
 
 __all__ = [
     "ASSESSED",
+    "ATTRIBUTION",
+    "CONSENT",
+    "MAX_BYTES",
     "MLTRAINING",
     "NO_PREVIOUS",
     "PREDICATE_TYPE",
@@ -69,7 +75,9 @@ __all__ = [
     "UNRESOLVED",
     "AccessRequest",
     "Assessment",
+    "BasisKind",
     "Bucket",
+    "Clause",
     "ConsentError",
     "ConsentRecord",
     "DataUse",
@@ -83,6 +91,7 @@ __all__ = [
     "Grant",
     "GrantClaim",
     "Kind",
+    "LegalBasis",
     "Match",
     "Modifier",
     "Outcome",
@@ -113,13 +122,16 @@ __all__ = [
     "count_bucket",
     "covers",
     "decide",
+    "decide_under",
     "exceeds",
     "generate_signing_key",
     "key_id",
     "match_data_use",
+    "may_permit",
     "open_receipt",
     "parse_consent",
     "parse_data_use",
+    "parse_legal_basis",
     "parse_purpose",
     "permits_dataset",
     "permits_project",

@@ -22,7 +22,7 @@ from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 from rich.text import Text
 
-from consent import Deny, Outcome, Permit, permits_sources
+from consent import MAX_BYTES, Deny, Outcome, Permit, permits_sources
 from models import ModelsError, TaskRefused
 from models.memory import loading
 from site_node import catalogue, consents, keys, permissions, project_keys, reidentification, sources
@@ -203,12 +203,16 @@ def load_consents(
     # Before they are read: what is written meanwhile is not in them.
     written = as_of.replace(tzinfo=UTC) if as_of else min(now(), *map(_written_at, files))
     for file in files:
-        loaded = consents.load(site.store, file.read_bytes(), site.pseudonymiser, now())
+        with file.open("rb") as opened:
+            document = opened.read(MAX_BYTES + 1)  # one byte more is refused, however many there are
+        loaded = consents.load(site.store, document, site.pseudonymiser, now())
         faulty += len(loaded.faults)
         read = read and (loaded.records + loaded.unchanged > 0 or not loaded.faults)
         out.print(f"{loaded.records} consents loaded, {loaded.unchanged} unchanged")
         for key, fault in loaded.faults:
-            err.print(f"not loaded: {key}: {fault}")
+            err.print(f"not loaded: {key}: {fault}", soft_wrap=True, markup=False)
+        if loaded.doubted:
+            err.print(f"{loaded.doubted} consents held before need review: what came after them could not be taken")
     if read:
         sources.note(site.store, source, written, now())
     else:
@@ -281,6 +285,13 @@ def retire_source(context: typer.Context, source: str, by: By) -> None:
     """Expect nothing more of a source; the consents it gave stay."""
     sources.retire(_site(context).store, source, by, now())
     out.print(f"nothing more is expected of {source}")
+
+
+@consents_app.command("confirm")
+def confirm_consent(context: typer.Context, consent_id: str, by: By) -> None:
+    """Let a consent count again that waits for review because a later file about it was broken."""
+    consents.confirm(_site(context).store, consent_id, by, now())
+    out.print(f"Consent/{consent_id} counts again")
 
 
 @consents_app.command("withdraw")

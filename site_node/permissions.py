@@ -17,8 +17,10 @@ from consent import (
     DatasetApproval,
     DataUse,
     DataUseInvalid,
+    LegalBasis,
     TaskApproval,
     parse_data_use,
+    parse_legal_basis,
     same_person,
 )
 from models import Change, Task, parse_task, task_changes, task_digest
@@ -33,10 +35,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A dataset as registered: its terms of use, and the modality of its images."""
+    """A dataset as registered: its terms of use, its legal basis, and the modality of its images."""
 
     name: str
     terms: DataUse
+    basis: LegalBasis
     modality: str
     approval: DatasetApproval | None
 
@@ -53,12 +56,12 @@ class OfferedTask:
 def register_dataset(
     store: sa.Engine, name: str, terms: Mapping[str, object], modality: str, by: str, at: datetime
 ) -> None:
-    """Register a dataset of all accepted images of `modality`, under its data-use terms.
+    """Register a dataset of all accepted images of `modality`, under its data-use terms and legal basis.
 
     Raises: ConfigurationError if the terms are not valid or the name is taken.
     """
     try:
-        parse_data_use(terms)
+        _read_terms(terms)
     except DataUseInvalid as error:
         raise ConfigurationError(f"dataset {name}: {error}") from error
     with store.begin() as db:
@@ -212,7 +215,20 @@ def _offered(row: sa.Row[tuple[object, ...]]) -> OfferedTask:
 
 def _dataset(row: sa.Row[tuple[object, ...]]) -> Dataset:
     approval = DatasetApproval(row.name, _at(row.approved_at), _maybe(row.revoked_at)) if row.approved_at else None
-    return Dataset(row.name, parse_data_use(json.loads(row.terms)), row.modality, approval)
+    use, basis = _read_terms(json.loads(row.terms))
+    return Dataset(row.name, use, basis, row.modality, approval)
+
+
+def _read_terms(document: Mapping[str, object]) -> tuple[DataUse, LegalBasis]:
+    """Read terms of use, among which a legal basis other than consent may stand.
+
+    Raises: DataUseInvalid.
+    """
+    basis = document.get("legal_basis")
+    if basis is not None and not isinstance(basis, dict):
+        raise DataUseInvalid("legal_basis: not an object")
+    use = parse_data_use({name: value for name, value in document.items() if name != "legal_basis"})
+    return use, parse_legal_basis(basis)
 
 
 def _at(text: str) -> datetime:
