@@ -17,9 +17,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from consent import Outcome, Request, Study, decide
 from site_node import permissions
 from site_node.app import create_site
 from site_node.config import SiteHome
+from site_node.consents import ConsentReader, current_epoch
 from site_node.store import consent_record, open_store
 from tests.site_node.hospital import TASK_DOCUMENT, TERMS, bundle, consent_of
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from subprocess import CompletedProcess
 
 PROGRAM = Path(sys.executable).parent / "filmroom-site"
+ROLES = "http://terminology.hl7.org/CodeSystem/v3-ParticipationType"
 PATIENT_ID = "MRN-7730441"
 
 
@@ -164,6 +167,83 @@ def test_consents_that_are_not_loaded_are_told_and_the_code_says_so(home: Path) 
     assert PATIENT_ID not in done.stdout + done.stderr
 
 
+def _file(folder: Path, name: str, content: bytes | str) -> Path:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def test_one_broken_resource_among_ten_thousand_is_named_and_the_others_are_loaded(home: Path) -> None:
+    lines = [json.dumps(consent_of(f"N{number}")) for number in range(10_000)]
+    lines[5_000] = lines[5_000].replace('"status"', '"status')
+    consents = _file(home.parent, "consents.ndjson", "\n".join(lines))
+
+    done = run(home, "consents", "load", consents)
+
+    refused(done, 1, "9999 consents loaded, 0 unchanged", "not loaded: Consent/consent-N5000: not JSON")
+    assert done.stderr.count("not loaded") == 1
+
+
+def test_no_bad_file_of_consents_ends_in_a_crash_or_in_a_permission(home: Path) -> None:
+    """Each file holds one patient's consent, good in itself, and one fault."""
+    good = {name: json.dumps(consent_of(name)) for name in "ABCDEFGHIJK"}
+    folder = home.parent
+    cyclic = {"resourceType": "Group", "id": "g", "member": [{"entity": {"reference": "#g"}}]}
+    actor = {
+        "role": {"coding": [{"system": ROLES, "code": "IRCP"}]},
+        "reference": {"reference": "#g"},
+    }
+    provision = {**consent_of("F")["provision"], "actor": [actor]}
+    files = {
+        "deep in one element": _file(folder, "a", good["A"].replace('"active"', "[" * 200_000 + "]" * 200_000)),
+        "deep in a passed-over element": _file(
+            folder, "b", good["B"].replace('"status"', '"extension": ' + "[" * 100 + "]" * 100 + ', "status"')
+        ),
+        "latin-1": _file(folder, "c", good["C"].replace("HRESCH", "HR\u00c9SCH").encode("latin-1")),
+        "cut off": _file(folder, "d", good["D"][:-40]),
+        "before 1900": _file(folder, "e", good["E"].replace("2026-01-01", "1826-01-01")),
+        "cyclic": _file(folder, "f", json.dumps(consent_of("F", contained=[cyclic], provision=provision))),
+        "twice": _file(folder, "g", bundle(consent_of("G"), consent_of("G", status="inactive"))),
+        "NaN": _file(folder, "h", good["H"].replace('"active"', "NaN")),
+        "a lone surrogate": _file(folder, "i", good["I"].replace('"active"', '"active", "language": "\\ud83d"')),
+        "UTF-32 cut off": _file(folder, "j", good["J"].encode("utf-32")[:-3]),
+        "a text for a list": _file(folder, "k", good["K"].replace('"active"', '"active", "contained": "x"')),
+        "empty": _file(folder, "empty", b""),
+        "too large": _file(folder, "large", b"[" + b" " * (64 << 20) + b"]"),
+    }
+
+    done = run(home, "consents", "load", *files.values())
+
+    refused(done, 1, "not loaded: ")
+    assert done.stderr.count("not loaded: ") >= 9
+    store = open_store(SiteHome(home).database)
+    with store.connect() as db:
+        held = ConsentReader().read(db, current_epoch(db))
+    store.dispose()
+    request = Request(("CLINTRCH",), ("urn:filmroom:federation|demo",))
+    outcomes = {
+        decide(records, Study("p", "1.2", None), request, datetime.now(UTC)).outcome for records in held.values()
+    }
+    assert outcomes == {Outcome.REVIEW, Outcome.NO_CONSENT}
+
+
+def test_a_file_of_consents_that_is_not_there_is_named(home: Path) -> None:
+    refused(run(home, "consents", "load", home.parent / "absent"), 6, "absent: No such file")
+    refused(run(home, "consents", "load", home.parent), 6, "Is a directory")
+
+
+def test_a_consent_in_doubt_counts_again_by_a_command(home: Path) -> None:
+    consents = _file(home.parent, "good.json", bundle(consent_of("N1")))
+    run(home, "consents", "load", consents)
+    broken = _file(home.parent, "broken.json", bundle(consent_of("N1") | {"patient": 1}))
+    refused(run(home, "consents", "load", broken), 1, "1 consents held before need review")
+
+    done = run(home, "consents", "confirm", "consent-N1", "--by", "manager")
+
+    assert "Consent/consent-N1 counts again" in done.stdout
+    refused(run(home, "consents", "confirm", "consent-N1", "--by", "manager"), 4, "no consent consent-N1 waits")
+
+
 def test_a_task_may_call_its_project_anything(member: Path) -> None:
     store = open_store(SiteHome(member).database)
     now = datetime.now(UTC)
@@ -171,10 +251,11 @@ def test_a_task_may_call_its_project_anything(member: Path) -> None:
     permissions.register_dataset(store, "mr", TERMS, "MR", "steward", now)
     store.dispose()
 
-    done = run(member, "grants", "add", "mr", "[/x] [red]", "--by", "m", "--until", "2099-01-01")
+    assert run(member, "requests", "draft", "mr", "--task", digest, "--by", "m", "--submit").returncode == 0
+    done = run(member, "requests", "show", "1")
 
     assert done.returncode == 0, done.stderr
-    assert "[/x] [red] may use mr" in done.stdout
+    assert "[/x] [red] asks for mr" in done.stdout
     assert "[/x] [red]" in run(member, "tasks", "show", digest).stdout
 
 
@@ -184,13 +265,10 @@ def test_what_was_given_is_taken_back_by_a_command_once(home: Path) -> None:
     for command in (
         ("datasets", "register", "mr", "--terms", terms, "--by", "steward"),
         ("datasets", "approve", "mr", "--by", "manager"),
-        ("grants", "add", "mr", "tissue", "--by", "manager", "--until", "2099-01-01"),
-        ("grants", "revoke", "mr", "tissue", "--by", "director"),
         ("datasets", "revoke", "mr", "--by", "director"),
     ):
         assert run(home, *command).returncode == 0
 
-    refused(run(home, "grants", "revoke", "mr", "tissue", "--by", "director"), 4, "mr is not granted to tissue here")
     refused(run(home, "datasets", "revoke", "mr", "--by", "director"), 4, "dataset mr is not approved here")
 
 
