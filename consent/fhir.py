@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import calendar
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import (
     TYPE_CHECKING,
@@ -108,6 +108,8 @@ def parse_consent(resource: Mapping[str, object]) -> ParsedConsent:
     patient_id = _patient_id(resource.get("patient", resource.get("subject")))
     try:
         record = release.model_validate(dict(resource)).record()
+        if record.review is None and _is_modified(resource):
+            record = replace(record, review="modifierExtension: unknown element")
     except ValidationError as error:
         record = _for_review(resource, consent_id, _explain(error))
     return ParsedConsent(patient_id, record, _updated_at(resource))
@@ -479,6 +481,20 @@ def _patient_id(patient: object) -> str:
     if local is None:
         raise UnreadableConsent("patient: neither an identifier nor a reference Patient/id")
     return local[1]
+
+
+def _is_modified(resource: Mapping[str, object]) -> bool:
+    """Whether a modifierExtension stands anywhere, in what is passed over too."""
+    parts: list[object] = [resource]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, dict):
+            if "modifierExtension" in part:
+                return True
+            parts.extend(part.values())
+        elif isinstance(part, list):
+            parts.extend(part)
+    return False
 
 
 def _updated_at(resource: Mapping[str, object]) -> datetime | None:

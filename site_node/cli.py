@@ -34,8 +34,9 @@ from site_node.store import disposition, ledger, participation
 from site_node.terminal import By, Json, err, out
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from consent import Verdict
     from site_node.deidentify.pseudonym import Known
     from site_node.intake.folder import IngestSummary
 
@@ -340,19 +341,31 @@ def revoke_task(context: typer.Context, digest: str, by: By) -> None:
 
 
 @app.command()
-def cohort(context: typer.Context, digest: str, as_json: Json = False) -> None:
+def cohort(
+    context: typer.Context,
+    digest: str,
+    as_json: Json = False,
+    trace: Annotated[bool, typer.Option("--trace", help="Show what each consent contributed.")] = False,
+) -> None:
     """Show why each study is in or out for a task, by pseudonym; stays in the hospital."""
     site = _site(context)
     federation = site.home.load_identity().federation
     gate = Gate(site.store, federation, site.config.minimum_studies)
-    snapshot = gate.snapshot(digest, now())
+    at = now()
+    answer, snapshot = gate.snapshot(digest, at), gate.explained(digest, at)
     if isinstance(snapshot, Deny):
         err.print(f"nothing may be used: {snapshot.reason}")
         raise typer.Exit(3)
-    verdicts = snapshot.cohort.verdicts
+    _show_verdicts(snapshot.cohort.verdicts, as_json=as_json, trace=trace)
+    if isinstance(answer, Deny):
+        err.print(f"nothing may be used: {answer.reason}")
+        raise typer.Exit(3)
+
+
+def _show_verdicts(verdicts: Mapping[str, Verdict], *, as_json: bool, trace: bool) -> None:
     if as_json:
         rows = [
-            {"study": study, "outcome": verdict.outcome.value, "reason": verdict.reason}
+            {"study": study, "outcome": verdict.outcome.value, "reason": verdict.reason, "trace": verdict.trace}
             for study, verdict in sorted(verdicts.items())
         ]
         print(json.dumps(rows))
@@ -360,7 +373,8 @@ def cohort(context: typer.Context, digest: str, as_json: Json = False) -> None:
     table = Table("study (pseudonym)", "outcome", "reason", title="studies")
     for study, verdict in sorted(verdicts.items(), key=lambda pair: pair[1].outcome.value):
         colour = "green" if verdict.outcome is Outcome.PERMIT else "red"
-        table.add_row(study[-16:], Text(verdict.outcome.value, colour), verdict.reason)
+        why = "\n".join([verdict.reason, *(verdict.trace if trace else ())])
+        table.add_row(study[-16:], Text(verdict.outcome.value, colour), Text(why))
     out.print(table)
     out.print(dict(Counter(verdict.outcome.value for verdict in verdicts.values())))
 

@@ -123,6 +123,10 @@ TABLE: Final[dict[str, list[Row]]] = {
             NO_CONSENT,
         ),
         ("its module refused", [consent(*MDAT, policy("45"), policy("44", "deny"))], BEFORE, BACK, NO_CONSENT),
+        *[
+            (f"{n} refused", [consent(*MDAT, policy("45"), policy(n, "deny"))], BEFORE, BACK, NO_CONSENT)
+            for n in ("44", "46", "47")
+        ],
         ("refused, and not needed", [consent(*MDAT, policy("45", "deny"))], INSIDE, BACK, PERMIT),
         ("before 1900", [consent(*MDAT, policy("45"))], date(1899, 12, 31), BACK, NO_CONSENT),
         ("from 1900", [consent(*MDAT, policy("45"))], date(1900, 1, 1), BACK, PERMIT),
@@ -171,7 +175,20 @@ TABLE: Final[dict[str, list[Row]]] = {
             (f"{n} refused elsewhere", [consent(*MDAT), consent(policy(n, "deny"), id="b")], INSIDE, HERE, DENY)
             for n in ("1", "6", "7", "8")
         ],
-        ("refused in the same", [consent(*MDAT, policy("8", "deny"))], INSIDE, HERE, DENY),
+        *[
+            (f"{n} refused in the same", [consent(*MDAT, policy(n, "deny"))], INSIDE, HERE, DENY)
+            for n in ("1", "6", "7", "8", "111", "112", "113", "114")
+        ],
+        *[
+            (
+                f"{n} refused beside what is not needed",
+                [consent(*MDAT), consent(policy("22"), policy(n, "deny"), id="b")],
+                INSIDE,
+                HERE,
+                DENY,
+            )
+            for n in ("1", "6", "7", "8")
+        ],
         ("refused for a time gone by", [consent(*MDAT, policy("8", "deny", period=LAST_YEAR))], INSIDE, HERE, PERMIT),
         ("no date, and collecting refused", [consent(*MDAT, policy("6", "deny"))], None, HERE, DENY),
         ("biomaterial refused", [consent(*MDAT, policy("22", "deny"))], INSIDE, HERE, PERMIT),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, timezone
+from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -445,6 +446,17 @@ def test_the_labels_of_a_study_decide(
     study = replace(STUDY, security_labels=None if labels is None else frozenset(labels))
 
     assert decide(rule(security_labels=said), study, REQUEST, AT).outcome is expected
+
+
+def test_confidentiality_is_ordered_as_hl7_orders_it() -> None:
+    order = "ULMNRV"
+    for said, has in product(order, order):
+        study = replace(STUDY, security_labels=frozenset({has}))
+        covered = decide(_only(security_labels=(said,)), study, REQUEST, AT).outcome is PERMIT
+        hit = decide(_except(security_labels=(said,)), study, REQUEST, AT).outcome is DENY
+
+        assert covered == (order.index(has) <= order.index(said))
+        assert hit == (order.index(has) >= order.index(said))
 
 
 @pytest.mark.parametrize("rule", [_except, _only])

@@ -627,6 +627,21 @@ def test_what_its_source_deleted_is_named() -> None:
     assert _broken(_split(json.dumps({"resourceType": "Bundle", "entry": [entry]}).encode())) == {"Consent/a"}
 
 
+def _objects(value: Any) -> list[Json]:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [found for part in inner for found in _objects(part)] + ([value] if isinstance(value, dict) else [])
+
+
+@pytest.mark.parametrize("plain", [r4(provision=_permit(actor=[actor({"reference": HUB})])), r5()], ids=["R4", "R5"])
+def test_a_modifier_extension_never_permits_wherever_it_stands(plain: Json) -> None:
+    assert outcome(plain) is Outcome.PERMIT
+    for number in range(len(_objects(plain))):
+        resource = copy.deepcopy(plain)
+        _objects(resource)[number]["modifierExtension"] = [{"url": "x"}]
+
+        assert outcome(resource) is Outcome.REVIEW
+
+
 _junk = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
