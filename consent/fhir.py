@@ -94,8 +94,10 @@ class ParsedConsent:
     updated_at: datetime | None = None
 
 
-def parse_consent(resource: Mapping[str, object]) -> ParsedConsent:
+def parse_consent(resource: Mapping[str, object], patient_system: str = "") -> ParsedConsent:
     """Read one Consent; what is not fully understood becomes a record with a reason for review.
+
+    If `patient_system` is set, the patient has to be named by an identifier of that system.
 
     Raises: UnreadableConsent if it is no Consent, or has no usable id or patient.
     """
@@ -105,7 +107,7 @@ def parse_consent(resource: Mapping[str, object]) -> ParsedConsent:
     if not isinstance(consent_id, str) or not FHIR_ID.fullmatch(consent_id):
         raise UnreadableConsent("id: missing or not a FHIR id")
     release = _R4 if "patient" in resource else _R5
-    patient_id = _patient_id(resource.get("patient", resource.get("subject")))
+    patient_id = _patient_id(resource.get("patient", resource.get("subject")), patient_system)
     try:
         record = release.model_validate(dict(resource)).record()
         if record.review is None and _is_modified(resource):
@@ -469,11 +471,16 @@ class _R5(_Resource):
 # ------------------------------------------------------------------ what is not understood
 
 
-def _patient_id(patient: object) -> str:
-    """Return the identifier's value, else the id of a reference local to this hospital."""
+def _patient_id(patient: object, system: str) -> str:
+    """Return the identifier's value, else the id of a reference local to this hospital.
+
+    With a `system` only an identifier of that system will do.
+    """
     fields = patient if isinstance(patient, dict) else {}
     identifier = fields.get("identifier")
     value = identifier.get("value") if isinstance(identifier, dict) else None
+    if system and not (isinstance(identifier, dict) and identifier.get("system") == system):
+        raise UnreadableConsent("patient: not named by an identifier of the site's patient_system")
     if isinstance(value, str) and value.strip():
         return value
     reference = fields.get("reference")

@@ -197,7 +197,7 @@ def load_consents(context: typer.Context, files: list[Path]) -> None:
     for file in files:
         with file.open("rb") as opened:
             document = opened.read(MAX_BYTES + 1)  # one byte more is refused, however many there are
-        loaded = consents.load(site.store, document, site.pseudonymiser, now())
+        loaded = consents.load(site.store, document, site.pseudonymiser, now(), site.config.patient_system)
         faulty += len(loaded.faults)
         out.print(f"{loaded.records} consents loaded, {loaded.unchanged} unchanged")
         for key, fault in loaded.faults:

@@ -50,6 +50,16 @@ def _except(**limits: Any) -> list[ConsentRecord]:
     return [record(permit(purposes=H, children=(deny(**limits),)))]
 
 
+def _lifted(**limits: Any) -> list[ConsentRecord]:
+    """Everything refused within `limits`, and research permitted all the same."""
+    return [record(deny(children=(permit(purposes=H),), **limits))]
+
+
+def _narrowed(**limits: Any) -> list[ConsentRecord]:
+    """Research permitted within `limits`, and everything refused all the same."""
+    return [record(permit(purposes=H, children=(deny(),), **limits))]
+
+
 Row = tuple[str, "list[ConsentRecord]", Request, Outcome]
 TABLE: Final[dict[str, list[Row]]] = {
     "IHE PCF P.2, implicit policy: without a consent, deny": [
@@ -154,6 +164,13 @@ TABLE: Final[dict[str, list[Row]]] = {
     ],
     "HL7 v3-ActReason: a refusal hits the codes below and above it": [
         ("a refusal of the whole", _except(purposes=H), REQUEST, DENY),
+        ("a refusal of several purposes, the asked one among them", _except(purposes=("TREAT", *H)), REQUEST, DENY),
+        (
+            "a refusal of several purposes, a part of the asked one among them",
+            _except(purposes=("TREAT", "CLINTRCH")),
+            Request(H, (HUB,)),
+            DENY,
+        ),
         ("a refusal of another purpose", _except(purposes=("CLINTRCH",)), REQUEST, PERMIT),
         (
             "a refusal of a part of what is asked",
@@ -189,6 +206,18 @@ TABLE: Final[dict[str, list[Row]]] = {
     "FHIR R4 Reference: another system may mean the same party": [
         ("a recipient in other words refused", _except(recipients=("urn:x|1",)), REQUEST, DENY),
         ("a recipient in other words permitted", _only(recipients=("urn:x|1",)), REQUEST, DENY),
+        (
+            "the same number in another system refused",
+            _except(recipients=("urn:x|1",)),
+            Request(("BIORCH",), ("urn:y|1",)),
+            DENY,
+        ),
+        (
+            "another number in the same system refused",
+            _except(recipients=("urn:x|2",)),
+            Request(("BIORCH",), ("urn:x|1",)),
+            PERMIT,
+        ),
         ("a group refused", _except(recipients=("Group/1",)), REQUEST, DENY),
         ("a recipient nobody can tell refused", _except(recipients=(UNRESOLVED,)), REQUEST, DENY),
         (
@@ -220,6 +249,12 @@ TABLE: Final[dict[str, list[Row]]] = {
     ],
     "HL7 consentaction: access permits no use": [
         ("use permitted", _only(actions=("use",)), REQUEST, PERMIT),
+        (
+            "an exception to a permission of access alone",
+            [record(permit(purposes=H, actions=("access",), children=(deny(),)))],
+            REQUEST,
+            NO_CONSENT,
+        ),
         ("access is not use", _only(actions=("access",)), REQUEST, DENY),
         ("an unknown action permitted", _only(actions=(UNRESOLVED,)), REQUEST, DENY),
         *[
@@ -419,6 +454,8 @@ LABELLED: Final[dict[str, list[tuple[Any, tuple[str, ...], set[str] | None, Outc
     "PCF Advanced, sensitivity: by name": [
         (_only, ("ETH",), {"N", "ETH"}, PERMIT),
         (_only, ("ETH",), {"N"}, DENY),
+        (_only, ("ETH",), {"ETH"}, PERMIT),
+        (_except, ("HIV",), {"ETH"}, PERMIT),
         (_only, ("ETH",), {"N", "ETH", "HIV"}, DENY),
         (_only, ("ETH", "HIV"), {"N", "ETH", "HIV"}, PERMIT),
         (_except, ("HIV",), {"N", "HIV"}, DENY),
@@ -431,6 +468,14 @@ LABELLED: Final[dict[str, list[tuple[Any, tuple[str, ...], set[str] | None, Outc
         (_except, (UNRESOLVED,), {"N"}, DENY),
         (_except, ("R",), None, DENY),
         (_only, ("V",), None, DENY),
+        (_lifted, ("R",), {"R"}, PERMIT),
+        (_lifted, ("R",), None, NO_CONSENT),
+        (_lifted, ("R",), {"HIV"}, NO_CONSENT),
+        (_lifted, (UNRESOLVED,), {"N"}, NO_CONSENT),
+        (_narrowed, ("R",), {"V"}, NO_CONSENT),
+        (_narrowed, ("R",), None, DENY),
+        (_narrowed, ("R",), {"HIV"}, DENY),
+        (_narrowed, (UNRESOLVED,), {"N"}, DENY),
     ],
 }
 

@@ -110,6 +110,22 @@ def test_a_consent_without_a_patient_of_this_hospital_is_unreadable(patient: obj
 
 
 @pytest.mark.parametrize(
+    "patient",
+    [
+        {"identifier": {"system": "urn:insurer", "value": "N-1"}},
+        {"identifier": {"value": "N-1"}},
+        {"reference": "Patient/N-1"},
+    ],
+)
+def test_another_number_of_a_patient_is_not_taken_for_the_hospitals(patient: Json) -> None:
+    own = {"identifier": {"system": "urn:hospital", "value": "N-1"}}
+
+    assert parse_consent(r4(patient=own), "urn:hospital").patient_id == "N-1"
+    with pytest.raises(UnreadableConsent, match="patient_system"):
+        parse_consent(r4(patient=patient), "urn:hospital")
+
+
+@pytest.mark.parametrize(
     "resource",
     [{"resourceType": "Patient", "id": "1"}, {}, r4(id=None), r4(id="a b"), r4(id=7)],
 )
