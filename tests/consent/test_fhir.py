@@ -590,6 +590,8 @@ def _bundle_text(*resources: str) -> str:
     ("broken", "fault"),
     [
         ('"status" "active"', "not JSON, or nested too deeply"),
+        ('"status: "active"', "not JSON, or nested too deeply"),
+        ('"status": {"active"', "not JSON, or nested too deeply"),
         ('"status": NaN', "a number is none"),
         (f'"status": {"9" * 5000}', "a number is too long"),
         ('"status": "\\ud800"', "a text is not Unicode"),
@@ -635,6 +637,14 @@ def test_a_bundle_that_lacks_an_end_says_so_beside_what_it_holds(damage: Any) ->
 
     assert "file" in _broken(found)
     assert found["Consent/a"] == r4(id="a")
+
+
+def test_the_entries_of_a_bundle_within_a_broken_one_are_none_of_the_outer() -> None:
+    within = _bundle_text(json.dumps(r4(id="inner"))).replace('"Bundle"', '"Bundle" "x"')
+    text = _bundle_text(json.dumps(r4(id="a")), within, json.dumps(r4(id="b")))
+
+    assert "Consent/inner" not in _split(text.encode())
+    assert "file" in _broken(_split(text.encode()))
 
 
 def test_what_its_source_deleted_is_named() -> None:
