@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from consent.decision import Outcome, Request, Study, decide
-from consent.record import UNRESOLVED, Period, Scope
+from consent.decision import Outcome, Request, Study, decide, may_permit
+from consent.record import UNRESOLVED, Clause, Kind, Period, Scope
 from tests.consent.records import (
     AT,
     FUTURE,
@@ -516,7 +516,14 @@ def test_a_study_without_a_date_is_refused_wherever_dates_matter(rule: Any) -> N
 @pytest.mark.parametrize(
     ("records", "reason"),
     [
+        ([RESEARCH], "permitted"),
+        ([record(deny())], "an active consent denies this use"),
+        ([replace(RESEARCH, review="x")], "an active consent needs a person's review"),
         ([], "no consent on record"),
+        ([replace(RESEARCH, period=EXPIRED), RESEARCH, record(permit(purposes=("TREAT",)))], "permitted"),
+        ([replace(RESEARCH, period=EXPIRED), record(permit(purposes=("TREAT",)))], "no active consent covers this use"),
+        ([replace(RESEARCH, period=COMING)], "no active consent covers this use"),
+        ([replace(RESEARCH, period=Period(PAST, AT), dated_at=FUTURE)], "the consent has no date or a date to come"),
         ([replace(RESEARCH, status="inactive")], "no active consent on research or privacy"),
         ([replace(RESEARCH, period=EXPIRED)], "the consent has expired"),
         ([record(permit(purposes=H, period=EXPIRED))], "the consent has expired"),
@@ -524,7 +531,9 @@ def test_a_study_without_a_date_is_refused_wherever_dates_matter(rule: Any) -> N
         ([record(permit(purposes=("TREAT",)))], "no active consent covers this use"),
     ],
 )
-def test_the_reason_for_missing_consent_tells_which_kind_of_missing(records: list[ConsentRecord], reason: str) -> None:
+def test_the_reason_tells_what_decided_or_which_kind_of_consent_is_missing(
+    records: list[ConsentRecord], reason: str
+) -> None:
     assert decide(records, STUDY, REQUEST, AT).reason == reason
 
 
@@ -581,6 +590,29 @@ NESTED: Final = permit(
 )
 def test_the_trace_says_which_rule_decided_and_why(given: ConsentRecord, line: str) -> None:
     assert decide([given], STUDY, REQUEST, AT).trace[1] == line
+
+
+CLAUSES: Final = (Clause(Kind.DENY, ("8",)), Clause(Kind.PERMIT, ("6",)))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (RESEARCH, True),
+        (record(deny(children=(deny(), permit()))), True),
+        (record(permit(children=(deny(),))), True),
+        (replace(RESEARCH, dated_at=None, period=EXPIRED), True),
+        (record(deny(), clauses=CLAUSES), True),
+        (record(deny(children=(deny(),))), False),
+        (record(permit(), clauses=CLAUSES[:1]), False),
+        (replace(RESEARCH, status="inactive"), False),
+        (replace(RESEARCH, status="Active"), False),
+        (replace(RESEARCH, review="x"), False),
+        (replace(RESEARCH, scope=Scope.OTHER), False),
+    ],
+)
+def test_whether_a_consent_could_permit_anything(given: ConsentRecord, *, expected: bool) -> None:
+    assert may_permit(given) is expected
 
 
 def test_a_request_without_purpose_or_recipient_cannot_be_made() -> None:
