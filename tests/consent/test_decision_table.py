@@ -106,6 +106,7 @@ TABLE: Final[dict[str, list[Row]]] = {
     ],
     "FHIR R4 Consent.dateTime, R5 Consent.date: when consent was given": [
         ("dated in the future", [replace(RESEARCH, dated_at=FUTURE)], REQUEST, NO_CONSENT),
+        ("dated at this very moment", [replace(RESEARCH, dated_at=AT)], REQUEST, PERMIT),
         ("without a date", [replace(RESEARCH, dated_at=None)], REQUEST, NO_CONSENT),
         ("a refusal dated in the future", [record(deny(), dated_at=FUTURE)], REQUEST, DENY),
     ],
@@ -190,6 +191,15 @@ TABLE: Final[dict[str, list[Row]]] = {
             DENY,
         ),
         (
+            "research as an exception to a refusal of training, beside a consent on care",
+            [
+                record(deny(purposes=("MLTRAINING",), children=(permit(purposes=H),))),
+                record(permit(purposes=("TREAT",))),
+            ],
+            REQUEST,
+            NO_CONSENT,
+        ),
+        (
             "research as an exception to a refusal of training",
             [record(deny(purposes=("MLTRAINING",), children=(permit(purposes=H),)))],
             REQUEST,
@@ -206,6 +216,12 @@ TABLE: Final[dict[str, list[Row]]] = {
     "FHIR R4 Reference: another system may mean the same party": [
         ("a recipient in other words refused", _except(recipients=("urn:x|1",)), REQUEST, DENY),
         ("a recipient in other words permitted", _only(recipients=("urn:x|1",)), REQUEST, DENY),
+        (
+            "one of two refused by another consent, which names recipients where the permitting one does not",
+            [RESEARCH, record(deny(recipients=("Organization/spoke",)))],
+            BOTH,
+            DENY,
+        ),
         (
             "the same number in another system refused",
             _except(recipients=("urn:x|1",)),
@@ -531,10 +547,11 @@ def test_a_study_without_a_date_is_refused_wherever_dates_matter(rule: Any) -> N
         ([record(permit(purposes=("TREAT",)))], "no active consent covers this use"),
     ],
 )
-def test_the_reason_tells_what_decided_or_which_kind_of_consent_is_missing(
-    records: list[ConsentRecord], reason: str
-) -> None:
-    assert decide(records, STUDY, REQUEST, AT).reason == reason
+def test_the_reason_tells_what_decided_or_what_is_missing(records: list[ConsentRecord], reason: str) -> None:
+    verdict = decide(records, STUDY, REQUEST, AT)
+
+    assert verdict.reason == reason
+    assert verdict.trace[0] == f"asked: BIORCH with MLTRAINING, for {HUB}"
 
 
 def test_the_trace_names_the_refusing_consent_and_the_use_it_refuses() -> None:
