@@ -41,7 +41,14 @@ MODULES: Final = (
     "consent.record",
     "consent.purpose",
 )
-TABLES: Final = ("test_decision_table.py", "test_broad.py", "test_pcf.py", "test_basis.py", "test_purpose.py")
+TABLES: Final = (
+    "test_decision_table.py",
+    "test_broad.py",
+    "test_pcf.py",
+    "test_basis.py",
+    "test_record.py",
+    "test_purpose.py",
+)
 PROPERTIES: Final = ("test_decision_properties.py", "test_fhir.py", "test_basis.py", "test_purpose.py")
 LIMIT_S: Final = 240
 

@@ -538,6 +538,11 @@ def test_a_study_without_a_date_is_refused_wherever_dates_matter(rule: Any) -> N
         ([], "no consent on record"),
         ([replace(RESEARCH, period=EXPIRED), RESEARCH, record(permit(purposes=("TREAT",)))], "permitted"),
         ([replace(RESEARCH, period=EXPIRED), record(permit(purposes=("TREAT",)))], "no active consent covers this use"),
+        (
+            [replace(RESEARCH, dated_at=None), record(permit(purposes=("TREAT",)))],
+            "no active consent covers this use",
+        ),
+        ([record(permit(purposes=("TREAT",)), period=Period(PAST, AT))], "no active consent covers this use"),
         ([replace(RESEARCH, period=COMING)], "no active consent covers this use"),
         ([replace(RESEARCH, period=Period(PAST, AT), dated_at=FUTURE)], "the consent has no date or a date to come"),
         ([replace(RESEARCH, status="inactive")], "no active consent on research or privacy"),
