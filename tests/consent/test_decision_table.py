@@ -191,6 +191,27 @@ TABLE: Final[dict[str, list[Row]]] = {
             DENY,
         ),
         (
+            "research and training as an exception to a refusal of training",
+            [record(deny(purposes=("MLTRAINING",), children=(permit(purposes=("HRESCH", "MLTRAINING")),)))],
+            REQUEST,
+            NO_CONSENT,
+        ),
+        (
+            "research as an exception to one of two exceptions, which is a refusal of training",
+            [
+                record(
+                    deny(
+                        children=(
+                            deny(purposes=("MLTRAINING",), children=(permit(purposes=H),)),
+                            permit(purposes=("TREAT",)),
+                        )
+                    )
+                )
+            ],
+            REQUEST,
+            DENY,
+        ),
+        (
             "research as an exception to a refusal of training, beside a consent on care",
             [
                 record(deny(purposes=("MLTRAINING",), children=(permit(purposes=H),))),
@@ -216,6 +237,16 @@ TABLE: Final[dict[str, list[Row]]] = {
     "FHIR R4 Reference: another system may mean the same party": [
         ("a recipient in other words refused", _except(recipients=("urn:x|1",)), REQUEST, DENY),
         ("a recipient in other words permitted", _only(recipients=("urn:x|1",)), REQUEST, DENY),
+        (
+            "one of two refused by the second exception",
+            [
+                record(
+                    permit(purposes=H, children=(deny(purposes=("TREAT",)), deny(recipients=("Organization/spoke",))))
+                )
+            ],
+            BOTH,
+            DENY,
+        ),
         (
             "one of two refused by another consent, which names recipients where the permitting one does not",
             [RESEARCH, record(deny(recipients=("Organization/spoke",)))],
