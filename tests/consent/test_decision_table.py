@@ -410,6 +410,12 @@ TABLE: Final[dict[str, list[Row]]] = {
     ],
     "consent.md 1.5: an exception lifts only a refusal that surely applies": [
         (
+            "an exception to a refusal of several purposes, the asked one among them",
+            [record(deny(purposes=("TREAT", *H), children=(permit(purposes=H),)))],
+            REQUEST,
+            PERMIT,
+        ),
+        (
             "an exception to a refusal of a part",
             [record(deny(purposes=("CLINTRCH",), children=(permit(purposes=H),)))],
             Request(("HRESCH",), (HUB,)),
