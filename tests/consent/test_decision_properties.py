@@ -186,7 +186,7 @@ def test_asking_all_at_once_is_asking_one_by_one(
     given_records: list[ConsentRecord], study: Study, request: Request
 ) -> None:
     singly = [
-        decide(given_records, study, Request((purpose,), (recipient,)), AT).outcome
+        decide(given_records, study, replace(request, purposes=(purpose,), recipients=(recipient,)), AT).outcome
         for purpose in request.purposes
         for recipient in request.recipients
     ]
