@@ -35,7 +35,11 @@ _LINE_END: Final = re.compile(r"\r\n|\n|\r")
 # A string ends at the end of its line at the latest, so that a quotation mark too few does no further harm.
 _TOKEN: Final = re.compile(r'"[^"\\\n]*(?:\\.[^"\\\n]*)*"|[{}\[\]]')
 _TEXT_VALUE: Final = re.compile(r'\s*:\s*"([^"\\]*)"')
-_ENTRY_DEPTH: Final = 2  # of the list Bundle.entry
+_SPACE: Final = re.compile(r"[ \t\r\n]*")
+_ENTRY_LIST: Final = re.compile(r'"entry"\s*:\s*\[\s*')
+_NEXT_ENTRY: Final = re.compile(r'\{\s*"(?:fullUrl|link|request|resource|response|search)"\s*:')
+_LIST_END: Final = re.compile(r"\]\s*\}\s*\Z")
+_SEPARATOR: Final = re.compile(r"\s*([,\]]?)\s*")
 _TYPE_NAME: Final = re.compile(r"[A-Z][A-Za-z]{0,40}")
 
 
@@ -98,20 +102,39 @@ def _of_document(text: str) -> Iterator[_Found]:
 
 
 def _salvaged(text: str, fault: UnreadableConsent) -> Iterator[_Found]:
-    """Yield what can be read of a Bundle that as a whole is no JSON.
+    """Yield what can be read of a Bundle that as a whole is no JSON, entry by entry.
 
-    The file's own fault is passed over only where the broken entries explain it: a file that was cut
-    off lacks entries which nobody can name.
+    After a broken entry reading goes on where the next one begins. The file's own fault is passed over only where
+    the broken entries explain it: a file that was cut off lacks entries which nobody can name.
     """
-    rest, end = [], 0
-    for number, (start, stop) in enumerate(_entry_spans(text)):
-        found = _of_bundle(number, _load(text[start:stop]), text[start:stop])
-        is_broken = isinstance(found.entry, UnreadableConsent)
-        rest += [text[end:start], "null" if is_broken else "{}"]
-        end = stop
-        yield found
-    if isinstance(_load("".join([*rest, text[end:]])), UnreadableConsent) or not end:
-        yield _found("file", fault, text)
+    listed = _ENTRY_LIST.search(text)
+    at, number, explained = (listed.end() if listed else len(text)), 0, False
+    while text[at : at + 1] == "{":
+        entry, end = _entry_at(text, at)
+        if entry is None:
+            break
+        yield _of_bundle(number, entry, text[at:end])
+        number += 1
+        separator = _SEPARATOR.match(text, end)
+        at = separator.end() if separator else len(text)
+        if listed and separator and separator[1] == "]":
+            explained = not isinstance(_load(f"{text[: listed.end()]}]{text[at:]}"), UnreadableConsent)
+            break
+    if not explained:
+        yield _found("file", fault, "" if number else text)
+
+
+def _entry_at(text: str, at: int) -> tuple[object, int]:
+    """Return the entry that begins at `at`, and where it ends; None if nobody can tell where."""
+    try:
+        return _DECODER.raw_decode(text, at)
+    except (ValueError, RecursionError):
+        pass
+    following = _NEXT_ENTRY.search(text, at + 1) or _LIST_END.search(text, at)
+    end = following.start() if following else len(text)
+    # A list within this entry could be that of another Bundle, whose entries are none of this one's.
+    within = '"entry"' in text[at:end] or following is None
+    return (None if within else UnreadableConsent("not JSON, or nested too deeply")), end
 
 
 def _of_bundle(number: int, entry: object, text: str = "") -> _Found:
@@ -140,12 +163,10 @@ def _found(position: str, value: object, text: str = "", depth: int = 1) -> _Fou
 def _load(text: str) -> object:
     """Parse JSON; what JSON has not, or one object has twice, becomes an UnreadableConsent in its place."""
     try:
-        document: object = json.loads(
-            text, object_pairs_hook=_unique, parse_constant=_no_number, parse_int=_bounded_int
-        )
+        document, end = _DECODER.raw_decode(text, _SPACE.match(text).end())  # type: ignore[union-attr] # it matches nothing too
     except (ValueError, RecursionError):
         return UnreadableConsent("not JSON, or nested too deeply")
-    return document
+    return document if not text[end:].strip() else UnreadableConsent("not JSON, or nested too deeply")
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object] | UnreadableConsent:
@@ -164,21 +185,7 @@ def _bounded_int(digits: str) -> int | UnreadableConsent:
     return int(digits) if len(digits) <= MAX_DIGITS else UnreadableConsent("a number is too long")
 
 
-def _entry_spans(text: str) -> Iterator[tuple[int, int]]:
-    """Yield from where to where the entries of a Bundle reach, as far as brackets are balanced."""
-    depth, start, is_entry, inside = 0, 0, False, False
-    for token in _TOKEN.finditer(text):
-        mark = token[0]
-        if mark in "{[":
-            depth += 1
-            inside = inside or (depth == _ENTRY_DEPTH and mark == "[" and is_entry)
-            start = token.start() if depth == _ENTRY_DEPTH + 1 else start
-        elif mark in "}]":
-            if inside and depth == _ENTRY_DEPTH + 1:
-                yield start, token.end()
-            depth -= 1
-            inside = inside and depth >= _ENTRY_DEPTH
-        is_entry = depth == 1 and mark == '"entry"'
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_number, parse_int=_bounded_int)
 
 
 def _names_at(text: str, depth: int) -> dict[str, object]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import calendar
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import (
     TYPE_CHECKING,
@@ -94,8 +94,10 @@ class ParsedConsent:
     updated_at: datetime | None = None
 
 
-def parse_consent(resource: Mapping[str, object]) -> ParsedConsent:
+def parse_consent(resource: Mapping[str, object], patient_system: str = "") -> ParsedConsent:
     """Read one Consent; what is not fully understood becomes a record with a reason for review.
+
+    If `patient_system` is set, the patient has to be named by an identifier of that system.
 
     Raises: UnreadableConsent if it is no Consent, or has no usable id or patient.
     """
@@ -105,9 +107,11 @@ def parse_consent(resource: Mapping[str, object]) -> ParsedConsent:
     if not isinstance(consent_id, str) or not FHIR_ID.fullmatch(consent_id):
         raise UnreadableConsent("id: missing or not a FHIR id")
     release = _R4 if "patient" in resource else _R5
-    patient_id = _patient_id(resource.get("patient", resource.get("subject")))
+    patient_id = _patient_id(resource.get("patient", resource.get("subject")), patient_system)
     try:
         record = release.model_validate(dict(resource)).record()
+        if record.review is None and _is_modified(resource):
+            record = replace(record, review="modifierExtension: unknown element")
     except ValidationError as error:
         record = _for_review(resource, consent_id, _explain(error))
     return ParsedConsent(patient_id, record, _updated_at(resource))
@@ -467,11 +471,16 @@ class _R5(_Resource):
 # ------------------------------------------------------------------ what is not understood
 
 
-def _patient_id(patient: object) -> str:
-    """Return the identifier's value, else the id of a reference local to this hospital."""
+def _patient_id(patient: object, system: str) -> str:
+    """Return the identifier's value, else the id of a reference local to this hospital.
+
+    With a `system` only an identifier of that system will do.
+    """
     fields = patient if isinstance(patient, dict) else {}
     identifier = fields.get("identifier")
     value = identifier.get("value") if isinstance(identifier, dict) else None
+    if system and not (isinstance(identifier, dict) and identifier.get("system") == system):
+        raise UnreadableConsent("patient: not named by an identifier of the site's patient_system")
     if isinstance(value, str) and value.strip():
         return value
     reference = fields.get("reference")
@@ -479,6 +488,20 @@ def _patient_id(patient: object) -> str:
     if local is None:
         raise UnreadableConsent("patient: neither an identifier nor a reference Patient/id")
     return local[1]
+
+
+def _is_modified(resource: Mapping[str, object]) -> bool:
+    """Whether a modifierExtension stands anywhere, in what is passed over too."""
+    parts: list[object] = [resource]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, dict):
+            if "modifierExtension" in part:
+                return True
+            parts.extend(part.values())
+        elif isinstance(part, list):
+            parts.extend(part)
+    return False
 
 
 def _updated_at(resource: Mapping[str, object]) -> datetime | None:

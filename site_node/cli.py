@@ -35,8 +35,9 @@ from site_node.store import disposition, ledger, participation
 from site_node.terminal import By, Json, confirm_at_terminal, err, out
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from consent import Verdict
     from site_node.deidentify.pseudonym import Known
     from site_node.intake.folder import IngestSummary
 
@@ -205,20 +206,24 @@ def load_consents(
     for file in files:
         with file.open("rb") as opened:
             document = opened.read(MAX_BYTES + 1)  # one byte more is refused, however many there are
-        loaded = consents.load(site.store, document, site.pseudonymiser, now())
+        loaded = consents.load(site.store, document, site.pseudonymiser, now(), site.config.patient_system)
         faulty += len(loaded.faults)
         read = read and (loaded.records + loaded.unchanged > 0 or not loaded.faults)
         out.print(f"{loaded.records} consents loaded, {loaded.unchanged} unchanged")
-        for key, fault in loaded.faults:
-            err.print(f"not loaded: {key}: {fault}", soft_wrap=True, markup=False)
-        if loaded.doubted:
-            err.print(f"{loaded.doubted} consents held before need review: what came after them could not be taken")
+        _show_faults(loaded)
     if read:
         sources.note(site.store, source, written, now())
     else:
         err.print(f"a file could not be read at all: source {source} does not count as read")
     if faulty:
         raise typer.Exit(1)
+
+
+def _show_faults(loaded: consents.Loaded) -> None:
+    for key, fault in loaded.faults:
+        err.print(f"not loaded: {key}: {fault}", soft_wrap=True, markup=False)
+    if loaded.doubted:
+        err.print(f"{loaded.doubted} consents held before need review: what came after them could not be taken")
 
 
 def _written_at(file: Path) -> datetime:
@@ -244,10 +249,10 @@ def fetch_consents(
     bearer = keys.read_secret(token).decode().strip() if token else None
     with fhir_server.connect(url, bearer, authority) as server:
         for page in server.consents(since, began):
-            loaded = consents.load(site.store, json.dumps(page).encode(), site.pseudonymiser, now())
+            document = json.dumps(page).encode()
+            loaded = consents.load(site.store, document, site.pseudonymiser, now(), site.config.patient_system)
             taken, faulty = taken + loaded.records, faulty + len(loaded.faults)
-            for key, fault in loaded.faults:
-                err.print(f"not loaded: {key}: {fault}")
+            _show_faults(loaded)
     sources.note(site.store, source, began, now())
     out.print(f"{taken} consents loaded; {source} is known as of {began:%Y-%m-%d %H:%M} UTC")
     if faulty:
@@ -430,19 +435,31 @@ def revoke_task(context: typer.Context, digest: str, by: By) -> None:
 
 
 @app.command()
-def cohort(context: typer.Context, digest: str, as_json: Json = False) -> None:
+def cohort(
+    context: typer.Context,
+    digest: str,
+    as_json: Json = False,
+    trace: Annotated[bool, typer.Option("--trace", help="Show what each consent contributed.")] = False,
+) -> None:
     """Show why each study is in or out for a task, by pseudonym; stays in the hospital."""
     site = _site(context)
     federation = site.home.load_identity().federation
     gate = Gate(site.store, federation, site.config.minimum_studies, site.config.max_consent_age)
-    snapshot = gate.snapshot(digest, now())
+    at = now()
+    answer, snapshot = gate.snapshot(digest, at), gate.explained(digest, at)
     if isinstance(snapshot, Deny):
         err.print(f"nothing may be used: {snapshot.reason}")
         raise typer.Exit(3)
-    verdicts = snapshot.cohort.verdicts
+    _show_verdicts(snapshot.cohort.verdicts, as_json=as_json, trace=trace)
+    if isinstance(answer, Deny):
+        err.print(f"nothing may be used: {answer.reason}")
+        raise typer.Exit(3)
+
+
+def _show_verdicts(verdicts: Mapping[str, Verdict], *, as_json: bool, trace: bool) -> None:
     if as_json:
         rows = [
-            {"study": study, "outcome": verdict.outcome.value, "reason": verdict.reason}
+            {"study": study, "outcome": verdict.outcome.value, "reason": verdict.reason, "trace": verdict.trace}
             for study, verdict in sorted(verdicts.items())
         ]
         print(json.dumps(rows))
@@ -450,7 +467,8 @@ def cohort(context: typer.Context, digest: str, as_json: Json = False) -> None:
     table = Table("study (pseudonym)", "outcome", "reason", title="studies")
     for study, verdict in sorted(verdicts.items(), key=lambda pair: pair[1].outcome.value):
         colour = "green" if verdict.outcome is Outcome.PERMIT else "red"
-        table.add_row(study[-16:], Text(verdict.outcome.value, colour), verdict.reason)
+        why = "\n".join([verdict.reason, *(verdict.trace if trace else ())])
+        table.add_row(study[-16:], Text(verdict.outcome.value, colour), Text(why))
     out.print(table)
     out.print(dict(Counter(verdict.outcome.value for verdict in verdicts.values())))
 

@@ -39,6 +39,7 @@ class SiteConfig:
     training_threads: int = 1
     abort_after_s: float = 2.0
     clock_skew_s: float = 30.0
+    patient_system: str = ""
     pseudonym_key: str = "file:identity/pseudonym.key"
     identity_key: str = "file:identity/identities.key"
     deidentify: Options = field(default_factory=Options)

@@ -41,12 +41,15 @@ class Loaded:
     doubted: int = 0
 
 
-def load(store: sa.Engine, document: bytes, pseudonymiser: Pseudonymiser, at: datetime) -> Loaded:
+def load(
+    store: sa.Engine, document: bytes, pseudonymiser: Pseudonymiser, at: datetime, patient_system: str = ""
+) -> Loaded:
     """Take in a FHIR Bundle, NDJSON or single Consent; a new version of an id supersedes the old one.
 
     Broken resources are reported and the others are loaded. What is held under the id of a broken one may be what its
     source has just taken back: if it could permit anything it goes to review. A version known to be older than the one
-    held, or superseded before, changes nothing.
+    held, or superseded before, changes nothing. Where `patient_system` is set, a patient's identifier of another system
+    is none of this hospital's.
     """
     taken, unchanged, doubted, faults = 0, 0, 0, []
     with store.begin() as db:
@@ -54,7 +57,7 @@ def load(store: sa.Engine, document: bytes, pseudonymiser: Pseudonymiser, at: da
             try:
                 if isinstance(resource, UnreadableConsent):
                     raise resource
-                parsed = parse_consent(resource)
+                parsed = parse_consent(resource, patient_system)
                 incoming = _Incoming(resource, parsed, pseudonymiser.patient(parsed.patient_id), pseudonymiser)
                 new = _record(db, incoming, at)
             except UnreadableConsent as error:
@@ -288,6 +291,7 @@ def _with_pseudonyms(rule: Provision, known: Mapping[str, str]) -> Provision:
     """Return `rule` with the studies it names as the catalogue knows them."""
     return replace(
         rule,
-        data_references=tuple(known.get(uid, UNRESOLVED) for uid in rule.data_references),
+        # Both, since a site may keep its UIDs (retain_uids); entries of a list are alternatives.
+        data_references=tuple(uid for named in rule.data_references for uid in (named, known.get(named, UNRESOLVED))),
         children=tuple(_with_pseudonyms(child, known) for child in rule.children),
     )

@@ -96,8 +96,14 @@ class Gate:
         task = self.approved_task(digest, at)
         if isinstance(task, Deny):
             return task
-        items = _items(self._store, task)
-        return self._evaluate(task, digest, items, at)
+        return self._enough(self._evaluate(task, digest, _items(self._store, task), at))
+
+    def explained(self, digest: str, at: datetime) -> Snapshot | Deny:
+        """Return the same for a person to read: whether or not enough studies are permitted."""
+        task = self.approved_task(digest, at)
+        if isinstance(task, Deny):
+            return task
+        return self._evaluate(task, digest, _items(self._store, task), at)
 
     def recheck(self, snapshot: Snapshot, at: datetime) -> Snapshot | Deny:
         """Return the same items under the state of now, or why they may no longer be used together.
@@ -107,7 +113,7 @@ class Gate:
         task = self.approved_task(snapshot.task_digest, at)
         if isinstance(task, Deny):
             return task
-        current = self._evaluate(task, snapshot.task_digest, snapshot.cohort.items, at)
+        current = self._enough(self._evaluate(task, snapshot.task_digest, snapshot.cohort.items, at))
         if isinstance(current, Snapshot) and current.grants[0].dataset != snapshot.grants[0].dataset:
             return Deny("dataset: the task was assigned to another")
         if isinstance(current, Snapshot) and len(current.cohort.items) < len(snapshot.cohort.items):
@@ -121,6 +127,14 @@ class Gate:
         """Return the consent epoch of now."""
         with self._store.connect() as db:
             return current_epoch(db)
+
+    def _enough(self, answer: Snapshot | Deny) -> Snapshot | Deny:
+        if isinstance(answer, Deny):
+            return answer
+        minimum = max(self._minimum_studies, answer.task.minimum_examples)
+        if len(answer.cohort.studies) < minimum:
+            return Deny(f"cohort: fewer than {minimum} studies are permitted")
+        return answer
 
     def _evaluate(self, task: Task, digest: str, items: Sequence[Item], at: datetime) -> Snapshot | Deny:
         with self._store.connect() as db:
@@ -137,9 +151,6 @@ class Gate:
         if isinstance(request, Deny):
             return request
         cohort = freeze(items, consents, request, at, basis)
-        minimum = max(self._minimum_studies, task.minimum_examples)
-        if len(cohort.studies) < minimum:
-            return Deny(f"cohort: fewer than {minimum} studies are permitted")
         return Snapshot(task, digest, request, (claim,), cohort, epoch, at, basis)
 
 

@@ -66,6 +66,14 @@ TABLE: Final[dict[str, list[Row]]] = {
             Request(("TREAT",), (HUB,)),
             NO_CONSENT,
         ),
+        (
+            "public health, agreed beside research",
+            replace(AGREEMENT, purposes=("HRESCH", "PUBHLTH")),
+            [],
+            Request(("BIORCH", "PUBHLTH"), (HUB,)),
+            PERMIT,
+        ),
+        ("no issue", replace(AGREEMENT, issued_on=None), [], REQUEST, NO_CONSENT),
         ("one of two recipients not agreed", AGREEMENT, [], BOTH, NO_CONSENT),
         ("no dates", replace(AGREEMENT, valid_until=None), [RESEARCH], REQUEST, NO_CONSENT),
         ("ended yesterday", replace(AGREEMENT, valid_until=date(2026, 5, 31)), [], REQUEST, NO_CONSENT),
@@ -111,6 +119,7 @@ TABLE: Final[dict[str, list[Row]]] = {
     ],
     "EHDS 71(3): a permit, and opt-outs after its issue": [
         ("no opt-out", ISSUED, [], REQUEST, PERMIT),
+        ("public health", replace(ISSUED, purposes=("PUBHLTH",)), [], Request(("PUBHLTH",), (HUB,)), PERMIT),
         ("opted out before", ISSUED, [record(deny(), dated_at=PAST)], REQUEST, DENY),
         ("opted out later, counted all the same", ISSUED, [record(deny(), dated_at=LATER)], REQUEST, DENY),
         ("opted out before, later ones passed over", LENIENT, [record(deny(), dated_at=PAST)], REQUEST, DENY),
@@ -191,6 +200,14 @@ def test_a_basis_is_read_and_consent_is_what_stands_where_none_is_stated() -> No
     assert parse_legal_basis(None) == parse_legal_basis({"kind": "consent"}) == CONSENT
     assert parse_legal_basis(DOCUMENT) == ISSUED
     assert parse_legal_basis({**DOCUMENT, "later_opt_outs": False}) == LENIENT
+    for changes in (
+        {"kind": "waiver"},
+        {"valid_until": "2026-01-01"},
+        {"reference": "A"},
+        {"reference": "A" * 256},
+        {"recipients": ["x"] * 64},
+    ):
+        parse_legal_basis({**DOCUMENT, **changes})
 
 
 @pytest.mark.parametrize(
@@ -206,6 +223,10 @@ def test_a_basis_is_read_and_consent_is_what_stands_where_none_is_stated() -> No
         ({"purposes": ["HOPERAT"]}, "not a purpose it can have"),
         ({"purposes": ["Erika"]}, "an unknown purpose"),
         ({"recipients": []}, "recipients"),
+        ({"recipients": ["x"] * 65}, "recipients"),
+        ({"recipients": ["x", ""]}, "recipients.1"),
+        ({"reference": "A" * 257}, "reference"),
+        ({"later_opt_outs": "yes"}, "later_opt_outs"),
         ({"colour": "red"}, "colour"),
         ({"kind": "waiver", "later_opt_outs": False}, "later_opt_outs: only a data permit"),
     ],

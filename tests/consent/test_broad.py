@@ -13,7 +13,7 @@ import pytest
 from consent import broad
 from consent.decision import Outcome, Request, Study, decide
 from consent.fhir import parse_consent
-from tests.consent.records import AT, HUB, RESEARCH, deny, record
+from tests.consent.records import AT, HUB, RESEARCH, deny, permit, record
 
 PERMIT, DENY, NO_CONSENT, REVIEW = Outcome.PERMIT, Outcome.DENY, Outcome.NO_CONSENT, Outcome.REVIEW
 Json = dict[str, Any]
@@ -104,6 +104,14 @@ TABLE: Final[dict[str, list[Row]]] = {
         ),
     ],
     "MII 24.5.3.7 and .8, valid thirty years: in force now": [
+        ("permitted twice, once ended", [consent(*MDAT, policy("8", period=LAST_YEAR))], INSIDE, HERE, PERMIT),
+        (
+            "two windows",
+            [consent(*MDAT, policy("6", period={"start": "2010", "end": "2012"}))],
+            INSIDE,
+            HERE,
+            PERMIT,
+        ),
         ("use ended", [consent(*MDAT[:2], policy("8", period=LAST_YEAR))], INSIDE, HERE, NO_CONSENT),
         ("keeping ended", [consent(MDAT[0], policy("7", period=LAST_YEAR), MDAT[2])], INSIDE, HERE, NO_CONSENT),
         ("use without a start", [consent(*MDAT[:2], policy("8", period={"end": "2051"}))], INSIDE, HERE, NO_CONSENT),
@@ -123,7 +131,47 @@ TABLE: Final[dict[str, list[Row]]] = {
             NO_CONSENT,
         ),
         ("its module refused", [consent(*MDAT, policy("45"), policy("44", "deny"))], BEFORE, BACK, NO_CONSENT),
+        *[
+            (f"{n} refused", [consent(*MDAT, policy("45"), policy(n, "deny"))], BEFORE, BACK, NO_CONSENT)
+            for n in ("44", "46", "47")
+        ],
         ("refused, and not needed", [consent(*MDAT, policy("45", "deny"))], INSIDE, BACK, PERMIT),
+        (
+            "refused for a time gone by",
+            [consent(*MDAT, policy("45"), policy("45", "deny", period=LAST_YEAR))],
+            BEFORE,
+            BACK,
+            PERMIT,
+        ),
+        (
+            "refused without a period",
+            [consent(*MDAT, policy("45"), {k: v for k, v in policy("45", "deny").items() if k != "period"})],
+            BEFORE,
+            BACK,
+            NO_CONSENT,
+        ),
+        (
+            "refused within a limit nobody can tell",
+            [consent(*MDAT, policy("45"), policy("45", "deny", period=LAST_YEAR, purpose=[{"code": "X"}]))],
+            BEFORE,
+            BACK,
+            NO_CONSENT,
+        ),
+        ("permitted twice", [consent(*MDAT, policy("45"), policy("45", period=LAST_YEAR))], BEFORE, BACK, PERMIT),
+        (
+            "two windows",
+            [consent(*MDAT, policy("45"), policy("6", period={"start": "2010", "end": "2012"}))],
+            BEFORE,
+            BACK,
+            PERMIT,
+        ),
+        (
+            "no window but a refused one",
+            [consent(*MDAT[1:], policy("45"), policy("6", "deny", period={"start": "2030", "end": "2031"}))],
+            BEFORE,
+            BACK,
+            NO_CONSENT,
+        ),
         ("before 1900", [consent(*MDAT, policy("45"))], date(1899, 12, 31), BACK, NO_CONSENT),
         ("from 1900", [consent(*MDAT, policy("45"))], date(1900, 1, 1), BACK, PERMIT),
         ("not beyond the end", [consent(*MDAT, policy("45"))], AFTER, BACK, NO_CONSENT),
@@ -171,7 +219,20 @@ TABLE: Final[dict[str, list[Row]]] = {
             (f"{n} refused elsewhere", [consent(*MDAT), consent(policy(n, "deny"), id="b")], INSIDE, HERE, DENY)
             for n in ("1", "6", "7", "8")
         ],
-        ("refused in the same", [consent(*MDAT, policy("8", "deny"))], INSIDE, HERE, DENY),
+        *[
+            (f"{n} refused in the same", [consent(*MDAT, policy(n, "deny"))], INSIDE, HERE, DENY)
+            for n in ("1", "6", "7", "8", "111", "112", "113", "114")
+        ],
+        *[
+            (
+                f"{n} refused beside what is not needed",
+                [consent(*MDAT), consent(policy("22"), policy(n, "deny"), id="b")],
+                INSIDE,
+                HERE,
+                DENY,
+            )
+            for n in ("1", "6", "7", "8")
+        ],
         ("refused for a time gone by", [consent(*MDAT, policy("8", "deny", period=LAST_YEAR))], INSIDE, HERE, PERMIT),
         ("no date, and collecting refused", [consent(*MDAT, policy("6", "deny"))], None, HERE, DENY),
         ("biomaterial refused", [consent(*MDAT, policy("22", "deny"))], INSIDE, HERE, PERMIT),
@@ -260,6 +321,8 @@ def test_a_plain_refusal_stops_a_broad_consent_and_a_plain_permission_widens_non
 
     assert decide([package, record(deny())], study(INSIDE), HERE, AT).outcome is DENY
     assert decide([parse_consent(consent()).record, RESEARCH], study(INSIDE), HERE, AT).outcome is DENY
+    back = parse_consent(consent(*MDAT, policy("45"))).record
+    assert decide([back, record(permit(purposes=("TREAT",)))], study(BEFORE), BACK, AT).outcome is PERMIT
 
 
 @pytest.mark.parametrize(

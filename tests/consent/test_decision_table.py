@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, timezone
+from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from consent.decision import Outcome, Request, Study, decide
-from consent.record import UNRESOLVED, Period, Scope
+from consent.decision import Outcome, Request, Study, decide, may_permit
+from consent.record import UNRESOLVED, Clause, Kind, Period, Scope
 from tests.consent.records import (
     AT,
     FUTURE,
@@ -47,6 +48,16 @@ def _only(**limits: Any) -> list[ConsentRecord]:
 def _except(**limits: Any) -> list[ConsentRecord]:
     """Research permitted in general and refused within `limits`."""
     return [record(permit(purposes=H, children=(deny(**limits),)))]
+
+
+def _lifted(**limits: Any) -> list[ConsentRecord]:
+    """Everything refused within `limits`, and research permitted all the same."""
+    return [record(deny(children=(permit(purposes=H),), **limits))]
+
+
+def _narrowed(**limits: Any) -> list[ConsentRecord]:
+    """Research permitted within `limits`, and everything refused all the same."""
+    return [record(permit(purposes=H, children=(deny(),), **limits))]
 
 
 Row = tuple[str, "list[ConsentRecord]", Request, Outcome]
@@ -95,6 +106,7 @@ TABLE: Final[dict[str, list[Row]]] = {
     ],
     "FHIR R4 Consent.dateTime, R5 Consent.date: when consent was given": [
         ("dated in the future", [replace(RESEARCH, dated_at=FUTURE)], REQUEST, NO_CONSENT),
+        ("dated at this very moment", [replace(RESEARCH, dated_at=AT)], REQUEST, PERMIT),
         ("without a date", [replace(RESEARCH, dated_at=None)], REQUEST, NO_CONSENT),
         ("a refusal dated in the future", [record(deny(), dated_at=FUTURE)], REQUEST, DENY),
     ],
@@ -153,6 +165,13 @@ TABLE: Final[dict[str, list[Row]]] = {
     ],
     "HL7 v3-ActReason: a refusal hits the codes below and above it": [
         ("a refusal of the whole", _except(purposes=H), REQUEST, DENY),
+        ("a refusal of several purposes, the asked one among them", _except(purposes=("TREAT", *H)), REQUEST, DENY),
+        (
+            "a refusal of several purposes, a part of the asked one among them",
+            _except(purposes=("TREAT", "CLINTRCH")),
+            Request(H, (HUB,)),
+            DENY,
+        ),
         ("a refusal of another purpose", _except(purposes=("CLINTRCH",)), REQUEST, PERMIT),
         (
             "a refusal of a part of what is asked",
@@ -172,6 +191,36 @@ TABLE: Final[dict[str, list[Row]]] = {
             DENY,
         ),
         (
+            "research and training as an exception to a refusal of training",
+            [record(deny(purposes=("MLTRAINING",), children=(permit(purposes=("HRESCH", "MLTRAINING")),)))],
+            REQUEST,
+            NO_CONSENT,
+        ),
+        (
+            "research as an exception to one of two exceptions, which is a refusal of training",
+            [
+                record(
+                    deny(
+                        children=(
+                            deny(purposes=("MLTRAINING",), children=(permit(purposes=H),)),
+                            permit(purposes=("TREAT",)),
+                        )
+                    )
+                )
+            ],
+            REQUEST,
+            DENY,
+        ),
+        (
+            "research as an exception to a refusal of training, beside a consent on care",
+            [
+                record(deny(purposes=("MLTRAINING",), children=(permit(purposes=H),))),
+                record(permit(purposes=("TREAT",))),
+            ],
+            REQUEST,
+            NO_CONSENT,
+        ),
+        (
             "research as an exception to a refusal of training",
             [record(deny(purposes=("MLTRAINING",), children=(permit(purposes=H),)))],
             REQUEST,
@@ -188,6 +237,34 @@ TABLE: Final[dict[str, list[Row]]] = {
     "FHIR R4 Reference: another system may mean the same party": [
         ("a recipient in other words refused", _except(recipients=("urn:x|1",)), REQUEST, DENY),
         ("a recipient in other words permitted", _only(recipients=("urn:x|1",)), REQUEST, DENY),
+        (
+            "one of two refused by the second exception",
+            [
+                record(
+                    permit(purposes=H, children=(deny(purposes=("TREAT",)), deny(recipients=("Organization/spoke",))))
+                )
+            ],
+            BOTH,
+            DENY,
+        ),
+        (
+            "one of two refused by another consent, which names recipients where the permitting one does not",
+            [RESEARCH, record(deny(recipients=("Organization/spoke",)))],
+            BOTH,
+            DENY,
+        ),
+        (
+            "the same number in another system refused",
+            _except(recipients=("urn:x|1",)),
+            Request(("BIORCH",), ("urn:y|1",)),
+            DENY,
+        ),
+        (
+            "another number in the same system refused",
+            _except(recipients=("urn:x|2",)),
+            Request(("BIORCH",), ("urn:x|1",)),
+            PERMIT,
+        ),
         ("a group refused", _except(recipients=("Group/1",)), REQUEST, DENY),
         ("a recipient nobody can tell refused", _except(recipients=(UNRESOLVED,)), REQUEST, DENY),
         (
@@ -219,6 +296,12 @@ TABLE: Final[dict[str, list[Row]]] = {
     ],
     "HL7 consentaction: access permits no use": [
         ("use permitted", _only(actions=("use",)), REQUEST, PERMIT),
+        (
+            "an exception to a permission of access alone",
+            [record(permit(purposes=H, actions=("access",), children=(deny(),)))],
+            REQUEST,
+            NO_CONSENT,
+        ),
         ("access is not use", _only(actions=("access",)), REQUEST, DENY),
         ("an unknown action permitted", _only(actions=(UNRESOLVED,)), REQUEST, DENY),
         *[
@@ -327,6 +410,12 @@ TABLE: Final[dict[str, list[Row]]] = {
     ],
     "consent.md 1.5: an exception lifts only a refusal that surely applies": [
         (
+            "an exception to a refusal of several purposes, the asked one among them",
+            [record(deny(purposes=("TREAT", *H), children=(permit(purposes=H),)))],
+            REQUEST,
+            PERMIT,
+        ),
+        (
             "an exception to a refusal of a part",
             [record(deny(purposes=("CLINTRCH",), children=(permit(purposes=H),)))],
             Request(("HRESCH",), (HUB,)),
@@ -418,6 +507,8 @@ LABELLED: Final[dict[str, list[tuple[Any, tuple[str, ...], set[str] | None, Outc
     "PCF Advanced, sensitivity: by name": [
         (_only, ("ETH",), {"N", "ETH"}, PERMIT),
         (_only, ("ETH",), {"N"}, DENY),
+        (_only, ("ETH",), {"ETH"}, PERMIT),
+        (_except, ("HIV",), {"ETH"}, PERMIT),
         (_only, ("ETH",), {"N", "ETH", "HIV"}, DENY),
         (_only, ("ETH", "HIV"), {"N", "ETH", "HIV"}, PERMIT),
         (_except, ("HIV",), {"N", "HIV"}, DENY),
@@ -430,6 +521,14 @@ LABELLED: Final[dict[str, list[tuple[Any, tuple[str, ...], set[str] | None, Outc
         (_except, (UNRESOLVED,), {"N"}, DENY),
         (_except, ("R",), None, DENY),
         (_only, ("V",), None, DENY),
+        (_lifted, ("R",), {"R"}, PERMIT),
+        (_lifted, ("R",), None, NO_CONSENT),
+        (_lifted, ("R",), {"HIV"}, NO_CONSENT),
+        (_lifted, (UNRESOLVED,), {"N"}, NO_CONSENT),
+        (_narrowed, ("R",), {"V"}, NO_CONSENT),
+        (_narrowed, ("R",), None, DENY),
+        (_narrowed, ("R",), {"HIV"}, DENY),
+        (_narrowed, (UNRESOLVED,), {"N"}, DENY),
     ],
 }
 
@@ -447,6 +546,17 @@ def test_the_labels_of_a_study_decide(
     assert decide(rule(security_labels=said), study, REQUEST, AT).outcome is expected
 
 
+def test_confidentiality_is_ordered_as_hl7_orders_it() -> None:
+    order = "ULMNRV"
+    for said, has in product(order, order):
+        study = replace(STUDY, security_labels=frozenset({has}))
+        covered = decide(_only(security_labels=(said,)), study, REQUEST, AT).outcome is PERMIT
+        hit = decide(_except(security_labels=(said,)), study, REQUEST, AT).outcome is DENY
+
+        assert covered == (order.index(has) <= order.index(said))
+        assert hit == (order.index(has) >= order.index(said))
+
+
 @pytest.mark.parametrize("rule", [_except, _only])
 def test_a_study_without_a_date_is_refused_wherever_dates_matter(rule: Any) -> None:
     undated = Study("patient-1", "1.2.3.4", None)
@@ -459,7 +569,19 @@ def test_a_study_without_a_date_is_refused_wherever_dates_matter(rule: Any) -> N
 @pytest.mark.parametrize(
     ("records", "reason"),
     [
+        ([RESEARCH], "permitted"),
+        ([record(deny())], "an active consent denies this use"),
+        ([replace(RESEARCH, review="x")], "an active consent needs a person's review"),
         ([], "no consent on record"),
+        ([replace(RESEARCH, period=EXPIRED), RESEARCH, record(permit(purposes=("TREAT",)))], "permitted"),
+        ([replace(RESEARCH, period=EXPIRED), record(permit(purposes=("TREAT",)))], "no active consent covers this use"),
+        (
+            [replace(RESEARCH, dated_at=None), record(permit(purposes=("TREAT",)))],
+            "no active consent covers this use",
+        ),
+        ([record(permit(purposes=("TREAT",)), period=Period(PAST, AT))], "no active consent covers this use"),
+        ([replace(RESEARCH, period=COMING)], "no active consent covers this use"),
+        ([replace(RESEARCH, period=Period(PAST, AT), dated_at=FUTURE)], "the consent has no date or a date to come"),
         ([replace(RESEARCH, status="inactive")], "no active consent on research or privacy"),
         ([replace(RESEARCH, period=EXPIRED)], "the consent has expired"),
         ([record(permit(purposes=H, period=EXPIRED))], "the consent has expired"),
@@ -467,8 +589,11 @@ def test_a_study_without_a_date_is_refused_wherever_dates_matter(rule: Any) -> N
         ([record(permit(purposes=("TREAT",)))], "no active consent covers this use"),
     ],
 )
-def test_the_reason_for_missing_consent_tells_which_kind_of_missing(records: list[ConsentRecord], reason: str) -> None:
-    assert decide(records, STUDY, REQUEST, AT).reason == reason
+def test_the_reason_tells_what_decided_or_what_is_missing(records: list[ConsentRecord], reason: str) -> None:
+    verdict = decide(records, STUDY, REQUEST, AT)
+
+    assert verdict.reason == reason
+    assert verdict.trace[0] == f"asked: BIORCH with MLTRAINING, for {HUB}"
 
 
 def test_the_trace_names_the_refusing_consent_and_the_use_it_refuses() -> None:
@@ -524,6 +649,29 @@ NESTED: Final = permit(
 )
 def test_the_trace_says_which_rule_decided_and_why(given: ConsentRecord, line: str) -> None:
     assert decide([given], STUDY, REQUEST, AT).trace[1] == line
+
+
+CLAUSES: Final = (Clause(Kind.DENY, ("8",)), Clause(Kind.PERMIT, ("6",)))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (RESEARCH, True),
+        (record(deny(children=(deny(), permit()))), True),
+        (record(permit(children=(deny(),))), True),
+        (replace(RESEARCH, dated_at=None, period=EXPIRED), True),
+        (record(deny(), clauses=CLAUSES), True),
+        (record(deny(children=(deny(),))), False),
+        (record(permit(), clauses=CLAUSES[:1]), False),
+        (replace(RESEARCH, status="inactive"), False),
+        (replace(RESEARCH, status="Active"), False),
+        (replace(RESEARCH, review="x"), False),
+        (replace(RESEARCH, scope=Scope.OTHER), False),
+    ],
+)
+def test_whether_a_consent_could_permit_anything(given: ConsentRecord, *, expected: bool) -> None:
+    assert may_permit(given) is expected
 
 
 def test_a_request_without_purpose_or_recipient_cannot_be_made() -> None:

@@ -110,6 +110,22 @@ def test_a_consent_without_a_patient_of_this_hospital_is_unreadable(patient: obj
 
 
 @pytest.mark.parametrize(
+    "patient",
+    [
+        {"identifier": {"system": "urn:insurer", "value": "N-1"}},
+        {"identifier": {"value": "N-1"}},
+        {"reference": "Patient/N-1"},
+    ],
+)
+def test_another_number_of_a_patient_is_not_taken_for_the_hospitals(patient: Json) -> None:
+    own = {"identifier": {"system": "urn:hospital", "value": "N-1"}}
+
+    assert parse_consent(r4(patient=own), "urn:hospital").patient_id == "N-1"
+    with pytest.raises(UnreadableConsent, match="patient_system"):
+        parse_consent(r4(patient=patient), "urn:hospital")
+
+
+@pytest.mark.parametrize(
     "resource",
     [{"resourceType": "Patient", "id": "1"}, {}, r4(id=None), r4(id="a b"), r4(id=7)],
 )
@@ -574,6 +590,8 @@ def _bundle_text(*resources: str) -> str:
     ("broken", "fault"),
     [
         ('"status" "active"', "not JSON, or nested too deeply"),
+        ('"status: "active"', "not JSON, or nested too deeply"),
+        ('"status": {"active"', "not JSON, or nested too deeply"),
         ('"status": NaN', "a number is none"),
         (f'"status": {"9" * 5000}', "a number is too long"),
         ('"status": "\\ud800"', "a text is not Unicode"),
@@ -621,10 +639,33 @@ def test_a_bundle_that_lacks_an_end_says_so_beside_what_it_holds(damage: Any) ->
     assert found["Consent/a"] == r4(id="a")
 
 
+def test_the_entries_of_a_bundle_within_a_broken_one_are_none_of_the_outer() -> None:
+    within = _bundle_text(json.dumps(r4(id="inner"))).replace('"Bundle"', '"Bundle" "x"')
+    text = _bundle_text(json.dumps(r4(id="a")), within, json.dumps(r4(id="b")))
+
+    assert "Consent/inner" not in _split(text.encode())
+    assert "file" in _broken(_split(text.encode()))
+
+
 def test_what_its_source_deleted_is_named() -> None:
     entry = {"request": {"method": "DELETE", "url": "Consent/a"}}
 
     assert _broken(_split(json.dumps({"resourceType": "Bundle", "entry": [entry]}).encode())) == {"Consent/a"}
+
+
+def _objects(value: Any) -> list[Json]:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [found for part in inner for found in _objects(part)] + ([value] if isinstance(value, dict) else [])
+
+
+@pytest.mark.parametrize("plain", [r4(provision=_permit(actor=[actor({"reference": HUB})])), r5()], ids=["R4", "R5"])
+def test_a_modifier_extension_never_permits_wherever_it_stands(plain: Json) -> None:
+    assert outcome(plain) is Outcome.PERMIT
+    for number in range(len(_objects(plain))):
+        resource = copy.deepcopy(plain)
+        _objects(resource)[number]["modifierExtension"] = [{"url": "x"}]
+
+        assert outcome(resource) is Outcome.REVIEW
 
 
 _junk = st.recursive(

@@ -23,7 +23,7 @@ from site_node.app import create_site
 from site_node.config import SiteHome
 from site_node.consents import ConsentReader, current_epoch
 from site_node.store import consent_record, open_store
-from tests.site_node.hospital import TASK_DOCUMENT, TERMS, bundle, consent_of
+from tests.site_node.hospital import TASK_DOCUMENT, TERMS, add_study, bundle, consent_of, grant
 
 if TYPE_CHECKING:
     from subprocess import CompletedProcess
@@ -122,6 +122,33 @@ def test_what_the_gate_refuses_is_refused_by_policy(member: Path) -> None:
     store.dispose()
 
     refused(run(member, "cohort", digest), 3, "nothing may be used: task: never approved here")
+
+
+def test_the_cohort_says_what_each_consent_contributed_even_if_nothing_may_be_used(member: Path) -> None:
+    SiteHome(member).pseudonym_key.write_bytes(bytes(range(32)))  # as the invented catalogue has it
+    store = open_store(SiteHome(member).database)
+    at = datetime.now(UTC)
+    digest = permissions.keep_task(store, TASK_DOCUMENT, at)
+    permissions.register_dataset(store, "brain-mr", TERMS, "MR", "a", at)
+    permissions.approve_dataset(store, "brain-mr", "b", at)
+    grant(store, "brain-mr", at, at + timedelta(days=1))
+    permissions.approve_task(store, digest, "brain-mr", "b", at)
+    for patient in ("N1", "N2"):
+        add_study(store, patient)
+    store.dispose()
+    refusal = {"type": "deny", "purpose": [consent_of("N2")["provision"]["purpose"][0] | {"code": "MLTRAINING"}]}
+    provision = consent_of("N2")["provision"] | {"provision": [refusal]}
+    consents = _file(member.parent, "consents.json", bundle(consent_of("N1"), consent_of("N2", provision=provision)))
+    run(member, "consents", "load", consents)
+
+    shown = run(member, "cohort", digest, "--trace")
+
+    refused(shown, 3, "nothing may be used: cohort: fewer than 20 studies are permitted")
+    assert "rule 1 of Consent/consent-N1 permitted: purpose HRESCH" in shown.stdout
+    assert "rule 2 of Consent/consent-N2 denied: purpose MLTRAINING" in shown.stdout
+    rows = json.loads(run(member, "cohort", digest, "--json").stdout)
+    assert [row["outcome"] for row in rows] == ["permit", "deny"]
+    assert all(len(row["trace"]) == 2 for row in rows)
 
 
 def test_a_withdrawal_is_read_from_standard_input_and_not_repeated(home: Path) -> None:

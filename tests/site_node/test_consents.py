@@ -178,6 +178,16 @@ def test_a_refusal_stays_one_beside_a_broken_resource_of_its_id(store: sa.Engine
     assert outcome(store, "A1") is Outcome.DENY
 
 
+def test_a_number_of_another_system_is_no_patient_of_the_hospital(store: sa.Engine) -> None:
+    own = consent_of("A1", patient={"identifier": {"system": "urn:hospital", "value": "A1"}})
+    insurers = consent_of("A2", patient={"identifier": {"system": "urn:insurer", "value": "A2"}})
+
+    loaded = consents.load(store, bundle(own, insurers), PSEUDONYMS, NOON, "urn:hospital")
+
+    assert [key for key, _ in loaded.faults] == ["Consent/consent-A2"]
+    assert (outcome(store, "A1"), outcome(store, "A2")) == (Outcome.PERMIT, Outcome.NO_CONSENT)
+
+
 def test_a_doubt_ends_with_a_newer_version_or_by_a_person_and_once(store: sa.Engine) -> None:
     for name in ("A1", "A2"):
         load(store, consent_of(name, **updated("01")))
@@ -210,6 +220,7 @@ def test_a_study_named_by_a_consent_is_found_under_its_pseudonym(
         return decide(records(store, "A1"), Study(patient, study, None), asked, NOON).outcome
 
     assert decided(PSEUDONYMS.uid(uid)) is expected
+    assert decided(uid) is expected  # where the site keeps its UIDs
     assert decided(PSEUDONYMS.uid(f"{uid}.9")) is not expected
 
 

@@ -44,7 +44,7 @@ class Server:
     change: Callable[[dict[str, Any]], object] = lambda _bundle: None
     body: bytes | None = None
 
-    def put(self, patient: str, at: datetime, **elements: Any) -> None:
+    def put(self, patient: str, at: datetime, /, **elements: Any) -> None:
         """Store a version of a patient's consent."""
         resource = consent_of(patient, **elements) | {"meta": {"lastUpdated": at.isoformat()}}
         self.held[resource["id"]] = resource
@@ -220,6 +220,21 @@ def test_a_remark_of_the_server_is_no_consent(server: Server) -> None:
     server.change = lambda bundle: bundle["entry"].append(remark)
 
     assert len(read(server)) == 5
+
+
+def test_a_patient_named_by_another_system_is_none_of_this_hospitals(home: Path, server: Server) -> None:
+    with (home / "site.toml").open("a") as file:
+        file.write('patient_system = "urn:hospital"\n')
+    own, insurers = ({"identifier": {"system": system, "value": "7"}} for system in ("urn:hospital", "urn:insurer"))
+    server.held.clear()
+    server.put("N1", LONG_AGO, patient=own)
+    server.put("N2", LONG_AGO, patient=insurers)
+
+    done = run(home, "consents", "fetch", server.address)
+
+    assert done.returncode == 1
+    assert "1 consents loaded" in done.stdout
+    assert "not loaded: Consent/consent-N2: patient: not named by an identifier" in done.stderr
 
 
 def test_a_server_that_is_down_is_told(home: Path) -> None:
