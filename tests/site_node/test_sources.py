@@ -78,12 +78,16 @@ def test_a_file_is_as_recent_as_when_it_was_written_however_often_it_is_loaded(h
     assert [row["source"] for row in listed(home)] == ["ehr"]
 
 
-def test_a_file_that_cannot_be_read_at_all_does_not_count(home: Path) -> None:
-    broken, mixed = home.parent / "broken.json", home.parent / "mixed.json"
+def test_a_file_that_cannot_be_read_or_was_cut_off_does_not_count(home: Path) -> None:
+    broken, cut_off, mixed = (home.parent / name for name in ("broken.json", "cut_off.json", "mixed.json"))
     broken.write_bytes(b"this is no consent")
+    cut_off.write_bytes(bundle(consent_of("N3"), consent_of("N4"))[:-300])
     mixed.write_bytes(bundle(consent_of("N1"), consent_of("N2") | {"patient": {}}))
 
     refused(run(home, "consents", "load", broken), 1, "does not count as read")
+    assert listed(home) == []
+
+    refused(run(home, "consents", "load", cut_off), 1, "does not count as read")
     assert listed(home) == []
 
     refused(run(home, "consents", "load", mixed), 1, "1 consents loaded")
