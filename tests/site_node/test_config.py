@@ -13,7 +13,7 @@ from site_node.errors import ConfigurationError
 if TYPE_CHECKING:
     from pathlib import Path
 
-NUMBERS = [field.name for field in fields(SiteConfig) if field.name != "name"]
+NUMBERS = [field.name for field in fields(SiteConfig) if field.name not in {"name", "patient_system"}]
 
 
 def load(root: Path, text: str) -> SiteConfig:
@@ -37,6 +37,12 @@ def test_every_key_is_read(root: Path) -> None:
 def test_a_number_is_of_its_type_finite_and_positive(root: Path, key: str, value: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^({CONFIG_NAME}: )?{key}: "):
         load(root, f'name = "north"\n{key} = {value}\n')
+
+
+def test_the_patients_identifier_system_is_a_text(root: Path) -> None:
+    assert load(root, 'name = "north"\npatient_system = "urn:hospital"\n').patient_system == "urn:hospital"
+    with pytest.raises(ConfigurationError, match="patient_system: expected str"):
+        load(root, 'name = "north"\npatient_system = 2\n')
 
 
 def test_consents_older_than_a_year_are_no_choice(root: Path) -> None:
