@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install test test-slow demo bench peers lint clean
+.PHONY: install test test-slow demo bench peers mutants lint clean
 install: $(STAMP)
 
 # torch by itself: its version is ours, its build the machine's. Where only a CUDA build is found, a machine
@@ -46,6 +46,10 @@ peers: .venv-peers/.installed
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/pip install --quiet -r $<
 	touch $@
+
+# Which small changes of the consent decision no test would notice; each has to be explained in docs/consent.md.
+mutants: install
+	$(BIN)/python -m tools.mutation $(MODULES)
 
 clean:
 	rm -rf $(VENV) .venv-peers demo-out build *.egg-info

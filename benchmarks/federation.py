@@ -193,8 +193,10 @@ def _set_up_site(consortium: Consortium, name: str, inputs: Path, terms: Path, d
         ("consents", "load", str(inputs / "consents.ndjson")),
         ("datasets", "register", DATASET, "--terms", str(terms), "--by", "steward"),
         ("datasets", "approve", DATASET, "--by", "manager"),
-        ("grants", "add", DATASET, TASK["project"], "--by", "manager", "--until", until),
         ("tasks", "list"),
+        ("requests", "draft", DATASET, "--task", digest, "--by", "applicant", "--submit"),
+        ("requests", "approve", "1", "--by", "manager", "--until", until),
+        ("requests", "confirm", "1", "--by", "director"),
         ("tasks", "approve", digest, DATASET, "--by", "manager"),
     ):
         consortium.site(name, *command)

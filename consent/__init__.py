@@ -8,9 +8,29 @@ from consent.access import (
     TaskApproval,
     permits_dataset,
     permits_project,
+    permits_sources,
     permits_task,
+    same_person,
 )
+from consent.access_request import (
+    ASSESSED,
+    AccessRequest,
+    Assessment,
+    RequestAct,
+    RequestEvent,
+    RequestForm,
+    RequestState,
+    advance_request,
+    agreement,
+    assess_request,
+    exceeds,
+    parse_purpose,
+    replay_request,
+)
+from consent.basis import CONSENT, BasisKind, LegalBasis, decide_under, parse_legal_basis
+from consent.bundle import MAX_BYTES, split_bundle
 from consent.datause import (
+    ATTRIBUTION,
     DataUse,
     DataUseDecision,
     DataUseVerdict,
@@ -20,9 +40,9 @@ from consent.datause import (
     match_data_use,
     parse_data_use,
 )
-from consent.decision import Outcome, Request, Study, Verdict, decide
+from consent.decision import Outcome, Request, Study, Verdict, decide, may_permit
 from consent.errors import ConsentError, DataUseInvalid, ReceiptInvalid, UnreadableConsent
-from consent.fhir import ParsedConsent, parse_consent, split_bundle
+from consent.fhir import ParsedConsent, parse_consent
 from consent.purpose import MLTRAINING, PURPOSES, conflicts, covers
 from consent.receipt import (
     NO_PREVIOUS,
@@ -41,15 +61,23 @@ from consent.receipt import (
     receipt_digest,
     sign_receipt,
 )
-from consent.record import UNRESOLVED, ConsentRecord, Kind, Match, Period, Provision, Scope
+from consent.record import UNRESOLVED, Clause, ConsentRecord, Kind, Match, Period, Provision, Scope
 
 __all__ = [
+    "ASSESSED",
+    "ATTRIBUTION",
+    "CONSENT",
+    "MAX_BYTES",
     "MLTRAINING",
     "NO_PREVIOUS",
     "PREDICATE_TYPE",
     "PURPOSES",
     "UNRESOLVED",
+    "AccessRequest",
+    "Assessment",
+    "BasisKind",
     "Bucket",
+    "Clause",
     "ConsentError",
     "ConsentRecord",
     "DataUse",
@@ -63,6 +91,7 @@ __all__ = [
     "Grant",
     "GrantClaim",
     "Kind",
+    "LegalBasis",
     "Match",
     "Modifier",
     "Outcome",
@@ -73,6 +102,10 @@ __all__ = [
     "Receipt",
     "ReceiptInvalid",
     "Request",
+    "RequestAct",
+    "RequestEvent",
+    "RequestForm",
+    "RequestState",
     "ResearchKind",
     "ResearchPurpose",
     "Scope",
@@ -81,21 +114,32 @@ __all__ = [
     "Times",
     "UnreadableConsent",
     "Verdict",
+    "advance_request",
+    "agreement",
+    "assess_request",
     "bucket_with_hysteresis",
     "conflicts",
     "count_bucket",
     "covers",
     "decide",
+    "decide_under",
+    "exceeds",
     "generate_signing_key",
     "key_id",
     "match_data_use",
+    "may_permit",
     "open_receipt",
     "parse_consent",
     "parse_data_use",
+    "parse_legal_basis",
+    "parse_purpose",
     "permits_dataset",
     "permits_project",
+    "permits_sources",
     "permits_task",
     "receipt_digest",
+    "replay_request",
+    "same_person",
     "sign_receipt",
     "split_bundle",
 ]

@@ -1,18 +1,20 @@
 """Access decisions people made, and whether they hold at a moment.
 
-Covers grants (dataset to project), approved tasks and approved datasets. Keeps no history and knows
+Covers grants (dataset to project), approved tasks and approved datasets, and whether the consents are known as they are
+now. Keeps no history and knows
 no workflow; who may decide, and how, belongs to the programs. A decision starts at its own moment;
 it ends at the moment of its expiry or revocation, which no longer belong to it.
 """
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from datetime import datetime
+    from collections.abc import Iterable, Mapping
+    from datetime import datetime, timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,25 @@ class DatasetApproval:
     revoked_at: datetime | None = None
 
 
+def permits_sources(sources: Mapping[str, datetime], limit: timedelta, at: datetime) -> Permit | Deny:
+    """Whether every source of consents was read within `limit` before `at`; `sources` says as of when each is known.
+
+    A source that is further ahead of the clock than `limit` is trusted as little as one that far behind it.
+    Source: HL7 FHIR Consent Management (FAST): who enforces a consent ensures that its copy is current.
+    """
+    if not sources:
+        return Deny("consent: no source of consents was ever read")
+    stale = sorted(name for name, as_of in sources.items() if abs(at - as_of) > limit)
+    return (
+        Deny(f"consent: not read within {limit.total_seconds() / 3600:g} h: {', '.join(stale)}") if stale else Permit()
+    )
+
+
+def same_person(one: str, other: str) -> bool:
+    """Return whether two names on the record are one person: case, spaces and forms of a letter make no other."""
+    return _person(one) == _person(other)
+
+
 def permits_project(grants: Iterable[Grant], dataset: str, project: str, at: datetime) -> Permit | Deny:
     """Whether a grant lets `project` use `dataset` at `at`."""
     matching = (g for g in grants if (g.dataset, g.project) == (dataset, project))
@@ -72,6 +93,10 @@ def permits_dataset(approvals: Iterable[DatasetApproval], dataset: str, at: date
     """Whether `dataset` is approved at `at`."""
     matching = (a for a in approvals if a.dataset == dataset)
     return _any("dataset", [_holds(a.approved_at, a.revoked_at, None, at) for a in matching])
+
+
+def _person(name: str) -> str:
+    return "".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 def _any(subject: str, faults: list[str | None]) -> Permit | Deny:

@@ -59,8 +59,40 @@ MODIFIERS: Final = MappingProxyType(
 )
 """Further conditions, each on top of the permission."""
 
-ABSTRACT: Final = frozenset({"DUO:0000001", "DUO:0000017"})
-"""Headings of the ontology, not to be assigned to a dataset."""
+ABSTRACT: Final = MappingProxyType({"DUO:0000001": "data use permission", "DUO:0000017": "data use modifier"})
+"""Headings of the ontology with their labels, not to be assigned to a dataset."""
+
+LABELS: Final = MappingProxyType(
+    {
+        "CC": "clinical care use",
+        "COL": "collaboration required",
+        "DS": "disease specific research",
+        "GRU": "general research use",
+        "GS": "geographical restriction",
+        "GSO": "genetic studies only",
+        "HMB": "health or medical or biomedical research",
+        "IRB": "ethics approval required",
+        "IS": "institution specific restriction",
+        "MOR": "publication moratorium",
+        "NCU": "non-commercial use only",
+        "NMDS": "no general methods research",
+        "NPOA": "population origins or ancestry research prohibited",
+        "NPU": "not for profit organisation use only",
+        "NPUNCU": "not for profit, non commercial use only",
+        "NRES": "no restriction",
+        "POA": "population origins or ancestry research only",
+        "PS": "project specific restriction",
+        "PUB": "publication required",
+        "RS": "research specific restrictions",
+        "RTN": "return to database or resource",
+        "TS": "time limit on use",
+        "US": "user specific restriction",
+    }
+)
+"""What each shorthand stands for, in the ontology's words."""
+
+RELEASE: Final = "2021-02-23"
+ATTRIBUTION: Final = f"Data Use Ontology (DUO), release {RELEASE}, GA4GH and EBISPOT/DUO, CC BY 4.0"
 
 MAX_MONTHS: Final = 1200
 """A longer time limit is taken for a mistake and left to people."""
@@ -75,10 +107,11 @@ class DataUseDecision(IntEnum):
 
 
 class ResearchKind(Enum):
-    """What the research is about."""
+    """What the research is about, or that it is none."""
 
     HEALTH = "health"
     GENERAL = "general"
+    NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +148,11 @@ class ResearchPurpose:
     alpha-3 for countries).
     """
 
-    kind: ResearchKind
-    methods_development: bool
+    kind: ResearchKind | None
+    methods_development: bool | None
     diseases: tuple[str, ...] = ()
-    ancestry: bool = False
-    clinical_care: bool = False
+    ancestry: bool | None = False
+    clinical_care: bool | None = False
     genetic: bool | None = None
     commercial: bool | None = None
     for_profit: bool | None = None
@@ -136,11 +169,25 @@ class ResearchPurpose:
 
 
 @dataclass(frozen=True, slots=True)
+class TermAnswer:
+    """What one term says, and why it does not approve."""
+
+    code: str
+    decision: DataUseDecision
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class DataUseVerdict:
-    """The decision, and each term that did not approve."""
+    """The decision, and what each term says."""
 
     decision: DataUseDecision
-    reasons: tuple[str, ...]
+    terms: tuple[TermAnswer, ...]
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """A line for each term that did not approve."""
+        return tuple(f"{t.code}: {t.decision.name.lower()}, {t.why}" for t in self.terms if t.decision)
 
 
 # ------------------------------------------------------------------ reading
@@ -181,13 +228,21 @@ def parse_data_use(document: Mapping[str, object]) -> DataUse:
     for modifier in modifiers:
         if modifier.code in PERMISSIONS.values():
             raise DataUseInvalid(f"modifiers: {modifier.code} is a second primary permission")
-    if ABSTRACT.intersection([permission, *(m.code for m in modifiers)]):
+    if not ABSTRACT.keys().isdisjoint([permission, *(m.code for m in modifiers)]):
         raise DataUseInvalid("an abstract code cannot be assigned to a dataset")
     return DataUse(permission, tuple(form.diseases), modifiers)
 
 
 def _shorthand(code: str) -> str:
+    """Return the shorthand of a code, which may be written as the ontology's files do."""
+    code = code.removeprefix(_IRI)
+    code = f"DUO:{code[4:]}" if code.startswith("DUO_") else code
+    # The OWL file of this release has one digit too many in NPOA.
+    code = "DUO:0000044" if code == "DUO:00000044" else code
     return PERMISSIONS.get(code) or MODIFIERS.get(code) or code
+
+
+_IRI: Final = "http://purl.obolibrary.org/obo/"
 
 
 # ------------------------------------------------------------------ matching
@@ -209,10 +264,12 @@ def match_data_use(
         rule = _MODIFIER_RULES.get(modifier.code, _unknown)
         answer = rule(replace(case, values=frozenset(modifier.values)))
         answers[modifier.code] = max(answer, answers.get(modifier.code, answer))
-    if purpose.clinical_care and "CC" not in answers:
+    if purpose.clinical_care is not False and "CC" not in answers:
         answers["CC"] = DataUseDecision.MANUAL
-    reasons = [f"{code}: {a.name.lower()}" for code, a in answers.items() if a]
-    return DataUseVerdict(max(answers.values()), tuple(reasons))
+    if purpose.kind is ResearchKind.NONE and use.permission != "NRES":
+        answers[use.permission] = max(answers[use.permission], MANUAL)
+    terms = [TermAnswer(code, a, _WHY.get((code, a), _WHY_UNKNOWN) if a else "") for code, a in answers.items()]
+    return DataUseVerdict(max(answers.values()), tuple(terms))
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,17 +309,18 @@ def _within(stated: Iterable[str], allowed: frozenset[str]) -> DataUseDecision:
 
 
 def _health(case: _Case) -> DataUseDecision:
-    fits = case.purpose.kind is ResearchKind.HEALTH and not case.purpose.ancestry
-    return APPROVE if fits else DENY
+    if case.purpose.kind is ResearchKind.GENERAL or case.purpose.ancestry:
+        return DENY
+    return MANUAL if case.purpose.kind is None or case.purpose.ancestry is None else APPROVE
 
 
 def _disease(case: _Case) -> DataUseDecision:
     if not case.purpose.diseases:
-        return MANUAL if case.purpose.methods_development else DENY
+        return DENY if case.purpose.methods_development is False else MANUAL
     if not _diseases_match(case):
         return DENY
     # The ontology does not say whether a disease's origins in a population are research on it.
-    return MANUAL if case.purpose.ancestry else APPROVE
+    return APPROVE if case.purpose.ancestry is False else MANUAL
 
 
 def _diseases_match(case: _Case) -> bool:
@@ -275,7 +333,7 @@ def _diseases_match(case: _Case) -> bool:
 
 def _no_methods(case: _Case) -> DataUseDecision:
     if not case.purpose.methods_development:
-        return APPROVE
+        return MANUAL if case.purpose.methods_development is None else APPROVE
     return MANUAL if case.use.permission == "DS" and _diseases_match(case) else DENY
 
 
@@ -313,7 +371,7 @@ _PERMISSION_RULES: Final[dict[str, Callable[[_Case], DataUseDecision]]] = {
     "GRU": _approve,
     "HMB": _health,
     "DS": _disease,
-    "POA": lambda case: APPROVE if case.purpose.ancestry else DENY,
+    "POA": lambda case: _required(case.purpose.ancestry),
 }
 _MODIFIER_RULES: Final[dict[str, Callable[[_Case], DataUseDecision]]] = {
     "CC": _approve,
@@ -335,6 +393,52 @@ _MODIFIER_RULES: Final[dict[str, Callable[[_Case], DataUseDecision]]] = {
     "TS": _time_limit,
     "US": lambda case: _within(case.purpose.users, case.values),
 }
+
+
+_NOT_STATED: Final = "not stated, or nothing to compare it with"
+_WHY: Final = {
+    ("CC", MANUAL): "use for care is not excluded, and these terms do not name it",
+    ("COL", MANUAL): "no signed agreement to collaborate is stated",
+    ("DS", DENY): "a disease studied is none of the dataset's, or none is stated",
+    ("DS", MANUAL): "methods without a disease, or ancestry beside it, or no research",
+    ("GRU", MANUAL): "the use is no research",
+    ("GS", DENY): "a participant is in another country",
+    ("GS", MANUAL): _NOT_STATED,
+    ("GSO", DENY): "the study is not a genetic one",
+    ("GSO", MANUAL): _NOT_STATED,
+    ("HMB", DENY): "the research is not on health, or is on ancestry",
+    ("HMB", MANUAL): "that the research is on health and not on ancestry is not stated",
+    ("IRB", DENY): "the ethics approval has ended",
+    ("IRB", MANUAL): "no ethics approval is stated",
+    ("IS", DENY): "an institution is not among those named",
+    ("IS", MANUAL): _NOT_STATED,
+    ("MOR", DENY): "publication is planned within the moratorium",
+    ("MOR", MANUAL): _NOT_STATED,
+    ("NCU", DENY): "the use is commercial",
+    ("NCU", MANUAL): _NOT_STATED,
+    ("NMDS", DENY): "methods are developed",
+    ("NMDS", MANUAL): "methods on the dataset's own disease, or not stated",
+    ("NPOA", DENY): "ancestry is studied",
+    ("NPOA", MANUAL): _NOT_STATED,
+    ("NPU", DENY): "a participant is for profit",
+    ("NPU", MANUAL): _NOT_STATED,
+    ("NPUNCU", DENY): "a participant is for profit, or the use is commercial",
+    ("NPUNCU", MANUAL): _NOT_STATED,
+    ("POA", DENY): "the research is not on ancestry",
+    ("POA", MANUAL): _NOT_STATED,
+    ("PS", DENY): "the project is not among those named",
+    ("PS", MANUAL): _NOT_STATED,
+    ("PUB", DENY): "results will not be published",
+    ("PUB", MANUAL): _NOT_STATED,
+    ("RS", MANUAL): "whether the topics fit is for a person to say",
+    ("RTN", DENY): "derived data will not be returned",
+    ("RTN", MANUAL): _NOT_STATED,
+    ("TS", MANUAL): "the time limit is no number of months",
+    ("US", DENY): "a user is not among those named",
+    ("US", MANUAL): _NOT_STATED,
+}
+"""Why a term does not approve, by its shorthand."""
+_WHY_UNKNOWN: Final = "a code that is not known here"
 
 
 def _date(text: str) -> date | None:

@@ -8,13 +8,25 @@ ConsentError
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 
 class ConsentError(Exception):
     """Root of this package's errors."""
 
 
 class UnreadableConsent(ConsentError):
-    """A resource from which no consent record can be made; the message holds no patient value."""
+    """A resource from which no consent record can be made; the message holds no patient value.
+
+    `names` are the elements that could be read all the same, to tell which resource it is.
+    """
+
+    def __init__(self, reason: str, names: Mapping[str, object] | None = None) -> None:
+        super().__init__(reason)
+        self.names = names
 
 
 class DataUseInvalid(ConsentError):

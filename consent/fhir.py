@@ -1,28 +1,25 @@
-"""Reads FHIR Consent resources, R4/R4B and R5, into consent records.
+"""Reads FHIR Consent resources, R4/R4B, R5 and the German Broad Consent, into consent records.
 
 Strict: whatever this subset does not know sends the consent to a person's review, since an element
 that was passed over could have been the refusal. Does not resolve references, read other resources
 or decide. No message holds a value of the resource, only names of elements.
 
-Source: FHIR R4 4.0.1 and R5 5.0.0, Consent; IHE PCF 1.1 (typed root provision, no third level).
+Source: FHIR R4 4.0.1 and R5 5.0.0, Consent; IHE PCF 1.1 (typed root provision, no third level);
+MII profile mii-pr-consent-einwilligung (root deny, policies below it).
 """
 
 from __future__ import annotations
 
 import calendar
-import json
 import re
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import (
     TYPE_CHECKING,
     Annotated,
     Final,
     Literal,
-    NoReturn,
     Self,
-    TypeAlias,
     TypeVar,
 )
 
@@ -36,23 +33,25 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
+from consent import broad
 from consent.errors import UnreadableConsent
 from consent.purpose import PURPOSES
-from consent.record import UNRESOLVED, ConsentRecord, Kind, Period, Provision, Scope
+from consent.record import UNRESOLVED, Clause, ConsentRecord, Kind, Period, Provision, Scope
+from consent.rules import CONFIDENTIALITY
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-
-MAX_BYTES: Final = 64 * 2**20
-"""The largest file read at once: some thirty thousand consents."""
-MAX_DEPTH: Final = 32
-"""The deepest nesting inside one resource; official examples stay below 12."""
+    from collections.abc import Container, Iterable, Mapping, Sequence
 
 PURPOSE_SYSTEM: Final = "http://terminology.hl7.org/CodeSystem/v3-ActReason"
 ACTION_SYSTEM: Final = "http://terminology.hl7.org/CodeSystem/consentaction"
 SCOPE_SYSTEM: Final = "http://terminology.hl7.org/CodeSystem/consentscope"
 ROLE_SYSTEM: Final = "http://terminology.hl7.org/CodeSystem/v3-ParticipationType"
+CATEGORY_SYSTEM: Final = "http://terminology.hl7.org/CodeSystem/consentcategorycodes"
+ACT_CODE_SYSTEM: Final = "http://terminology.hl7.org/CodeSystem/v3-ActCode"
+CONFIDENTIALITY_SYSTEM: Final = "http://terminology.hl7.org/CodeSystem/v3-Confidentiality"
 DICOM_UID_SYSTEM: Final = "urn:dicom:uid"
+EARLIEST_YEAR: Final = 1900
+"""A date before it is taken for a mistake: no consent to the use of images is older than they are."""
 
 _SCOPES: Final = {
     "research": Scope.RESEARCH,
@@ -60,14 +59,23 @@ _SCOPES: Final = {
     "adr": Scope.OTHER,
     "treatment": Scope.OTHER,
 }
+_CATEGORIES: Final = {
+    "research": Scope.RESEARCH,
+    "acd": Scope.OTHER,
+    "dnr": Scope.OTHER,
+    "hcd": Scope.OTHER,
+    "polst": Scope.OTHER,
+}
+"""Consent categories that R5 has in place of a scope; directives about care say nothing on research."""
+_POLICY_OIDS: Final = frozenset(f"{broad.SYSTEM.removeprefix('urn:oid:')}.{policy}" for policy in broad.POLICIES)
+_DISSENTS: Final = frozenset({"OPTOUT", "OPTOUTE"})
 ACTIONS: Final = frozenset({"access", "collect", "correct", "disclose", "use"})
 _RECIPIENT_ROLES: Final = frozenset({"IRCP", "PRCP"})
-_FHIR_ID: Final = re.compile(r"[A-Za-z0-9\-.]{1,64}")
+FHIR_ID: Final = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 _LOCAL_PATIENT: Final = re.compile(r"Patient/([A-Za-z0-9\-.]{1,64})")
 _ELEMENT_NAME: Final = re.compile(r"_?[a-z][A-Za-z]{0,40}")
 _PARTIAL_DATE: Final = re.compile(r"(\d{4})(?:-(\d{2})(?:-(\d{2}))?)?", re.ASCII)
-_INSTANT: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?(Z|[+-]\d{2}:\d{2})", re.ASCII)
-_TYPE_NAME: Final = re.compile(r"[A-Z][A-Za-z]{0,40}")
+_DATE_AND_TIME: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?(Z|[+-]\d{2}:\d{2})", re.ASCII)
 _FLIPPED: Final = {Kind.PERMIT: Kind.DENY, Kind.DENY: Kind.PERMIT}
 _MESSAGES: Final = {
     "extra_forbidden": "unknown element",
@@ -75,126 +83,38 @@ _MESSAGES: Final = {
 }
 
 _T = TypeVar("_T")
-_Entry: TypeAlias = "Mapping[str, object] | UnreadableConsent"
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedConsent:
-    """Whose consent it is, and what it says."""
+    """Whose consent it is, what it says, and when this version of it was made (meta.lastUpdated)."""
 
     patient_id: str
     record: ConsentRecord
+    updated_at: datetime | None = None
 
 
-def parse_consent(resource: Mapping[str, object]) -> ParsedConsent:
+def parse_consent(resource: Mapping[str, object], patient_system: str = "") -> ParsedConsent:
     """Read one Consent; what is not fully understood becomes a record with a reason for review.
+
+    If `patient_system` is set, the patient has to be named by an identifier of that system.
 
     Raises: UnreadableConsent if it is no Consent, or has no usable id or patient.
     """
     if resource.get("resourceType") != "Consent":
         raise UnreadableConsent("resourceType: not a Consent")
     consent_id = resource.get("id")
-    if not isinstance(consent_id, str) or not _FHIR_ID.fullmatch(consent_id):
+    if not isinstance(consent_id, str) or not FHIR_ID.fullmatch(consent_id):
         raise UnreadableConsent("id: missing or not a FHIR id")
     release = _R4 if "patient" in resource else _R5
-    patient_id = _patient_id(resource.get("patient", resource.get("subject")))
+    patient_id = _patient_id(resource.get("patient", resource.get("subject")), patient_system)
     try:
         record = release.model_validate(dict(resource)).record()
+        if record.review is None and _is_modified(resource):
+            record = replace(record, review="modifierExtension: unknown element")
     except ValidationError as error:
         record = _for_review(resource, consent_id, _explain(error))
-    return ParsedConsent(patient_id, record)
-
-
-def split_bundle(data: bytes, max_bytes: int = MAX_BYTES) -> Iterator[tuple[str, _Entry]]:
-    """Yield each resource of a Bundle, of NDJSON or of a single resource, under its id or position.
-
-    What is broken is yielded as an UnreadableConsent in its place; nothing is raised. Resources
-    that share an id are all broken: which of them holds cannot be told.
-    """
-    entries = list(_entries(data, max_bytes))
-    keys = [None if isinstance(e, UnreadableConsent) else _key(e) for _, e in entries]
-    times = Counter(keys)
-    for (position, entry), key in zip(entries, keys, strict=True):
-        if key is not None and times[key] > 1:
-            yield key, UnreadableConsent("id: appears more than once in this file")
-        else:
-            yield key or position, entry
-
-
-# ------------------------------------------------------------------ files
-
-
-def _entries(data: bytes, max_bytes: int) -> Iterator[tuple[str, _Entry]]:
-    if len(data) > max_bytes:
-        yield "file", UnreadableConsent(f"larger than {max_bytes} bytes")
-        return
-    lines = [line for line in data.splitlines() if line.strip()]
-    if len(lines) > 1 and all(line.lstrip().startswith(b"{") for line in lines):
-        for number, line in enumerate(lines, start=1):
-            yield f"line {number}", _resource(_load(line))
-        return
-    document = _load(data)
-    if not isinstance(document, dict) or document.get("resourceType") != "Bundle":
-        yield "file", _resource(document)
-        return
-    entries = document.get("entry", [])
-    if not isinstance(entries, list):
-        yield "file", UnreadableConsent("Bundle.entry: not a list")
-        return
-    for number, entry in enumerate(entries):
-        yield (
-            f"entry {number}",
-            _resource(entry.get("resource") if isinstance(entry, dict) else entry),
-        )
-
-
-def _load(data: bytes) -> object:
-    """Parse JSON without NaN; an object with a doubled name becomes an UnreadableConsent."""
-    try:
-        document: object = json.loads(data, object_pairs_hook=_unique, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        return UnreadableConsent("not JSON, or nested too deeply")
-    return document
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object] | UnreadableConsent:
-    document = dict(pairs)
-    return document if len(document) == len(pairs) else UnreadableConsent("an element is named twice")
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(name)
-
-
-def _resource(value: object) -> _Entry:
-    """Return `value` if it is an object of bounded depth without broken parts."""
-    if not isinstance(value, dict):
-        absent = UnreadableConsent("resource: missing or not an object")
-        return value if isinstance(value, UnreadableConsent) else absent
-    level: list[object] = [value]
-    for _ in range(MAX_DEPTH):
-        broken = [part for part in level if isinstance(part, UnreadableConsent)]
-        if broken:
-            return broken[0]
-        level = [part for parent in level for part in _parts(parent)]
-        if not level:
-            return value
-    return UnreadableConsent(f"nested deeper than {MAX_DEPTH}")
-
-
-def _parts(value: object) -> Iterable[object]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
-
-
-def _key(resource: Mapping[str, object]) -> str | None:
-    """Return `type/id`, or nothing if the resource has no id that is safe to show."""
-    kind, name = resource.get("resourceType"), resource.get("id")
-    if not isinstance(kind, str) or not isinstance(name, str):
-        return None
-    safe = _TYPE_NAME.fullmatch(kind) and _FHIR_ID.fullmatch(name)
-    return f"{kind}/{name}" if safe else None
+    return ParsedConsent(patient_id, record, _updated_at(resource))
 
 
 # ------------------------------------------------------------------ elements
@@ -204,16 +124,20 @@ def _first_and_last(text: str) -> tuple[datetime, datetime]:
     """Return the first and the last instant a FHIR date or dateTime stands for.
 
     Units:  a date has no zone and is taken as UTC.
-    Raises: ValueError if `text` is neither.
+    Raises: ValueError if `text` is neither, or before 1900.
     """
-    if _INSTANT.fullmatch(text):
+    if _DATE_AND_TIME.fullmatch(text):
         instant = datetime.fromisoformat(text)
+        if instant.year < EARLIEST_YEAR:
+            raise ValueError("too early")
         return instant, instant if "." in text else instant.replace(microsecond=999_999)
     partial = _PARTIAL_DATE.fullmatch(text)
     if partial is None:
         raise ValueError("not a FHIR date")
     year, month, day = (int(part) if part else None for part in partial.groups())
-    first = datetime(year or 0, month or 1, day or 1, tzinfo=UTC)
+    if year is None or year < EARLIEST_YEAR:
+        raise ValueError("too early")
+    first = datetime(year, month or 1, day or 1, tzinfo=UTC)
     last_month = month or 12
     last_day = day or calendar.monthrange(first.year, last_month)[1]
     return first, datetime(first.year, last_month, last_day, 23, 59, 59, 999_999, tzinfo=UTC)
@@ -222,6 +146,13 @@ def _first_and_last(text: str) -> tuple[datetime, datetime]:
 def _check_date(text: str) -> str:
     _first_and_last(text)
     return text
+
+
+def _check_verified(verifications: list[object]) -> list[object]:
+    """Refuse a consent of which its source says that it is not verified."""
+    if any(isinstance(one, dict) and one.get("verified") is False for one in verifications):
+        raise ValueError("not verified")
+    return verifications
 
 
 def _check_scope(concept: _Concept) -> _Concept:
@@ -251,6 +182,7 @@ class _Element(BaseModel):
 
 _Some = Annotated[list[_T], Field(min_length=1)]
 _Date = Annotated[str, AfterValidator(_check_date)]
+_Verifications = Annotated[list[object], AfterValidator(_check_verified)]
 
 
 class _Coding(_Element):
@@ -309,10 +241,13 @@ class _Actor(_Element):
     role: _Concept | None = None
     reference: _Reference | None = None
 
+    def receives(self) -> bool:
+        """Whether the actor is a recipient by its role."""
+        return bool(self.role and _code(self.role.coding, ROLE_SYSTEM, _RECIPIENT_ROLES))
+
     def names(self) -> list[str]:
         """Return the recipient's names; who plays another role may receive too: unresolved."""
-        role = _code(self.role.coding, ROLE_SYSTEM, _RECIPIENT_ROLES) if self.role else UNRESOLVED
-        return self.reference.names() if role and self.reference else [UNRESOLVED]
+        return self.reference.names() if self.receives() and self.reference else [UNRESOLVED]
 
 
 class _Data(_Element):
@@ -343,7 +278,11 @@ class _Narrowing(_Element):
         return bool(self.code)
 
     def provision(self, kind: Kind, children: Iterable[Provision] = ()) -> Provision:
-        """Return the same as a plain value; limits on the kind of content stay unknown."""
+        """Return the same as a plain value; limits on the kind of content stay unknown.
+
+        An actor in another role than the recipient's limits something nobody here can tell.
+        """
+        others = kind is Kind.PERMIT and not all(actor.receives() for actor in self.actor)
         return Provision(
             kind,
             period=self.period.value() if self.period else None,
@@ -352,9 +291,9 @@ class _Narrowing(_Element):
             actions=tuple(_code(c.coding, ACTION_SYSTEM, ACTIONS) for c in self.action),
             data_period=self.data_period.value() if self.data_period else None,
             data_references=tuple(data.uid() for data in self.data),
-            security_labels=tuple(label.code or UNRESOLVED for label in self.security_label),
+            security_labels=tuple(map(_label, self.security_label)),
             children=tuple(children),
-            unknown=self._limits_content(),
+            unknown=self._limits_content() or others,
         )
 
 
@@ -363,6 +302,26 @@ def _code(codings: Sequence[_Coding], system: str, known: Container[str]) -> str
     codes = {coding.code for coding in codings if coding.system == system}
     code = codes.pop() if len(codes) == 1 else None
     return code if code is not None and code in known else UNRESOLVED
+
+
+def _label(coding: _Coding) -> str:
+    """Return a confidentiality or a sensitivity code, each from its own code system."""
+    is_rank = coding.code in CONFIDENTIALITY
+    system = CONFIDENTIALITY_SYSTEM if is_rank else ACT_CODE_SYSTEM
+    return coding.code if coding.code and coding.system == system else UNRESOLVED
+
+
+def _policy(concept: _Concept) -> str:
+    """Return the number of a broad consent's policy."""
+    return _code(concept.coding, broad.SYSTEM, _POLICY_OIDS).rpartition(".")[2]
+
+
+def _category(concepts: Sequence[_Concept]) -> Scope:
+    """Return what an R5 consent is about, from categories of R5 and from scopes of R4 used as such."""
+    scopes = [_CATEGORIES.get(_code(c.coding, CATEGORY_SYSTEM, _CATEGORIES)) or _scope(c) for c in concepts]
+    if Scope.RESEARCH in scopes:
+        return Scope.RESEARCH
+    return Scope.OTHER if scopes and all(scope is Scope.OTHER for scope in scopes) else Scope.PRIVACY
 
 
 def _scope(concept: _Concept) -> Scope | None:
@@ -382,8 +341,8 @@ class _Resource(_Element):
     text: object = None
     contained: list[object] = []
     identifier: list[object] = []
-    category: _Some[object] = []
-    verification: list[object] = []
+    category: _Some[_Concept] = []
+    verification: _Verifications = []
 
 
 class _R4Nested(_Narrowing):
@@ -392,6 +351,19 @@ class _R4Nested(_Narrowing):
 
     def _limits_content(self) -> bool:
         return bool(self.code or self.class_)
+
+    def names_policy(self) -> bool:
+        """Whether a policy of the German Broad Consent is meant."""
+        return any(coding.system == broad.SYSTEM for concept in self.code for coding in concept.coding)
+
+    def clause(self) -> Clause:
+        """Return the same as a clause of a broad consent, which is limited by policies and a period."""
+        return Clause(
+            Kind(self.type),
+            tuple(map(_policy, self.code)),
+            period=self.period.value() if self.period else None,
+            unknown=not self.model_fields_set <= {"id", "extension", "type", "period", "code"},
+        )
 
 
 class _R4Root(_R4Nested):
@@ -413,20 +385,39 @@ class _R4(_Resource):
     source_attachment: object = None
     source_reference: object = None
     policy: list[object] = []
-    policy_rule: object = None
+    policy_rule: _Concept | None = None
     # An untyped root is undecidable: official examples of one shape mean opposite things.
     provision: _R4Root
 
     def record(self) -> ConsentRecord:
         """Return the consent as a plain value."""
+        root = self.provision
+        is_broad = self._is_broad()
         return ConsentRecord(
             consent_id=self.id,
             status=self.status,
             dated_at=_first_and_last(self.date_time)[0] if self.date_time else None,
-            period=None,
-            root=self.provision.tree(),
+            period=root.period.value() if is_broad and root.period else None,
+            root=root.tree(),
             scope=_scope(self.scope) or Scope.PRIVACY,
+            review=self._contradiction(is_broad=is_broad),
+            clauses=tuple(child.clause() for child in root.provision_) if is_broad else None,
         )
+
+    def _is_broad(self) -> bool:
+        """Whether this is a German Broad Consent, by its category or by a policy it names."""
+        codes = [coding.code for concept in self.category for coding in concept.coding]
+        rules = [self.provision, *self.provision.provision_]
+        return broad.CATEGORY in codes or any(rule.names_policy() for rule in rules)
+
+    def _contradiction(self, *, is_broad: bool) -> str | None:
+        root, rule = self.provision, self.policy_rule
+        if rule and root.type == "permit" and any(coding.code in _DISSENTS for coding in rule.coding):
+            return "policyRule: opts out where provision.type permits"
+        plain = root.type == "deny" and root.model_fields_set <= {"id", "extension", "type", "period", "provision_"}
+        if is_broad and not plain:
+            return "provision: more than a broad consent has at its root"
+        return None
 
 
 class _R5Nested(_Narrowing):
@@ -473,17 +464,23 @@ class _R5(_Resource):
             dated_at=_first_and_last(self.date)[0] if self.date else None,
             period=self.period.value() if self.period else None,
             root=Provision(kind, children=rules),
+            scope=_category(self.category),
         )
 
 
 # ------------------------------------------------------------------ what is not understood
 
 
-def _patient_id(patient: object) -> str:
-    """Return the identifier's value, else the id of a reference local to this hospital."""
+def _patient_id(patient: object, system: str) -> str:
+    """Return the identifier's value, else the id of a reference local to this hospital.
+
+    With a `system` only an identifier of that system will do.
+    """
     fields = patient if isinstance(patient, dict) else {}
     identifier = fields.get("identifier")
     value = identifier.get("value") if isinstance(identifier, dict) else None
+    if system and not (isinstance(identifier, dict) and identifier.get("system") == system):
+        raise UnreadableConsent("patient: not named by an identifier of the site's patient_system")
     if isinstance(value, str) and value.strip():
         return value
     reference = fields.get("reference")
@@ -493,9 +490,37 @@ def _patient_id(patient: object) -> str:
     return local[1]
 
 
+def _is_modified(resource: Mapping[str, object]) -> bool:
+    """Whether a modifierExtension stands anywhere, in what is passed over too."""
+    parts: list[object] = [resource]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, dict):
+            if "modifierExtension" in part:
+                return True
+            parts.extend(part.values())
+        elif isinstance(part, list):
+            parts.extend(part)
+    return False
+
+
+def _updated_at(resource: Mapping[str, object]) -> datetime | None:
+    meta = resource.get("meta")
+    return _instant(meta.get("lastUpdated")) if isinstance(meta, dict) else None
+
+
+def _instant(value: object) -> datetime | None:
+    """Return the first instant a date stands for, if `value` is one."""
+    try:
+        return _first_and_last(value)[0] if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
 def _for_review(resource: Mapping[str, object], consent_id: str, reason: str) -> ConsentRecord:
-    """Return a record that keeps only whether it can matter at all: its status and its scope."""
+    """Return a record that keeps only whether it can matter at all: its status, scope and date."""
     status = resource.get("status")
+    dated = resource.get("dateTime", resource.get("date"))
     try:
         scope = _scope(_Concept.model_validate(resource.get("scope", {})))
     except ValidationError:
@@ -503,7 +528,7 @@ def _for_review(resource: Mapping[str, object], consent_id: str, reason: str) ->
     return ConsentRecord(
         consent_id=consent_id,
         status=status if isinstance(status, str) else "",
-        dated_at=None,
+        dated_at=_instant(dated),
         period=None,
         root=Provision(Kind.DENY),
         scope=scope or Scope.PRIVACY,

@@ -35,6 +35,15 @@ class Kind(Enum):
     DENY = "deny"
 
 
+class Outcome(Enum):
+    """What consent says; only PERMIT trains."""
+
+    PERMIT = "permit"
+    DENY = "deny"
+    NO_CONSENT = "no-consent"
+    REVIEW = "review"
+
+
 class Scope(Enum):
     """What a consent is about."""
 
@@ -88,8 +97,9 @@ class Provision:
     """One thing permitted or refused, and the exceptions to it.
 
     An empty list sets no limit. Entries of one list are alternatives; the lists together must all
-    apply. `data_period` limits the date of the study; `data_references` are StudyInstanceUIDs.
-    `unknown` tells that the source holds a further limit that could not be interpreted.
+    apply. `data_period` limits the date of the study; `data_references` are StudyInstanceUIDs;
+    `security_labels` are HL7 confidentiality or sensitivity codes. `unknown` tells that the source
+    holds a further limit that could not be interpreted.
     """
 
     kind: Kind
@@ -121,11 +131,25 @@ class Provision:
 
 
 @dataclass(frozen=True, slots=True)
+class Clause:
+    """Policies of a broad consent that were permitted or refused together.
+
+    `policies` are their numbers in the code system; `unknown` tells that the source holds a limit a
+    broad consent has not.
+    """
+
+    kind: Kind
+    policies: tuple[str, ...]
+    period: Period | None = None
+    unknown: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ConsentRecord:
     """One consent of one patient.
 
     `status` is the source's word. `review` is the reason why a person has to look before the record
-    can count.
+    can count. Where `clauses` is set the consent is a broad one, and they say all it says.
     """
 
     consent_id: str
@@ -135,3 +159,4 @@ class ConsentRecord:
     root: Provision
     scope: Scope = Scope.PRIVACY
     review: str | None = None
+    clauses: tuple[Clause, ...] | None = None

@@ -133,11 +133,13 @@ class Story:
         done()
         site(ward.name, "datasets", "approve", DATASET, "--by", "consent manager")
         done()
-        until = f"{datetime.now(UTC) + timedelta(days=365):%Y-%m-%d}"
-        site(ward.name, "grants", "add", DATASET, self._stage.task["project"], "--by", "consent manager",
-             "--until", until)  # fmt: skip
-        done()
         site(ward.name, "tasks", "list")
+        done()
+        until = f"{datetime.now(UTC) + timedelta(days=365):%Y-%m-%d}"
+        request = site(ward.name, "requests", "draft", DATASET, "--task", self._digest, "--by", "data steward",
+                       "--submit").strip()  # fmt: skip
+        site(ward.name, "requests", "approve", request, "--by", "consent manager", "--until", until)
+        site(ward.name, "requests", "confirm", request, "--by", "medical director")
         done()
         site(ward.name, "tasks", "approve", self._digest, DATASET, "--by", "consent manager")
         done()

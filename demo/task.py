@@ -26,7 +26,10 @@ TASK: Final[dict[str, Any]] = {
     "purpose": {
         "purposes": ["CLINTRCH"],
         "description": "A demonstration: measure tissue volumes in routine brain images.",
+        "research": "health",
         "diseases": [],
+        "ancestry": False,
+        "clinical_care": False,
         "commercial": False,
         "for_profit": False,
         "methods_development": True,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from models.aggregate import WeightedMean
 from models.bundle import bundle_files
+from models.changes import Change, task_changes
 from models.checkpoint import checkpoint_bytes
 from models.errors import (
     ModelsError,
@@ -44,6 +45,7 @@ from models.update import (
 
 __all__ = [
     "MAX_TASK_BYTES",
+    "Change",
     "Layout",
     "ModelsError",
     "Slot",
@@ -69,6 +71,7 @@ __all__ = [
     "pack",
     "parse_layout",
     "parse_task",
+    "task_changes",
     "task_digest",
     "unpack",
     "update_digest",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from datetime import date  # noqa: TC003 -- pydantic needs it at run time
 from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
 import rfc8785
@@ -45,6 +46,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 # A bundle holds a task's words, and MONAI evaluates configuration text that begins with `$@%`.
 Line = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f$@%][^\x00-\x1f\x7f]*$")]
 Text = Annotated[str, Field(max_length=2000, pattern=r"^([^$@%](.|\n)*)?$")]
+Country = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
 Code = Annotated[str, Field(pattern=r"^[A-Za-z0-9:._-]{1,64}$")]
 
 
@@ -55,14 +57,34 @@ class _Strict(BaseModel):
 
 
 class Purpose(_Strict):
-    """What the result is for; the consent gate compares it with what was agreed."""
+    """What the result is for; a hospital compares it with patients' consents and its data's terms of use.
+
+    What is not stated is unknown, and unknown is never taken as an approval. `countries` (ISO 3166 alpha-3),
+    `institutions` and `users` are those of every participant, the coordinator included. Developing a model is
+    methods development (DUO NMDS).
+    """
 
     purposes: tuple[Code, ...] = Field(min_length=1, max_length=16)  # HL7 v3-ActReason
     description: Text = ""
-    diseases: tuple[Code, ...] = Field(default=(), max_length=64)  # MONDO
-    commercial: bool | None = None
-    for_profit: bool | None = None
-    methods_development: bool = False
+    research: Literal["health", "general"] | None = None  # DUO HMB, GRU
+    diseases: tuple[Code, ...] = Field(default=(), max_length=64)  # MONDO; DUO DS
+    methods_development: bool | None = None  # DUO NMDS
+    ancestry: bool | None = None  # DUO POA, NPOA
+    clinical_care: bool | None = None  # DUO CC
+    commercial: bool | None = None  # DUO NCU
+    for_profit: bool | None = None  # DUO NPU
+    countries: tuple[Country, ...] = Field(default=(), max_length=250)  # DUO GS
+    institutions: tuple[Line, ...] = Field(default=(), max_length=1000)  # DUO IS
+    users: tuple[Line, ...] = Field(default=(), max_length=1000)  # DUO US
+    topics: tuple[Line, ...] = Field(default=(), max_length=64)  # DUO RS
+    ethics_approved_until: date | None = None  # DUO IRB
+    will_publish: bool | None = None  # DUO PUB
+    publishes_from: date | None = None  # DUO MOR
+    collaboration_signed: bool | None = None  # DUO COL
+    returns_data: bool | None = None  # DUO RTN
+    retrospective: bool = False  # studies older than the consent are wanted (MII 24.5.3.45)
+    linked: bool = False  # the data are joined with those of others (MII 24.5.3.9)
+    outside_gdpr: bool | None = None  # a recipient is outside the level of the GDPR (MII 24.5.3.49)
 
 
 class Input(_Strict):

@@ -22,20 +22,22 @@ from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 from rich.text import Text
 
-from consent import Deny, Outcome
+from consent import MAX_BYTES, Deny, Outcome, Permit, permits_sources
 from models import ModelsError, TaskRefused
 from models.memory import loading
-from site_node import catalogue, consents, permissions, project_keys, reidentification
+from site_node import catalogue, consents, keys, permissions, project_keys, reidentification, sources
 from site_node.app import Site, create_site, now, open_intake, open_site, open_vault
 from site_node.errors import ConfigurationError, PeerError, SiteError
 from site_node.gate import Gate
+from site_node.requests_cli import requests_app
 from site_node.review_cli import keys_app, reidentify_app, review_app
 from site_node.store import disposition, ledger, participation
-from site_node.terminal import By, Json, err, out
+from site_node.terminal import By, Json, confirm_at_terminal, err, out
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from consent import Verdict
     from site_node.deidentify.pseudonym import Known
     from site_node.intake.folder import IngestSummary
 
@@ -52,12 +54,11 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
 app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 consents_app = typer.Typer(no_args_is_help=True, help="Patients' consents.")
 datasets_app = typer.Typer(no_args_is_help=True, help="Datasets and their terms of use.")
-grants_app = typer.Typer(no_args_is_help=True, help="Which project may use which dataset.")
 tasks_app = typer.Typer(no_args_is_help=True, help="Tasks the coordinator offers.")
 for name, group in (
     ("consents", consents_app),
     ("datasets", datasets_app),
-    ("grants", grants_app),
+    ("requests", requests_app),
     ("tasks", tasks_app),
     ("review", review_app),
     ("keys", keys_app),
@@ -189,18 +190,115 @@ def load_labels(context: typer.Context, csv_file: Path) -> None:
 
 
 @consents_app.command("load")
-def load_consents(context: typer.Context, files: list[Path]) -> None:
+def load_consents(
+    context: typer.Context,
+    files: list[Path],
+    source: Annotated[str, typer.Option(help="Where they come from; a site may have several sources.")] = "file",
+    as_of: Annotated[
+        datetime | None, typer.Option(help="Up to when (UTC) they are complete; else when the oldest file was written.")
+    ] = None,
+) -> None:
     """Load FHIR consents (a Bundle, NDJSON, or one resource per file)."""
     site = _site(context)
-    faulty = 0
+    faulty, read = 0, True
+    # Before they are read: what is written meanwhile is not in them.
+    written = as_of.replace(tzinfo=UTC) if as_of else min(now(), *map(_written_at, files))
     for file in files:
-        loaded = consents.load(site.store, file.read_bytes(), site.pseudonymiser, now())
+        with file.open("rb") as opened:
+            document = opened.read(MAX_BYTES + 1)  # one byte more is refused, however many there are
+        loaded = consents.load(site.store, document, site.pseudonymiser, now(), site.config.patient_system)
         faulty += len(loaded.faults)
+        # A fault of the file as such leaves open how many consents it lacks.
+        is_whole = "file" not in dict(loaded.faults)
+        read = read and is_whole and (loaded.records + loaded.unchanged > 0 or not loaded.faults)
         out.print(f"{loaded.records} consents loaded, {loaded.unchanged} unchanged")
-        for key, fault in loaded.faults:
-            err.print(f"not loaded: {key}: {fault}")
+        _show_faults(loaded)
+    if read:
+        sources.note(site.store, source, written, now())
+    else:
+        err.print(f"a file could not be read, or not to its end: source {source} does not count as read")
     if faulty:
         raise typer.Exit(1)
+
+
+def _show_faults(loaded: consents.Loaded) -> None:
+    for key, fault in loaded.faults:
+        err.print(f"not loaded: {key}: {fault}", soft_wrap=True, markup=False)
+    if loaded.doubted:
+        err.print(f"{loaded.doubted} consents held before need review: what came after them could not be taken")
+
+
+def _written_at(file: Path) -> datetime:
+    return datetime.fromtimestamp(file.stat().st_mtime, UTC)
+
+
+@consents_app.command("fetch")
+def fetch_consents(
+    context: typer.Context,
+    url: Annotated[str, typer.Argument(help="The FHIR server's base address, https.")],
+    source: Annotated[str, typer.Option(help="The name of this source.")] = "fhir",
+    token: Annotated[Path | None, typer.Option(help="A file (mode 0600) with the bearer token it asks for.")] = None,
+    authority: Annotated[Path | None, typer.Option(help="Certificates (PEM) to trust in place of the usual.")] = None,
+    whole: Annotated[bool, typer.Option("--all", help="Read all consents, not only those changed since.")] = False,
+) -> None:
+    """Read the consents of a FHIR server that were changed since it was read last; run it by a timer."""
+    from site_node import fhir_server  # noqa: PLC0415 -- httpx is slow to import, and no other command here needs it
+
+    site, began = _site(context), now()
+    with site.store.connect() as db:
+        since = None if whole else sources.known(db).get(source)
+    taken, faulty = 0, 0
+    bearer = keys.read_secret(token).decode().strip() if token else None
+    with fhir_server.connect(url, bearer, authority) as server:
+        for page in server.consents(since, began):
+            document = json.dumps(page).encode()
+            loaded = consents.load(site.store, document, site.pseudonymiser, now(), site.config.patient_system)
+            taken, faulty = taken + loaded.records, faulty + len(loaded.faults)
+            _show_faults(loaded)
+    sources.note(site.store, source, began, now())
+    out.print(f"{taken} consents loaded; {source} is known as of {began:%Y-%m-%d %H:%M} UTC")
+    if faulty:
+        raise typer.Exit(1)
+
+
+@consents_app.command("sources")
+def list_sources(context: typer.Context, as_json: Json = False) -> None:
+    """Show where consents come from, and up to when each source is known; one that is too old stops all training."""
+    site = _site(context)
+    with site.store.connect() as db:
+        found = sources.known(db)
+    moment, limit = now(), site.config.max_consent_age
+    rows = [
+        {
+            "source": name,
+            "as_of": as_of.isoformat(),
+            "recent": permits_sources({name: as_of}, limit, moment) == Permit(),
+        }
+        for name, as_of in found.items()
+    ]
+    if as_json:
+        print(json.dumps(rows))
+        return
+    table = Table(
+        "source", "as of", "recent", title=f"sources of consents, at most {limit.total_seconds() / 3600:g} h old"
+    )
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    out.print(table)
+
+
+@consents_app.command("retire")
+def retire_source(context: typer.Context, source: str, by: By) -> None:
+    """Expect nothing more of a source; the consents it gave stay."""
+    sources.retire(_site(context).store, source, by, now())
+    out.print(f"nothing more is expected of {source}")
+
+
+@consents_app.command("confirm")
+def confirm_consent(context: typer.Context, consent_id: str, by: By) -> None:
+    """Let a consent count again that waits for review because a later file about it was broken."""
+    consents.confirm(_site(context).store, consent_id, by, now())
+    out.print(f"Consent/{consent_id} counts again")
 
 
 @consents_app.command("withdraw")
@@ -250,27 +348,6 @@ def revoke_dataset(context: typer.Context, name: str, by: By) -> None:
     out.print(f"dataset {name} may no longer be used")
 
 
-@grants_app.command("add")
-def add_grant(
-    context: typer.Context,
-    dataset: str,
-    project: str,
-    by: By,
-    until: Annotated[datetime, typer.Option(help="When the grant ends (UTC).")],
-) -> None:
-    """Let a project use a dataset until a day."""
-    ends = until.replace(tzinfo=UTC)
-    permissions.grant_access(_site(context).store, dataset, project, by, now(), ends)
-    out.print(f"{project} may use {dataset} until {ends:%Y-%m-%d}")
-
-
-@grants_app.command("revoke")
-def revoke_grant(context: typer.Context, dataset: str, project: str, by: By) -> None:
-    """Let a project no longer use a dataset; running work stops."""
-    permissions.revoke_access(_site(context).store, dataset, project, by, now())
-    out.print(f"{project} may no longer use {dataset}")
-
-
 @tasks_app.command("list")
 def list_tasks(context: typer.Context, as_json: Json = False) -> None:
     """Ask the coordinator for its tasks, and show what was decided on each."""
@@ -314,11 +391,42 @@ def show_task(context: typer.Context, digest: str) -> None:
     print(offered.task.model_dump_json(indent=2))
 
 
+@tasks_app.command("diff")
+def diff_task(
+    context: typer.Context,
+    digest: str,
+    earlier: Annotated[str | None, typer.Argument(help="Else the version that was approved here last.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what is different in a task from an earlier version of it."""
+    with _site(context).store.connect() as db:
+        _show_changes(db, digest, earlier, as_json=as_json)
+
+
 @tasks_app.command("approve")
 def approve_task(context: typer.Context, digest: str, dataset: str, by: By) -> None:
-    """Let the task with exactly this digest train on a dataset."""
-    permissions.approve_task(_site(context).store, digest, dataset, by, now())
+    """Let the task with exactly this digest train on a dataset; what is new in it is shown first."""
+    site = _site(context)
+    with site.store.connect() as db:
+        _show_changes(db, digest)
+    confirm_at_terminal("approve it?")
+    permissions.approve_task(site.store, digest, dataset, by, now())
     out.print(f"task {digest[:12]} may run on {dataset}")
+
+
+def _show_changes(db: sa.Connection, digest: str, earlier: str | None = None, *, as_json: bool = False) -> None:
+    before = earlier or permissions.previous_version(db, digest)
+    changes = permissions.changes(db, before or digest, digest)
+    if as_json:
+        print(json.dumps({"before": before, "after": digest, "changes": [asdict(change) for change in changes]}))
+        return
+    if before is None:
+        out.print("no version of this task was approved here before: `filmroom-site tasks show` prints it whole")
+        return
+    table = Table("key", before[:12], digest[:12], title="what is different")
+    for change in changes:
+        table.add_row(change.key, change.before, change.after)
+    out.print(table)
 
 
 @tasks_app.command("revoke")
@@ -329,19 +437,31 @@ def revoke_task(context: typer.Context, digest: str, by: By) -> None:
 
 
 @app.command()
-def cohort(context: typer.Context, digest: str, as_json: Json = False) -> None:
+def cohort(
+    context: typer.Context,
+    digest: str,
+    as_json: Json = False,
+    trace: Annotated[bool, typer.Option("--trace", help="Show what each consent contributed.")] = False,
+) -> None:
     """Show why each study is in or out for a task, by pseudonym; stays in the hospital."""
     site = _site(context)
     federation = site.home.load_identity().federation
-    gate = Gate(site.store, federation, site.config.minimum_studies)
-    snapshot = gate.snapshot(digest, now())
+    gate = Gate(site.store, federation, site.config.minimum_studies, site.config.max_consent_age)
+    at = now()
+    answer, snapshot = gate.snapshot(digest, at), gate.explained(digest, at)
     if isinstance(snapshot, Deny):
         err.print(f"nothing may be used: {snapshot.reason}")
         raise typer.Exit(3)
-    verdicts = snapshot.cohort.verdicts
+    _show_verdicts(snapshot.cohort.verdicts, as_json=as_json, trace=trace)
+    if isinstance(answer, Deny):
+        err.print(f"nothing may be used: {answer.reason}")
+        raise typer.Exit(3)
+
+
+def _show_verdicts(verdicts: Mapping[str, Verdict], *, as_json: bool, trace: bool) -> None:
     if as_json:
         rows = [
-            {"study": study, "outcome": verdict.outcome.value, "reason": verdict.reason}
+            {"study": study, "outcome": verdict.outcome.value, "reason": verdict.reason, "trace": verdict.trace}
             for study, verdict in sorted(verdicts.items())
         ]
         print(json.dumps(rows))
@@ -349,7 +469,8 @@ def cohort(context: typer.Context, digest: str, as_json: Json = False) -> None:
     table = Table("study (pseudonym)", "outcome", "reason", title="studies")
     for study, verdict in sorted(verdicts.items(), key=lambda pair: pair[1].outcome.value):
         colour = "green" if verdict.outcome is Outcome.PERMIT else "red"
-        table.add_row(study[-16:], Text(verdict.outcome.value, colour), verdict.reason)
+        why = "\n".join([verdict.reason, *(verdict.trace if trace else ())])
+        table.add_row(study[-16:], Text(verdict.outcome.value, colour), Text(why))
     out.print(table)
     out.print(dict(Counter(verdict.outcome.value for verdict in verdicts.values())))
 

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, TypeAlias
 
-from consent import Outcome, Study, decide
+from consent import CONSENT, Outcome, Study, decide_under
 from site_node.catalogue import LabelledImage, Series
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
-    from consent import ConsentRecord, Request, Verdict
+    from consent import ConsentRecord, LegalBasis, Request, Verdict
 
 Item: TypeAlias = Series | LabelledImage
 
@@ -40,14 +40,15 @@ def freeze(
     consents: Mapping[str, tuple[ConsentRecord, ...]],
     request: Request,
     at: datetime,
+    basis: LegalBasis = CONSENT,
 ) -> Cohort:
-    """Return the items whose study's consents permit `request` at `at`.
+    """Return the items whose study may be used for `request` at `at` on `basis`, by consent unless another is given.
 
     Where two patients or dates are known under one StudyInstanceUID, all must permit.
     """
     verdicts: dict[str, Verdict] = {}
     for study in dict.fromkeys(map(_study, items)):
-        verdict = decide(consents.get(study.patient, ()), study, request, at)
+        verdict = decide_under(basis, consents.get(study.patient, ()), study, request, at)
         if study.StudyInstanceUID not in verdicts or verdict.outcome is not Outcome.PERMIT:
             verdicts[study.StudyInstanceUID] = verdict
     permitted = tuple(item for item in items if verdicts[item.StudyInstanceUID].outcome is Outcome.PERMIT)

@@ -9,6 +9,7 @@ import json
 import math
 import tomllib
 from dataclasses import dataclass, field, fields
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from site_node.deidentify.profile import Dates, Options
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 CONFIG_NAME = "site.toml"
 KEY_SCHEMES = ("file:", "pkcs11:")
+MAX_CONSENT_AGE_H = 8784  # a year: beyond that nobody looks any more
 OPTIONS = "deidentify"  # the table of TOML with the options of de-identification
 
 _Settings = TypeVar("_Settings", "SiteConfig", Options)
@@ -33,21 +35,30 @@ class SiteConfig:
 
     name: str
     minimum_studies: int = 20
+    max_consent_age_h: float = 168.0
     training_threads: int = 1
     abort_after_s: float = 2.0
     clock_skew_s: float = 30.0
+    patient_system: str = ""
     pseudonym_key: str = "file:identity/pseudonym.key"
     identity_key: str = "file:identity/identities.key"
     deidentify: Options = field(default_factory=Options)
+
+    @property
+    def max_consent_age(self) -> timedelta:
+        """How long ago every source of consents may have been read last."""
+        return timedelta(hours=self.max_consent_age_h)
 
     def __post_init__(self) -> None:
         """Refuse values no site may run with."""
         if not self.name.isidentifier():
             raise ConfigurationError(f"name: {self.name!r} must be letters, digits and _")
-        for key in ("minimum_studies", "training_threads", "abort_after_s", "clock_skew_s"):
+        for key in ("minimum_studies", "max_consent_age_h", "training_threads", "abort_after_s", "clock_skew_s"):
             value = getattr(self, key)
             if not (math.isfinite(value) and value > 0):
                 raise ConfigurationError(f"{key}: must be finite and greater than 0")
+        if self.max_consent_age_h > MAX_CONSENT_AGE_H:
+            raise ConfigurationError(f"max_consent_age_h: must be at most {MAX_CONSENT_AGE_H}")
         for key in ("pseudonym_key", "identity_key"):
             if not getattr(self, key).startswith(KEY_SCHEMES):
                 raise ConfigurationError(f"{key}: must be a reference, {' or '.join(KEY_SCHEMES)}")

@@ -10,54 +10,80 @@ import hashlib
 import json
 import uuid
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from consent import ConsentRecord, UnreadableConsent, parse_consent, split_bundle
+from consent import UNRESOLVED, ConsentRecord, UnreadableConsent, may_permit, parse_consent, split_bundle
 from site_node import ledger
+from site_node.errors import ConfigurationError
 from site_node.store import consent_epoch, consent_record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from consent import ParsedConsent, Provision
     from site_node.deidentify.pseudonym import Pseudonymiser
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What became of a consent file: how many records were taken, and the faults by resource id."""
+    """What became of a consent file: how many records were taken, and the faults by resource id.
+
+    `doubted` are records held before that go to review because of a fault.
+    """
 
     records: int
     unchanged: int
     faults: tuple[tuple[str, str], ...]
+    doubted: int = 0
 
 
-def load(store: sa.Engine, document: bytes, pseudonymiser: Pseudonymiser, at: datetime) -> Loaded:
+def load(
+    store: sa.Engine, document: bytes, pseudonymiser: Pseudonymiser, at: datetime, patient_system: str = ""
+) -> Loaded:
     """Take in a FHIR Bundle, NDJSON or single Consent; a new version of an id supersedes the old one.
 
-    Broken resources are reported and the others are loaded; so are a version older than the one held, which must not
-    lift a later refusal, and an id under which another patient's consent is held.
+    Broken resources are reported and the others are loaded. What is held under the id of a broken one may be what its
+    source has just taken back: if it could permit anything it goes to review. A version known to be older than the one
+    held, or superseded before, changes nothing. Where `patient_system` is set, a patient's identifier of another system
+    is none of this hospital's.
     """
-    taken, unchanged, faults = 0, 0, []
+    taken, unchanged, doubted, faults = 0, 0, 0, []
     with store.begin() as db:
         for key, resource in split_bundle(document):
             try:
                 if isinstance(resource, UnreadableConsent):
                     raise resource
-                patient = pseudonymiser.patient(parse_consent(resource).patient_id)
-                new = _record(db, patient, resource, at)
+                parsed = parse_consent(resource, patient_system)
+                incoming = _Incoming(resource, parsed, pseudonymiser.patient(parsed.patient_id), pseudonymiser)
+                new = _record(db, incoming, at)
             except UnreadableConsent as error:
                 faults.append((key, str(error)))
+                doubted += not isinstance(error, _Stale) and _doubt(db, key, str(error), at)
                 continue
             taken += new
             unchanged += not new
-        if taken:
+        if taken or doubted:
             advance(db)
-        ledger.write(db, at, "site:consent:loaded", records=taken, faults=len(faults))
-    return Loaded(taken, unchanged, tuple(faults))
+        ledger.write(db, at, "site:consent:loaded", records=taken, faults=len(faults), doubted=doubted)
+    return Loaded(taken, unchanged, tuple(faults), doubted)
+
+
+def confirm(store: sa.Engine, consent_id: str, by: str, at: datetime) -> None:
+    """Let a held consent count again that went to review because what came after it could not be taken.
+
+    Raises: ConfigurationError if no such consent is held.
+    """
+    with store.begin() as db:
+        held = _held(db, consent_id)
+        if held is None or held.doubt is None:
+            raise ConfigurationError(f"no consent {consent_id} waits for review because of a fault")
+        _replace(db, held, at, doubt=None)
+        advance(db)
+        ledger.write(db, at, "site:consent:confirmed", consent=consent_id, by=by)
 
 
 def withdraw(store: sa.Engine, patient: str, at: datetime) -> int:
@@ -78,7 +104,7 @@ def withdraw(store: sa.Engine, patient: str, at: datetime) -> int:
         "provision": {"type": "deny"},
     }
     with store.begin() as db:
-        _record(db, patient, resource, at)
+        _record(db, _Incoming(resource, parse_consent(resource), patient), at)
         advance(db)
         epoch = current_epoch(db)
         ledger.write(db, at, "site:consent:withdrawn", epoch=epoch)
@@ -116,12 +142,16 @@ class ConsentReader:
             return self._by_patient
         columns = consent_record.c
         rows = db.execute(
-            sa.select(columns.number, columns.patient, columns.resource).where(columns.superseded_at.is_(None))
+            sa.select(columns.number, columns.patient, columns.resource, columns.studies, columns.doubt).where(
+                columns.superseded_at.is_(None)
+            )
         ).all()
         found: dict[str, list[ConsentRecord]] = defaultdict(list)
-        for number, patient, resource in rows:
+        for number, patient, resource, studies, doubt in rows:
             if number not in self._parsed:
-                self._parsed[number] = parse_consent(json.loads(resource)).record
+                record = parse_consent(json.loads(resource)).record
+                root = _with_pseudonyms(record.root, json.loads(studies)) if studies != _NO_STUDIES else record.root
+                self._parsed[number] = replace(record, root=root, review=doubt or record.review)
             found[patient].append(self._parsed[number])
         self._by_patient = {patient: tuple(records) for patient, records in found.items()}
         self._epoch = epoch
@@ -131,36 +161,137 @@ class ConsentReader:
 _SCOPES = "http://terminology.hl7.org/CodeSystem/consentscope"
 
 
-def _record(db: sa.Connection, patient: str, resource: Mapping[str, object], at: datetime) -> bool:
+_NO_STUDIES = "{}"
+
+
+class _Stale(UnreadableConsent):
+    """A version that is known to be older than the one held; nothing follows from it."""
+
+
+class _Incoming:
+    """A consent as it is to be stored: its text, whose it is, and the studies it names by their pseudonyms."""
+
+    __slots__ = ("consent_id", "parsed", "patient", "sha256", "studies", "text")
+
+    def __init__(
+        self,
+        resource: Mapping[str, object],
+        parsed: ParsedConsent,
+        patient: str,
+        pseudonymiser: Pseudonymiser | None = None,
+    ) -> None:
+        self.consent_id = parsed.record.consent_id
+        self.parsed = parsed
+        self.patient = patient
+        self.text = json.dumps(resource, sort_keys=True, ensure_ascii=False)
+        self.sha256 = hashlib.sha256(self.text.encode()).hexdigest()
+        pseudonyms = (
+            {uid: pseudonymiser.uid(uid) for uid in sorted(_studies(parsed.record.root))} if pseudonymiser else {}
+        )
+        self.studies = json.dumps(pseudonyms)
+
+
+def _record(db: sa.Connection, new: _Incoming, at: datetime) -> bool:
     """Store one resource; False if this very version is already there.
 
     Raises: UnreadableConsent if it may not take the place of what is held under its id.
     """
-    text = json.dumps(resource, sort_keys=True, ensure_ascii=False)
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    columns = consent_record.c
-    active = (columns.consent_id == resource["id"]) & columns.superseded_at.is_(None)
-    held = db.execute(sa.select(columns.patient, columns.sha256, columns.resource).where(active)).first()
-    if held is not None and held.sha256 == digest:
+    held = _held(db, new.consent_id)
+    if held is not None and held.sha256 == new.sha256:
         return False
     if held is not None:
-        _check_succession(held.patient, held.resource, patient, resource)
-    db.execute(sa.update(consent_record).where(active).values(superseded_at=at.isoformat()))
+        _check_succession(db, held, new)
+        _supersede(db, held, at)
     db.execute(
         sa.insert(consent_record).values(
-            consent_id=resource["id"],
-            patient=patient,
-            resource=text,
-            sha256=digest,
+            consent_id=new.consent_id,
+            patient=new.patient,
+            resource=new.text,
+            sha256=new.sha256,
+            studies=new.studies,
             recorded_at=at.isoformat(),
         )
     )
     return True
 
 
-def _check_succession(held_patient: str, held: str, patient: str, resource: Mapping[str, object]) -> None:
-    if held_patient != patient:
+def _check_succession(db: sa.Connection, held: sa.Row[tuple[object, ...]], new: _Incoming) -> None:
+    """Let `new` take the place of `held` if it is newer; if nobody can tell, only if it lifts no refusal.
+
+    A consent that is revoked keeps its dateTime, so meta.lastUpdated is asked as well.
+    """
+    if held.patient != new.patient:
         raise UnreadableConsent("id: another patient's consent is held under it")
-    before, after = parse_consent(json.loads(held)).record.dated_at, parse_consent(resource).record.dated_at
-    if before is not None and after is not None and after < before:
-        raise UnreadableConsent("dateTime: older than the version held; not loaded")
+    before = parse_consent(json.loads(held.resource))
+    updated = _order(before.updated_at, new.parsed.updated_at)
+    dated = _order(before.record.dated_at, new.parsed.record.dated_at)
+    permits = may_permit(new.parsed.record)
+    if updated < 0 or (dated < 0 and (permits or updated == 0)):
+        older = "meta.lastUpdated" if updated < 0 else "dateTime"
+        raise _Stale(f"{older}: older than the version held; not loaded")
+    if updated or dated or not permits:
+        return
+    columns = consent_record.c
+    same = (columns.consent_id == new.consent_id) & (columns.sha256 == new.sha256)
+    if db.execute(sa.select(columns.number).where(same)).first():
+        raise _Stale("meta.lastUpdated: absent, and this version was superseded before; not loaded")
+    if held.doubt is not None or not may_permit(before.record):
+        raise UnreadableConsent("meta.lastUpdated: absent, so that nobody can tell whether this lifts what is held")
+
+
+def _order(before: datetime | None, after: datetime | None) -> int:
+    """Return 1 if `after` is the later, -1 if it is the earlier, 0 if that cannot be told."""
+    if before is None or after is None:
+        return 0
+    return (after > before) - (after < before)
+
+
+def _doubt(db: sa.Connection, key: str, fault: str, at: datetime) -> bool:
+    """Send the record held under `key` to review, if it could permit anything."""
+    kind, _, consent_id = key.partition("/")
+    held = _held(db, consent_id) if kind == "Consent" else None
+    if held is None or held.doubt is not None or not may_permit(parse_consent(json.loads(held.resource)).record):
+        return False
+    _replace(db, held, at, doubt=f"what came after it could not be taken: {fault}")
+    return True
+
+
+def _held(db: sa.Connection, consent_id: str) -> sa.Row[tuple[object, ...]] | None:
+    columns = consent_record.c
+    query = sa.select(consent_record).where(columns.consent_id == consent_id, columns.superseded_at.is_(None))
+    return db.execute(query).first()
+
+
+def _supersede(db: sa.Connection, held: sa.Row[tuple[object, ...]], at: datetime) -> None:
+    number = consent_record.c.number == held.number
+    db.execute(sa.update(consent_record).where(number).values(superseded_at=at.isoformat()))
+
+
+def _replace(db: sa.Connection, held: sa.Row[tuple[object, ...]], at: datetime, doubt: str | None) -> None:
+    """Hold the same consent anew with or without a doubt; what was held before stays on record."""
+    _supersede(db, held, at)
+    db.execute(
+        sa.insert(consent_record).values(
+            consent_id=held.consent_id,
+            patient=held.patient,
+            resource=held.resource,
+            sha256=held.sha256,
+            studies=held.studies,
+            doubt=doubt,
+            recorded_at=at.isoformat(),
+        )
+    )
+
+
+def _studies(rule: Provision) -> set[str]:
+    return {uid for uid in rule.data_references if uid != UNRESOLVED}.union(*map(_studies, rule.children))
+
+
+def _with_pseudonyms(rule: Provision, known: Mapping[str, str]) -> Provision:
+    """Return `rule` with the studies it names as the catalogue knows them."""
+    return replace(
+        rule,
+        # Both, since a site may keep its UIDs (retain_uids); entries of a list are alternatives.
+        data_references=tuple(uid for named in rule.data_references for uid in (named, known.get(named, UNRESOLVED))),
+        children=tuple(_with_pseudonyms(child, known) for child in rule.children),
+    )

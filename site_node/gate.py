@@ -7,25 +7,32 @@ consistent state of the database and says which consent epoch it saw, so that a 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass, replace
+from datetime import date
 from typing import TYPE_CHECKING, Literal
 
 import rfc8785
 
 from consent import (
+    CONSENT,
     DataUseDecision,
+    DataUseVerdict,
     Deny,
-    Grant,
     GrantClaim,
+    Permit,
     Request,
     ResearchKind,
     ResearchPurpose,
+    covers,
+    exceeds,
     match_data_use,
     permits_dataset,
     permits_project,
+    permits_sources,
     permits_task,
 )
-from site_node import permissions
+from site_node import access_requests, permissions, sources
 from site_node.catalogue import holds_all, labelled_images, series_with_labels
 from site_node.cohort import Cohort, freeze
 from site_node.consents import ConsentReader, current_epoch
@@ -33,11 +40,13 @@ from site_node.store import reading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     import sqlalchemy as sa
 
+    from consent import DataUse, LegalBasis
     from models import Task
+    from site_node.access_requests import Granted
     from site_node.cohort import Item
 
 POLICY = hashlib.sha256(b"filmroom-gate/1: consent AND data use AND grant AND task").hexdigest()
@@ -54,15 +63,17 @@ class Snapshot:
     cohort: Cohort
     epoch: int
     at: datetime
+    basis: LegalBasis = CONSENT
 
 
 class Gate:
     """Asks the four permissions of the site's store."""
 
-    def __init__(self, store: sa.Engine, federation: str, minimum_studies: int) -> None:
+    def __init__(self, store: sa.Engine, federation: str, minimum_studies: int, max_consent_age: timedelta) -> None:
         self._store = reading(store)
         self._recipients = (f"urn:filmroom:federation|{federation}",)
         self._minimum_studies = minimum_studies
+        self._max_consent_age = max_consent_age
         self._consents = ConsentReader()
 
     def warm(self) -> None:
@@ -85,8 +96,14 @@ class Gate:
         task = self.approved_task(digest, at)
         if isinstance(task, Deny):
             return task
-        items = _items(self._store, task)
-        return self._evaluate(task, digest, items, at)
+        return self._enough(self._evaluate(task, digest, _items(self._store, task), at))
+
+    def explained(self, digest: str, at: datetime) -> Snapshot | Deny:
+        """Return the same for a person to read: whether or not enough studies are permitted."""
+        task = self.approved_task(digest, at)
+        if isinstance(task, Deny):
+            return task
+        return self._evaluate(task, digest, _items(self._store, task), at)
 
     def recheck(self, snapshot: Snapshot, at: datetime) -> Snapshot | Deny:
         """Return the same items under the state of now, or why they may no longer be used together.
@@ -96,7 +113,7 @@ class Gate:
         task = self.approved_task(snapshot.task_digest, at)
         if isinstance(task, Deny):
             return task
-        current = self._evaluate(task, snapshot.task_digest, snapshot.cohort.items, at)
+        current = self._enough(self._evaluate(task, snapshot.task_digest, snapshot.cohort.items, at))
         if isinstance(current, Snapshot) and current.grants[0].dataset != snapshot.grants[0].dataset:
             return Deny("dataset: the task was assigned to another")
         if isinstance(current, Snapshot) and len(current.cohort.items) < len(snapshot.cohort.items):
@@ -111,64 +128,127 @@ class Gate:
         with self._store.connect() as db:
             return current_epoch(db)
 
+    def _enough(self, answer: Snapshot | Deny) -> Snapshot | Deny:
+        if isinstance(answer, Deny):
+            return answer
+        minimum = max(self._minimum_studies, answer.task.minimum_examples)
+        if len(answer.cohort.studies) < minimum:
+            return Deny(f"cohort: fewer than {minimum} studies are permitted")
+        return answer
+
     def _evaluate(self, task: Task, digest: str, items: Sequence[Item], at: datetime) -> Snapshot | Deny:
         with self._store.connect() as db:
             epoch = current_epoch(db)
-            claim = _permitted_use(db, task, digest, at)
+            use = _permitted_use(db, task, digest, at)
+            recent = permits_sources(sources.known(db), self._max_consent_age, at)
             consents = self._consents.read(db, epoch)
-        if isinstance(claim, Deny):
-            return claim
-        request = Request(task.purpose.purposes, self._recipients)
-        cohort = freeze(items, consents, request, at)
-        minimum = max(self._minimum_studies, task.minimum_examples)
-        if len(cohort.studies) < minimum:
-            return Deny(f"cohort: fewer than {minimum} studies are permitted")
-        return Snapshot(task, digest, request, (claim,), cohort, epoch, at)
+        if isinstance(use, Deny):
+            return use
+        if isinstance(recent, Deny):
+            return recent
+        claim, basis = use
+        request = _request(task, self._recipients)
+        if isinstance(request, Deny):
+            return request
+        cohort = freeze(items, consents, request, at, basis)
+        return Snapshot(task, digest, request, (claim,), cohort, epoch, at, basis)
 
 
-def _permitted_use(db: sa.Connection, task: Task, digest: str, at: datetime) -> GrantClaim | Deny:
-    """Return the grant under which the task's dataset may be used, with how its terms were met."""
+def _request(task: Task, recipients: tuple[str, ...]) -> Request | Deny:
+    """Return what the task asks of consents; what it does not state about recipients is taken as the worse."""
+    try:
+        return Request(
+            task.purpose.purposes,
+            recipients,
+            retrospective=task.purpose.retrospective,
+            linked=task.purpose.linked,
+            outside_gdpr=task.purpose.outside_gdpr is not False,
+        )
+    except ValueError as error:
+        return Deny(f"task: {error}")
+
+
+def _permitted_use(db: sa.Connection, task: Task, digest: str, at: datetime) -> tuple[GrantClaim, LegalBasis] | Deny:
+    """Return the grant under which the task's dataset may be used, with how its terms were met, and its basis."""
     offered = permissions.tasks(db)[digest]
     data = permissions.datasets(db).get(offered.dataset or "")
     if data is None:
         return Deny("dataset: none is assigned to this task")
-    granted = permissions.grants(db)
+    granted = [_within_time_limit(made, data.terms) for made in access_requests.granted(db)]
+    purpose = research_purpose(task)
     for verdict in (
         permits_task([offered.approval] if offered.approval else [], digest, at),
         permits_dataset([data.approval] if data.approval else [], data.name, at),
-        permits_project(granted, data.name, task.project, at),
+        permits_project([made.grant for made in granted], data.name, task.project, at),
+        _keeps_to(data.terms, purpose, at),
     ):
         if isinstance(verdict, Deny):
             return verdict
-    terms = match_data_use(data.terms, _purpose(task), at)
-    if terms.decision is DataUseDecision.DENY:
-        return Deny(f"data use: {', '.join(terms.reasons)}")
+    chosen = _covering(granted, data.name, task.project, purpose, at)
+    if isinstance(chosen, Deny):
+        return chosen
+    # All that was stated when access was asked for keeps to the terms as well: an ethics approval ends.
+    terms = _keeps_to(data.terms, chosen.purpose, at)
+    if isinstance(terms, Deny):
+        return terms
     if data.modality != task.input.modality:
         return Deny("dataset: another modality than the task's")
-    grant = _latest(granted, data.name, task.project)
-    # Terms that need a human are met by the human who made the grant; the receipt says so.
+    # Terms that need a human are met by the humans who made the grant; the receipt says so.
     duo: Literal["APPROVE", "MANUAL"] = "APPROVE" if terms.decision is DataUseDecision.APPROVE else "MANUAL"
-    return GrantClaim(dataset=data.name, expires_at=grant.expires_at, duo=duo)
+    return GrantClaim(dataset=data.name, expires_at=chosen.grant.expires_at, duo=duo), data.basis
 
 
-def _latest(granted: Sequence[Grant], dataset: str, project: str) -> Grant:
-    matching = [
-        grant for grant in granted if (grant.dataset, grant.project) == (dataset, project) and grant.revoked_at is None
-    ]
-    return max(matching, key=lambda grant: grant.expires_at)
+def _within_time_limit(made: Granted, terms: DataUse) -> Granted:
+    """Return the grant, ended at the latest when the dataset's time limit (DUO TS) ends it."""
+    limit = terms.expiry(made.grant.granted_at)
+    if limit is None or made.grant.expires_at <= limit:
+        return made
+    return replace(made, grant=replace(made.grant, expires_at=limit))
 
 
-def _purpose(task: Task) -> ResearchPurpose:
+def _keeps_to(terms: DataUse, purpose: ResearchPurpose, at: datetime) -> DataUseVerdict | Deny:
+    verdict = match_data_use(terms, purpose, at)
+    if verdict.decision is DataUseDecision.DENY:
+        return Deny(f"data use: {', '.join(verdict.reasons)}")
+    return verdict
+
+
+def _covering(
+    granted: Sequence[Granted], dataset: str, project: str, purpose: ResearchPurpose, at: datetime
+) -> Granted | Deny:
+    """Return, of the grants that hold and were made for this purpose, the one that holds longest."""
+    holding = [made for made in granted if isinstance(permits_project([made.grant], dataset, project, at), Permit)]
+    covering = [made for made in holding if not exceeds(purpose, made.purpose)]
+    if not covering:
+        beyond = sorted({fact for made in holding for fact in exceeds(purpose, made.purpose)})
+        return Deny(f"grant: made for another purpose: {', '.join(beyond)}")
+    return max(covering, key=lambda made: made.grant.expires_at)
+
+
+def research_purpose(task: Task) -> ResearchPurpose:
     """Return the task's purpose in the words of data-use terms; what it does not state is unknown."""
     stated = task.purpose
+    is_research = all(covers("HRESCH", purpose) for purpose in stated.purposes)
+    kind = ResearchKind(stated.research) if stated.research else None
     return ResearchPurpose(
-        kind=ResearchKind.HEALTH,
+        kind=kind if is_research else ResearchKind.NONE,
         methods_development=stated.methods_development,
         diseases=stated.diseases,
+        ancestry=stated.ancestry,
+        clinical_care=stated.clinical_care,
+        genetic=False,  # images alone are used
         commercial=stated.commercial,
         for_profit=stated.for_profit,
-        genetic=False,
+        countries=stated.countries,
+        institutions=stated.institutions,
+        users=stated.users,
         projects=(task.project,),
+        topics=stated.topics,
+        ethics_approved_until=stated.ethics_approved_until,
+        will_publish=stated.will_publish,
+        publishes_from=stated.publishes_from,
+        collaboration_signed=stated.collaboration_signed,
+        returns_data=stated.returns_data,
     )
 
 
@@ -179,14 +259,7 @@ def _items(store: sa.Engine, task: Task) -> list[Item]:
     return [series for series in labelled if series.segmentation is not None]
 
 
-def policy_digest(request: Request) -> str:
-    """Return the digest of the policy and the request it was asked with."""
-    return hashlib.sha256(
-        rfc8785.dumps(
-            {
-                "policy": POLICY,
-                "purposes": list(request.purposes),
-                "recipients": list(request.recipients),
-            }
-        )
-    ).hexdigest()
+def policy_digest(request: Request, basis: LegalBasis) -> str:
+    """Return the digest of the policy, the request it was asked with and the dataset's legal basis."""
+    asked = {"policy": POLICY, **asdict(request), "basis": {**asdict(basis), "kind": basis.kind.value}}
+    return hashlib.sha256(rfc8785.dumps(json.loads(json.dumps(asked, default=date.isoformat)))).hexdigest()

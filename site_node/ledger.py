@@ -20,8 +20,3 @@ if TYPE_CHECKING:
 def write(db: sa.Connection, at: datetime, entry: str, **detail: str | float) -> None:
     """Append one entry."""
     db.execute(sa.insert(ledger).values(at=at.isoformat(), entry=entry, detail=json.dumps(detail)))
-
-
-def same_person(one: str, other: str) -> bool:
-    """Return whether two names on the record are one person: case and spaces do not make another."""
-    return "".join(one.split()).casefold() == "".join(other.split()).casefold()

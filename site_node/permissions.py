@@ -1,4 +1,4 @@
-"""What people at this hospital decided: datasets, grants and task approvals.
+"""What people at this hospital decided on datasets and tasks; grants come of `site_node.access_requests`.
 
 Keeps and reads the decisions; whether they suffice at a moment is decided in `consent.access` and `consent.datause`.
 Four eyes: who registered a dataset cannot be the one who approves it. Every change begins a new consent epoch.
@@ -17,15 +17,17 @@ from consent import (
     DatasetApproval,
     DataUse,
     DataUseInvalid,
-    Grant,
+    LegalBasis,
     TaskApproval,
     parse_data_use,
+    parse_legal_basis,
+    same_person,
 )
-from models import Task, parse_task, task_digest
+from models import Change, Task, parse_task, task_changes, task_digest
 from site_node import ledger
 from site_node.consents import advance
 from site_node.errors import ConfigurationError
-from site_node.store import access_grant, dataset, task
+from site_node.store import dataset, task
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,10 +35,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A dataset as registered: its terms of use, and the modality of its images."""
+    """A dataset as registered: its terms of use, its legal basis, and the modality of its images."""
 
     name: str
     terms: DataUse
+    basis: LegalBasis
     modality: str
     approval: DatasetApproval | None
 
@@ -53,12 +56,12 @@ class OfferedTask:
 def register_dataset(
     store: sa.Engine, name: str, terms: Mapping[str, object], modality: str, by: str, at: datetime
 ) -> None:
-    """Register a dataset of all accepted images of `modality`, under its data-use terms.
+    """Register a dataset of all accepted images of `modality`, under its data-use terms and legal basis.
 
     Raises: ConfigurationError if the terms are not valid or the name is taken.
     """
     try:
-        parse_data_use(terms)
+        _read_terms(terms)
     except DataUseInvalid as error:
         raise ConfigurationError(f"dataset {name}: {error}") from error
     with store.begin() as db:
@@ -86,7 +89,7 @@ def approve_dataset(store: sa.Engine, name: str, by: str, at: datetime) -> None:
         row = db.execute(sa.select(dataset).where(dataset.c.name == name)).first()
         if row is None:
             raise ConfigurationError(f"dataset {name} is not registered")
-        if row.registered_by == by:
+        if same_person(row.registered_by, by):
             raise ConfigurationError(f"dataset {name}: {by} registered it; another must approve")
         db.execute(
             sa.update(dataset)
@@ -112,44 +115,6 @@ def revoke_dataset(store: sa.Engine, name: str, by: str, at: datetime) -> None:
         ledger.write(db, at, "site:dataset:revoked", dataset=name, by=by)
 
 
-def grant_access(store: sa.Engine, name: str, project: str, by: str, at: datetime, expires_at: datetime) -> None:
-    """Let `project` use the dataset until `expires_at`.
-
-    Raises: ConfigurationError if the dataset is unknown or the end is not in the future.
-    """
-    if expires_at <= at:
-        raise ConfigurationError("a grant must end in the future")
-    with store.begin() as db:
-        if not db.execute(sa.select(dataset.c.name).where(dataset.c.name == name)).first():
-            raise ConfigurationError(f"dataset {name} is not registered")
-        db.execute(
-            sa.insert(access_grant).values(
-                dataset=name,
-                project=project,
-                granted_by=by,
-                granted_at=at.isoformat(),
-                expires_at=expires_at.isoformat(),
-            )
-        )
-        advance(db)
-        ledger.write(db, at, "site:grant:made", dataset=name, project=project, by=by)
-
-
-def revoke_access(store: sa.Engine, name: str, project: str, by: str, at: datetime) -> None:
-    """Take every grant of the dataset to `project` back; a running round stops as it does for a withdrawal.
-
-    Raises: ConfigurationError if there is none.
-    """
-    columns = access_grant.c
-    granted = (columns.dataset == name) & (columns.project == project) & columns.revoked_at.is_(None)
-    with store.begin() as db:
-        changed = db.execute(sa.update(access_grant).where(granted).values(revoked_at=at.isoformat()))
-        if changed.rowcount == 0:
-            raise ConfigurationError(f"dataset {name} is not granted to {project} here")
-        advance(db)
-        ledger.write(db, at, "site:grant:revoked", dataset=name, project=project, by=by)
-
-
 def keep_task(store: sa.Engine, document: bytes, at: datetime) -> str:
     """Keep an offered task and return its digest; nothing is approved by that.
 
@@ -160,6 +125,35 @@ def keep_task(store: sa.Engine, document: bytes, at: datetime) -> str:
         if not db.execute(sa.select(task.c.digest).where(task.c.digest == digest)).first():
             db.execute(sa.insert(task).values(digest=digest, document=document.decode(), received_at=at.isoformat()))
     return digest
+
+
+def previous_version(db: sa.Connection, digest: str) -> str | None:
+    """Return the digest of the version of a task that was approved last here before this one; None for a first one.
+
+    Versions of a task have its project and its name. One whose approval was taken back counts: it was read.
+    """
+    known = tasks(db)
+    if digest not in known:
+        return None
+    names = (known[digest].task.project, known[digest].task.name)
+    approved = {
+        other: offered.approval.approved_at
+        for other, offered in known.items()
+        if offered.approval and other != digest and (offered.task.project, offered.task.name) == names
+    }
+    return max(approved, key=lambda other: approved[other], default=None)
+
+
+def changes(db: sa.Connection, before: str, after: str) -> tuple[Change, ...]:
+    """Return what is different between two tasks known here.
+
+    Raises: ConfigurationError if one is not known.
+    """
+    known = tasks(db)
+    for digest in (before, after):
+        if digest not in known:
+            raise ConfigurationError(f"task {digest} is not known here")
+    return task_changes(known[before].task, known[after].task)
 
 
 def approve_task(store: sa.Engine, digest: str, name: str, by: str, at: datetime) -> None:
@@ -180,7 +174,11 @@ def approve_task(store: sa.Engine, digest: str, name: str, by: str, at: datetime
             .values(dataset=name, approved_by=by, approved_at=at.isoformat(), revoked_at=None)
         )
         advance(db)
-        ledger.write(db, at, "site:task:approved", task=digest, dataset=name, by=by)
+        previous = previous_version(db, digest)
+        changed = changes(db, previous, digest) if previous else ()
+        parts = ", ".join(dict.fromkeys(change.part for change in changed))
+        follows = {"follows": previous, "changed": parts} if previous else {}
+        ledger.write(db, at, "site:task:approved", task=digest, dataset=name, by=by, **follows)
 
 
 def revoke_task(store: sa.Engine, digest: str, by: str, at: datetime) -> None:
@@ -210,20 +208,6 @@ def datasets(db: sa.Connection) -> dict[str, Dataset]:
     return {row.name: _dataset(row) for row in db.execute(sa.select(dataset))}
 
 
-def grants(db: sa.Connection) -> list[Grant]:
-    """Return every grant that was ever made."""
-    return [
-        Grant(
-            row.dataset,
-            row.project,
-            _at(row.granted_at),
-            _at(row.expires_at),
-            _maybe(row.revoked_at),
-        )
-        for row in db.execute(sa.select(access_grant))
-    ]
-
-
 def _offered(row: sa.Row[tuple[object, ...]]) -> OfferedTask:
     approval = TaskApproval(row.digest, _at(row.approved_at), _maybe(row.revoked_at)) if row.approved_at else None
     return OfferedTask(parse_task(row.document.encode()), row.dataset, approval)
@@ -231,7 +215,20 @@ def _offered(row: sa.Row[tuple[object, ...]]) -> OfferedTask:
 
 def _dataset(row: sa.Row[tuple[object, ...]]) -> Dataset:
     approval = DatasetApproval(row.name, _at(row.approved_at), _maybe(row.revoked_at)) if row.approved_at else None
-    return Dataset(row.name, parse_data_use(json.loads(row.terms)), row.modality, approval)
+    use, basis = _read_terms(json.loads(row.terms))
+    return Dataset(row.name, use, basis, row.modality, approval)
+
+
+def _read_terms(document: Mapping[str, object]) -> tuple[DataUse, LegalBasis]:
+    """Read terms of use, among which a legal basis other than consent may stand.
+
+    Raises: DataUseInvalid.
+    """
+    basis = document.get("legal_basis")
+    if basis is not None and not isinstance(basis, dict):
+        raise DataUseInvalid("legal_basis: not an object")
+    use = parse_data_use({name: value for name, value in document.items() if name != "legal_basis"})
+    return use, parse_legal_basis(basis)
 
 
 def _at(text: str) -> datetime:

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from consent import Deny
+from consent import Deny, same_person
 from site_node import keys, ledger, project_keys
 from site_node.deidentify.pseudonym import Known
 from site_node.errors import ConfigurationError
@@ -217,7 +217,7 @@ def approve(store: sa.Engine, number: int, by: str, at: datetime) -> Request | D
         asked = _may(db, number, Event.APPROVE, at, by)
         if isinstance(asked, Deny):
             return asked
-        if ledger.same_person(asked.requested_by, by):
+        if same_person(asked.requested_by, by):
             return _refuse(db, at, by, number, "who asks cannot approve: another person must")
         _step(db, asked, "site:reidentification:approved", by, at, approved_by=by, approved_at=at.isoformat())
         return replace(asked, approved_by=by)
@@ -334,7 +334,7 @@ def _may(db: sa.Connection, number: int, event: Event, at: datetime, by: str) ->
 
 def _may_see(db: sa.Connection, number: int, by: str, at: datetime) -> Request | Deny:
     asked = _may(db, number, Event.SHOW, at, by)
-    if isinstance(asked, Request) and not ledger.same_person(asked.requested_by, by):
+    if isinstance(asked, Request) and not same_person(asked.requested_by, by):
         return _refuse(db, at, by, number, "it is shown to who asked, and to nobody else")
     return asked
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import sqlalchemy as sa
 
-from consent import Deny
+from consent import Deny, same_person
 from site_node import ledger
 from site_node.consents import advance
 from site_node.errors import ConfigurationError, SiteError
@@ -447,7 +447,7 @@ def _let_in(
             first = before[-1] if before and before[-1].outcome == SECOND_AWAITED else None
             if first is None or first.boxes != boxes:
                 return _decide(db, case, verdict, boxes, by, at, SECOND_AWAITED)
-            if ledger.same_person(first.by, by):
+            if same_person(first.by, by):
                 return _refuse(db, case, by, at, "another person must agree")
         decision = _decide(db, case, verdict, boxes, by, at, BEGUN)
     try:

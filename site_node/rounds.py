@@ -369,7 +369,7 @@ class Rounds:
             task=instruction.task,
             update=digest,
             eligibility=Eligibility(
-                policy=policy_digest(checked.request),
+                policy=policy_digest(checked.request, checked.basis),
                 purposes=checked.request.purposes,
                 activity=(MLTRAINING,),
                 recipients=checked.request.recipients,

@@ -40,7 +40,7 @@ def serve(site: Site, say: Callable[[str], None], progress: Callable[[int, int],
     with _alone(site.home):
         identity = site.home.load_identity()
         trainer = Trainer(site.home, site.config, progress)
-        gate = Gate(site.store, identity.federation, site.config.minimum_studies)
+        gate = Gate(site.store, identity.federation, site.config.minimum_studies, site.config.max_consent_age)
         rounds = Rounds(
             site.home,
             site.config,

@@ -71,8 +71,18 @@ consent_record = sa.Table(
     sa.Column("patient", sa.String, nullable=False, index=True),
     sa.Column("resource", sa.Text, nullable=False),
     sa.Column("sha256", sa.String, nullable=False),
+    sa.Column("studies", sa.Text, nullable=False),  # the studies it names and their pseudonymous UIDs, JSON
+    sa.Column("doubt", sa.Text),  # why a person has to look, where what came after it could not be taken
     sa.Column("recorded_at", sa.String, nullable=False),
     sa.Column("superseded_at", sa.String),
+)
+
+# Where consents come from; all that a source said up to `as_of` is in the records above.
+consent_source = sa.Table(
+    "consent_source",
+    metadata,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("as_of", sa.String, nullable=False),
 )
 
 dataset = sa.Table(
@@ -88,16 +98,15 @@ dataset = sa.Table(
     sa.Column("revoked_at", sa.String),
 )
 
-access_grant = sa.Table(
-    "access_grant",
+# What people did with requests to use a dataset, act by act; a request is the fold of its events. Append only.
+request_event = sa.Table(
+    "request_event",
     metadata,
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("dataset", sa.String, sa.ForeignKey("dataset.name"), nullable=False),
-    sa.Column("project", sa.String, nullable=False),
-    sa.Column("granted_by", sa.String, nullable=False),
-    sa.Column("granted_at", sa.String, nullable=False),
-    sa.Column("expires_at", sa.String, nullable=False),
-    sa.Column("revoked_at", sa.String),
+    sa.Column("request", sa.Integer, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),  # of the request after this event, from 1
+    sa.Column("event", sa.Text, nullable=False),  # JSON of consent.RequestEvent
+    sa.UniqueConstraint("request", "version"),
 )
 
 # Tasks as the coordinator offered them, and what this hospital said of each.
@@ -263,6 +272,13 @@ ledger = sa.Table(
 )
 
 
+# Held to it by the database too: nothing of these is changed, deleted, or replaced where a key is taken.
+APPEND_ONLY = {
+    "request_event": "number = NEW.number OR (request = NEW.request AND version = NEW.version)",
+    "ledger": "number = NEW.number",
+}
+
+
 def reading(store: sa.Engine) -> sa.Engine:
     """Return `store` for reading: one consistent state, without waiting for a writer."""
     return store.execution_options(reading=True)
@@ -287,7 +303,19 @@ def open_store(path: Path) -> sa.Engine:
 
     metadata.create_all(engine)
     with engine.begin() as db:
+        for table, taken in APPEND_ONLY.items():
+            _forbid_changes(db, table, taken)
         db.execute(
             sa.text("INSERT OR IGNORE INTO consent_epoch (id, epoch) VALUES (1, 0)"),
         )
     return engine
+
+
+def _forbid_changes(db: sa.Connection, table: str, taken: str) -> None:
+    # REPLACE deletes what it replaces without a DELETE trigger: so an insert where a key is taken is refused as well.
+    replaces = f"WHEN EXISTS (SELECT 1 FROM {table} WHERE {taken})"  # noqa: S608 -- names of our own tables
+    for change, when in (("UPDATE", ""), ("DELETE", ""), ("INSERT", replaces)):
+        db.exec_driver_sql(
+            f"CREATE TRIGGER IF NOT EXISTS {table}_forbids_{change.lower()} BEFORE {change} ON {table} {when} "
+            f"BEGIN SELECT RAISE(ABORT, '{table} is append only'); END"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -13,3 +14,9 @@ err = Console(stderr=True, highlight=False, markup=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 By = Annotated[str, typer.Option(help="Who decides this; goes on the record.")]
+
+
+def confirm_at_terminal(question: str) -> None:
+    """Ask a person who sits at a terminal, and end the command on no; a script has decided already."""
+    if sys.stdin.isatty():
+        typer.confirm(question, abort=True)

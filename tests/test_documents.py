@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from securesystemslib.dsse import Envelope
 from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined] # public name, listed without __all__
 
-from consent import open_receipt, sign_receipt
+from consent import ResearchPurpose, open_receipt, parse_purpose, sign_receipt
 from consent.receipt import PAYLOAD_TYPE
 from coordinator.api import JoinForm
 from coordinator.config import CoordinatorConfig
@@ -65,6 +65,15 @@ def test_the_conformance_statement_is_that_of_the_code() -> None:
     page = (ROOT / "docs" / "deidentification.md").read_text()
 
     assert page.partition("<!-- conformance -->\n")[2].partition("<!-- end -->")[0] == markdown()
+
+
+def test_a_purpose_is_documented_with_every_fact_it_may_state() -> None:
+    section = (ROOT / "docs" / "operating.md").read_text().partition("## Access of projects\n")[2].partition("\n## ")[0]
+    example = section.partition("```json\n")[2].partition("```")[0]
+
+    assert parse_purpose(example.encode()).will_publish
+    named = set(json.loads(example)) | set(re.findall(r"`(\w+)`", section))
+    assert {fact.name for fact in fields(ResearchPurpose)} <= named
 
 
 def test_the_protocol_names_every_refusal_and_no_other() -> None:

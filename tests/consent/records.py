@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from consent.decision import Request, Study
 from consent.purpose import MLTRAINING
-from consent.record import UNRESOLVED, ConsentRecord, Kind, Period, Provision, Scope
+from consent.record import UNRESOLVED, Clause, ConsentRecord, Kind, Period, Provision, Scope
 
 AT: Final = datetime(2026, 6, 1, 12, tzinfo=UTC)
 PAST: Final = datetime(2025, 1, 1, tzinfo=UTC)
@@ -61,6 +61,7 @@ def provisions(
         actions=_some(["use", "access", "collect", "disclose", UNRESOLVED]),
         data_period=st.none() | st.sampled_from(_PERIODS),
         data_references=_some([STUDY.StudyInstanceUID, "9.9", UNRESOLVED]),
+        security_labels=_some(["N", "R", "HIV", UNRESOLVED]),
         children=children if children is not None else st.just(()),
         unknown=st.booleans(),
     )
@@ -81,14 +82,32 @@ records = st.builds(
     scope=st.sampled_from(Scope),
     review=st.sampled_from([None, None, None, "provision: unknown element"]),
 )
+clauses = st.builds(
+    Clause,
+    st.sampled_from([Kind.PERMIT, Kind.PERMIT, Kind.DENY]),
+    _some(["6", "7", "8", "9", "45", "49", "22", UNRESOLVED]),
+    period=st.none() | st.sampled_from([Period(PAST, FUTURE), Period(datetime(2020, 1, 1, tzinfo=UTC), FUTURE)]),
+    unknown=st.sampled_from([False, False, False, True]),
+)
+_PACKAGE: Final = tuple(
+    Clause(Kind.PERMIT, (policy,), Period(datetime(2020, 1, 1, tzinfo=UTC), FUTURE)) for policy in ("6", "7", "8", "49")
+)
+broad_records = st.builds(
+    lambda more, whole: record(deny(), scope=Scope.RESEARCH, clauses=(*(_PACKAGE if whole else ()), *more)),
+    st.lists(clauses, max_size=4),
+    st.booleans(),
+)
 likely_permits = st.just(RESEARCH) | records
-record_lists = st.lists(likely_permits, max_size=3)
+record_lists = st.lists(likely_permits | broad_records, max_size=3)
 studies = st.builds(
     Study,
     st.just("patient-1"),
     st.just(STUDY.StudyInstanceUID),
     st.none() | st.just(date(2024, 5, 1)) | st.just(date(2028, 5, 1)),
+    st.none() | st.sampled_from([frozenset({"N"}), frozenset({"R", "HIV"}), frozenset({"HIV"}), frozenset()]),
 )
 purposes = st.lists(st.sampled_from(_PURPOSES), min_size=1, max_size=3, unique=True).map(tuple)
 recipients = st.lists(st.sampled_from(_PARTIES[:3]), min_size=1, max_size=3, unique=True).map(tuple)
-requests = st.builds(Request, purposes, recipients)
+requests = st.builds(
+    Request, purposes, recipients, retrospective=st.booleans(), linked=st.booleans(), outside_gdpr=st.booleans()
+)

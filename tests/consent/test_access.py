@@ -16,6 +16,7 @@ from consent.access import (
     TaskApproval,
     permits_dataset,
     permits_project,
+    permits_sources,
     permits_task,
 )
 
@@ -76,3 +77,20 @@ def test_a_task_is_approved_by_its_digest(approval: TaskApproval, expected: Perm
 )
 def test_a_dataset_is_approved_by_its_name(approval: DatasetApproval, expected: Permit | Deny) -> None:
     assert permits_dataset([approval], "chest", AT) == expected
+
+
+@pytest.mark.parametrize(
+    ("sources", "expected"),
+    [
+        ({"ehr": AT}, Permit()),
+        ({"ehr": AT - DAY}, Permit()),
+        ({"ehr": AT - DAY - timedelta(microseconds=1)}, Deny("consent: not read within 24 h: ehr")),
+        ({"ehr": AT, "paper": AT - 2 * DAY}, Deny("consent: not read within 24 h: paper")),
+        ({"paper": AT - 3 * DAY, "ehr": AT - 2 * DAY}, Deny("consent: not read within 24 h: ehr, paper")),
+        ({"ehr": AT + DAY}, Permit()),
+        ({"ehr": AT + 2 * DAY}, Deny("consent: not read within 24 h: ehr")),
+        ({}, Deny("consent: no source of consents was ever read")),
+    ],
+)
+def test_every_source_of_consents_was_read_recently(sources: dict[str, datetime], expected: Permit | Deny) -> None:
+    assert permits_sources(sources, DAY, AT) == expected

@@ -13,6 +13,8 @@ import pytest
 
 from consent.datause import (
     ABSTRACT,
+    ATTRIBUTION,
+    LABELS,
     MODIFIERS,
     PERMISSIONS,
     DataUse,
@@ -36,15 +38,29 @@ ANCESTORS: Final = {PNEUMONIA: frozenset({LUNG})}
 Facts = dict[str, Any]
 
 
-def test_the_codes_are_the_ontologys() -> None:
+def _rows() -> list[dict[str, str]]:
     if not TABLE.exists():
         pytest.skip(f"the DUO table is not at {TABLE}")
     with TABLE.open(newline="") as file:
-        rows = {row["id"]: row["shorthand"] for row in csv.DictReader(file)}
+        return list(csv.DictReader(file))
 
-    assert {code: name for code, name in rows.items() if name} == {**PERMISSIONS, **MODIFIERS}
-    assert {code for code, name in rows.items() if not name} == ABSTRACT
-    assert len(rows) == 25
+
+def test_every_row_of_the_ontology_is_ours_and_none_is_added() -> None:
+    rows = _rows()
+
+    for row in rows:
+        code, shorthand, label = row["id"], row["shorthand"], row["label"]
+        if shorthand:
+            ours = PERMISSIONS if "permission" in row["description"].split("indicates")[0] else MODIFIERS
+            assert (ours[code], LABELS[shorthand]) == (shorthand, label)
+        else:
+            assert ABSTRACT[code] == label
+    assert len(rows) == len(PERMISSIONS) + len(MODIFIERS) + len(ABSTRACT) == 25
+    assert len(LABELS) == 23
+
+
+def test_release_and_attribution_are_stated() -> None:
+    assert ATTRIBUTION == "Data Use Ontology (DUO), release 2021-02-23, GA4GH and EBISPOT/DUO, CC BY 4.0"
 
 
 @pytest.mark.parametrize(
@@ -52,6 +68,20 @@ def test_the_codes_are_the_ontologys() -> None:
     [
         ("NRES", {}, APPROVE),
         ("NRES", {"clinical_care": True}, MANUAL),
+        ("NRES", {"clinical_care": None}, MANUAL),
+        ("NRES", {"kind": ResearchKind.NONE}, APPROVE),
+        ("GRU", {"kind": ResearchKind.NONE}, MANUAL),
+        ("GRU", {"kind": None, "methods_development": None, "ancestry": None}, APPROVE),
+        ("HMB", {"kind": ResearchKind.NONE}, MANUAL),
+        ("HMB", {"kind": None}, MANUAL),
+        ("HMB", {"ancestry": None}, MANUAL),
+        ("HMB", {"kind": ResearchKind.GENERAL, "ancestry": None}, DENY),
+        ("HMB", {"kind": None, "ancestry": True}, DENY),
+        ("DS", {"diseases": (LUNG,), "ancestry": None}, MANUAL),
+        ("DS", {"methods_development": None}, MANUAL),
+        ("DS", {"diseases": (LUNG,), "kind": ResearchKind.NONE}, MANUAL),
+        ("DS", {"diseases": ("MONDO:1",), "kind": ResearchKind.NONE}, DENY),
+        ("POA", {"ancestry": None}, MANUAL),
         ("GRU", {"kind": ResearchKind.GENERAL, "ancestry": True}, APPROVE),
         ("GRU", {"methods_development": True}, APPROVE),
         ("HMB", {}, APPROVE),
@@ -83,7 +113,9 @@ def test_the_permission_decides(permission: str, facts: Facts, expected: DataUse
     [
         ("NPOA", (), {}, APPROVE),
         ("NPOA", (), {"ancestry": True}, DENY),
+        ("NPOA", (), {"ancestry": None}, MANUAL),
         ("NMDS", (), {}, APPROVE),
+        ("NMDS", (), {"methods_development": None}, MANUAL),
         ("NMDS", (), {"methods_development": True}, DENY),
         ("GSO", (), {"genetic": True}, APPROVE),
         ("GSO", (), {"genetic": False}, DENY),
@@ -186,7 +218,78 @@ def test_a_modifier_given_twice_has_to_hold_twice() -> None:
     verdict = match_data_use(use, replace(HEALTH, countries=("FRA",)), AT)
 
     assert verdict.decision is DENY
-    assert verdict.reasons == ("GS: deny",)
+    assert verdict.reasons == ("GS: deny, a participant is in another country",)
+
+
+FACTS: Final[dict[str, list[Any]]] = {
+    "kind": [None, *ResearchKind],
+    "methods_development": [None, False, True],
+    "ancestry": [None, False, True],
+    "diseases": [(), (LUNG,), ("MONDO:1",)],
+}
+
+
+def test_every_term_that_does_not_approve_says_why() -> None:
+    facts = [dict(zip(FACTS, values, strict=True)) for values in product(*FACTS.values())]
+    others = {
+        name: stated
+        for stated in (None, False, True)
+        for name in ("genetic", "commercial", "for_profit", "will_publish", "returns_data", "clinical_care")
+    }
+    for permission, code, values in product(PERMISSIONS.values(), MODIFIERS.values(), [(), ("x",), ("2027-01-01",)]):
+        use = DataUse(permission, (LUNG,), (Modifier(code, values),))
+        for fact in facts:
+            for stated in (None, False, True):
+                purpose = ResearchPurpose(**fact, **dict.fromkeys(others, stated), publishes_from=date(2026, 1, 1))
+                for term in match_data_use(use, purpose, AT).terms:
+                    assert bool(term.why) == (term.decision is not APPROVE)
+                    assert term.why != "a code that is not known here"
+
+
+def test_each_term_answers_for_itself() -> None:
+    use = DataUse("GRU", modifiers=(Modifier("NCU"), Modifier("XYZ")))
+
+    verdict = match_data_use(use, replace(HEALTH, commercial=False), AT)
+
+    assert [(term.code, term.decision) for term in verdict.terms] == [
+        ("GRU", APPROVE),
+        ("NCU", APPROVE),
+        ("XYZ", MANUAL),
+    ]
+    assert verdict.reasons == ("XYZ: manual, a code that is not known here",)
+
+
+def test_no_modifier_stands_for_another() -> None:
+    stated = replace(HEALTH, commercial=True, for_profit=False)
+
+    assert match_data_use(DataUse("GRU", modifiers=(Modifier("NPU"),)), stated, AT).decision is APPROVE
+    assert match_data_use(DataUse("GRU", modifiers=(Modifier("NCU"),)), stated, AT).decision is DENY
+    assert match_data_use(DataUse("GRU", modifiers=(Modifier("NPUNCU"),)), stated, AT).decision is DENY
+
+
+FACTS_OF_HEALTH: Final[Facts] = {"kind": ResearchKind.HEALTH, "methods_development": False}
+
+
+@pytest.mark.parametrize("fact", ["kind", "methods_development", "ancestry", "clinical_care", "commercial", "genetic"])
+def test_a_fact_that_is_not_stated_never_approves_more_than_each_answer(fact: str) -> None:
+    answers: list[Any] = list(ResearchKind) if fact == "kind" else [False, True]
+    for permission, code in product(PERMISSIONS.values(), MODIFIERS.values()):
+        use = DataUse(permission, (LUNG,), (Modifier(code),))
+        unstated, *stated = [
+            match_data_use(use, ResearchPurpose(**{**FACTS_OF_HEALTH, fact: answer}), AT).decision
+            for answer in (None, *answers)
+        ]
+
+        # Without a kind the use is research of some kind: that it is none is known from the purposes.
+        assert unstated is not APPROVE or set(stated) == {APPROVE} or fact == "kind"
+        assert unstated is not DENY or DENY in stated
+
+
+@pytest.mark.parametrize(
+    "code", ["DUO:0000044", "DUO_0000044", "http://purl.obolibrary.org/obo/DUO_0000044", "DUO_00000044", "NPOA"]
+)
+def test_a_code_is_read_in_every_spelling_of_the_ontologys_files(code: str) -> None:
+    assert parse_data_use({"permission": "GRU", "modifiers": [{"code": code}]}).modifiers == (Modifier("NPOA"),)
 
 
 def test_codes_and_shorthands_read_the_same() -> None:

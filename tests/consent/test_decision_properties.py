@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consent.decision import Outcome, Request, Study, decide
-from consent.record import ConsentRecord, Kind, Provision
+from consent.decision import Outcome, Request, Study, decide, may_permit
+from consent.record import UNRESOLVED, Clause, ConsentRecord, Kind, Provision
 from tests.consent.records import (
     AT,
     RESEARCH,
+    broad_records,
+    clauses,
     purposes,
     recipients,
     record_lists,
@@ -93,6 +95,70 @@ def test_losing_the_date_of_a_study_never_helps(given_record: ConsentRecord, stu
 
 
 @few
+@given(record_lists, studies, requests)
+def test_losing_what_is_known_of_a_study_never_helps(
+    given_records: list[ConsentRecord], study: Study, request: Request
+) -> None:
+    known = decide(given_records, study, request, AT).outcome
+    for less in (replace(study, study_date=None), replace(study, security_labels=None)):
+        if decide(given_records, less, request, AT).outcome is Outcome.PERMIT:
+            assert known is Outcome.PERMIT
+
+
+@few
+@given(records, studies, requests, st.data())
+def test_a_limit_nobody_can_tell_never_helps(
+    given_record: ConsentRecord, study: Study, request: Request, data: st.DataObject
+) -> None:
+    limit = data.draw(st.sampled_from(["purposes", "recipients", "actions", "data_references", "security_labels"]))
+    known = getattr(given_record.root, limit)
+    changes: dict[str, Any] = {limit: (UNRESOLVED,) * max(len(known), 1)}
+    unclear = replace(given_record, root=replace(given_record.root, **changes))
+
+    permitted = decide([unclear], study, request, AT).outcome is Outcome.PERMIT
+
+    assert not permitted or given_record.root.kind is Kind.DENY or limit == "purposes"
+    assert not permitted or decide([given_record], study, request, AT).outcome is Outcome.PERMIT or not known
+
+
+@few
+@given(broad_records, clauses, studies, requests)
+def test_a_refused_policy_never_helps_and_a_further_wish_never_does(
+    given_record: ConsentRecord, clause: Clause, study: Study, request: Request
+) -> None:
+    refused = replace(given_record, clauses=(*(given_record.clauses or ()), replace(clause, kind=Kind.DENY)))
+    before = decide([given_record], study, request, AT).outcome
+
+    assert decide([refused], study, request, AT).outcome is not Outcome.PERMIT or before is Outcome.PERMIT
+    for more in (replace(request, linked=True), replace(request, outside_gdpr=True)):
+        assert decide([given_record], study, more, AT).outcome is not Outcome.PERMIT or before is Outcome.PERMIT
+
+
+@few
+@given(record_lists, studies, requests)
+def test_the_trace_has_a_line_for_every_consent_and_names_what_decided(
+    given_records: list[ConsentRecord], study: Study, request: Request
+) -> None:
+    verdict = decide(given_records, study, request, AT)
+    question, *lines = verdict.trace
+
+    assert question.startswith("asked: ")
+    assert len(lines) == len(given_records)
+    words = {Outcome.PERMIT: " permitted", Outcome.DENY: " denied", Outcome.REVIEW: "needs review"}
+    if verdict.outcome in words:
+        assert any(words[verdict.outcome] in line for line in lines)
+    else:
+        assert all("contributed nothing" in line for line in lines)
+
+
+@few
+@given(records, studies, requests)
+def test_what_may_not_permit_never_does(given_record: ConsentRecord, study: Study, request: Request) -> None:
+    if not may_permit(given_record):
+        assert decide([given_record], study, request, AT).outcome is not Outcome.PERMIT
+
+
+@few
 @given(records, studies, requests, st.sampled_from(["draft", "inactive", "entered-in-error", "?"]))
 def test_only_an_active_consent_permits(
     given_record: ConsentRecord, study: Study, request: Request, status: str
@@ -120,7 +186,7 @@ def test_asking_all_at_once_is_asking_one_by_one(
     given_records: list[ConsentRecord], study: Study, request: Request
 ) -> None:
     singly = [
-        decide(given_records, study, Request((purpose,), (recipient,)), AT).outcome
+        decide(given_records, study, replace(request, purposes=(purpose,), recipients=(recipient,)), AT).outcome
         for purpose in request.purposes
         for recipient in request.recipients
     ]

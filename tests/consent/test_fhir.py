@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from consent.bundle import MAX_DEPTH, split_bundle
 from consent.decision import Outcome, decide
 from consent.errors import UnreadableConsent
-from consent.fhir import MAX_DEPTH, parse_consent, split_bundle
+from consent.fhir import parse_consent
 from consent.record import UNRESOLVED, Kind, Period, Scope
 from tests.consent.records import AT, HUB, REQUEST, STUDY
 
@@ -24,6 +25,8 @@ REASON: Final = "http://terminology.hl7.org/CodeSystem/v3-ActReason"
 ACTION: Final = "http://terminology.hl7.org/CodeSystem/consentaction"
 SCOPE: Final = "http://terminology.hl7.org/CodeSystem/consentscope"
 ROLE: Final = "http://terminology.hl7.org/CodeSystem/v3-ParticipationType"
+CONFIDENTIALITY: Final = "http://terminology.hl7.org/CodeSystem/v3-Confidentiality"
+ACT_CODE: Final = "http://terminology.hl7.org/CodeSystem/v3-ActCode"
 SECRET: Final = "Erika-Mustermann"  # noqa: S105 -- a planted patient value
 EXAMPLES: Final = Path(__file__).parents[2].parent / "shared" / "data" / "consent" / "fhir-spec"
 
@@ -104,6 +107,22 @@ def test_a_consent_without_a_patient_of_this_hospital_is_unreadable(patient: obj
         parse_consent(r4(patient=patient))
 
     assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "patient",
+    [
+        {"identifier": {"system": "urn:insurer", "value": "N-1"}},
+        {"identifier": {"value": "N-1"}},
+        {"reference": "Patient/N-1"},
+    ],
+)
+def test_another_number_of_a_patient_is_not_taken_for_the_hospitals(patient: Json) -> None:
+    own = {"identifier": {"system": "urn:hospital", "value": "N-1"}}
+
+    assert parse_consent(r4(patient=own), "urn:hospital").patient_id == "N-1"
+    with pytest.raises(UnreadableConsent, match="patient_system"):
+        parse_consent(r4(patient=patient), "urn:hospital")
 
 
 @pytest.mark.parametrize(
@@ -256,7 +275,12 @@ def test_each_limit_of_a_provision_is_read() -> None:
                     },
                     {"meaning": "related", "reference": {"reference": "ImagingStudy/1"}},
                 ],
-                "securityLabel": [{"code": "R"}],
+                "securityLabel": [
+                    {"system": CONFIDENTIALITY, "code": "R"},
+                    {"system": ACT_CODE, "code": "HIV"},
+                    {"system": CONFIDENTIALITY, "code": "HIV"},
+                    {"code": "R"},
+                ],
             }
         )
     ).record
@@ -270,7 +294,7 @@ def test_each_limit_of_a_provision_is_read() -> None:
     assert root.actions == ("use", UNRESOLVED)
     assert root.data_period == Period(None, datetime(2019, 12, 31, 23, 59, 59, 999_999, UTC))
     assert root.data_references == ("1.2.3", UNRESOLVED)
-    assert root.security_labels == ("R",)
+    assert root.security_labels == ("R", "HIV", UNRESOLVED, UNRESOLVED)
 
 
 @pytest.mark.parametrize(
@@ -353,6 +377,84 @@ def test_no_official_example_permits_research(release: str) -> None:
 
 def test_every_official_r5_example_is_understood() -> None:
     assert [parse_consent(e).record.review for e in _examples("r5")] == [None] * 12
+
+
+def test_an_opt_out_that_permits_contradicts_itself() -> None:
+    dissent = {"coding": [{"system": ACT_CODE, "code": "OPTOUT"}]}
+    record = parse_consent(r4(policyRule=dissent)).record
+
+    assert record.review == "policyRule: opts out where provision.type permits"
+    assert outcome(r4(policyRule=dissent, provision={"type": "deny"})) is Outcome.DENY
+    assert outcome(r4(policyRule={"coding": [{"system": ACT_CODE, "code": "OPTIN"}]})) is Outcome.PERMIT
+
+
+@pytest.mark.parametrize("resource", [r4(), r5()], ids=["R4", "R5"])
+def test_a_consent_its_source_calls_unverified_goes_to_review(resource: Json) -> None:
+    assert outcome(resource | {"verification": [{"verified": True}]}) is Outcome.PERMIT
+    assert outcome(resource | {"verification": [{"verified": True}, {"verified": False}]}) is Outcome.REVIEW
+
+
+@pytest.mark.parametrize(
+    "resource",
+    [
+        r4(dateTime="1899-12-31"),
+        r4(dateTime="0001-01-01T00:00:00+14:00"),
+        r4(provision=_permit(period={"start": "1850"})),
+        r4(provision=_permit(dataPeriod={"start": "1899-12"})),
+        r5(date="1066-10-14"),
+    ],
+)
+def test_a_date_before_1900_goes_to_review(resource: Json) -> None:
+    assert outcome(resource) is Outcome.REVIEW
+
+
+def test_an_actor_in_another_role_narrows_a_permission_by_something_nobody_can_tell() -> None:
+    hub, author = actor({"reference": HUB}), actor({"reference": "Practitioner/1"}, "AUT")
+
+    assert outcome(r4(provision=_permit(actor=[hub]))) is Outcome.PERMIT
+    assert outcome(r4(provision=_permit(actor=[hub, author]))) is Outcome.NO_CONSENT
+    refusal = {"type": "deny", "actor": [actor({"reference": "Organization/54"}), author]}
+    assert outcome(r4(provision=_permit(provision=[refusal]))) is Outcome.DENY
+
+
+CATEGORIES: Final = "http://terminology.hl7.org/CodeSystem/consentcategorycodes"
+
+
+def _about(*codings: tuple[str, str]) -> list[Json]:
+    return [{"coding": [{"system": system, "code": code}]} for system, code in codings]
+
+
+@pytest.mark.parametrize(
+    ("category", "expected"),
+    [
+        (_about((CATEGORIES, "research")), Scope.RESEARCH),
+        (_about((SCOPE, "research"), ("http://loinc.org", "57016-8")), Scope.RESEARCH),
+        (_about((CATEGORIES, "dnr")), Scope.OTHER),
+        (_about((CATEGORIES, "polst"), (SCOPE, "adr")), Scope.OTHER),
+        (_about((CATEGORIES, "dnr"), ("http://loinc.org", "59284-0")), Scope.PRIVACY),
+        (_about((CATEGORIES, "dnr"), (CATEGORIES, "research")), Scope.RESEARCH),
+        (_about((CATEGORIES, "npp")), Scope.PRIVACY),
+        (_about(("urn:other", "dnr")), Scope.PRIVACY),
+    ],
+)
+def test_the_category_of_r5_stands_for_the_scope_of_r4(category: list[Json], expected: Scope) -> None:
+    assert parse_consent(r5(category=category)).record.scope is expected
+
+
+def test_an_order_not_to_resuscitate_says_nothing_on_research_in_r5_too() -> None:
+    order = r5(id="dnr", category=_about((CATEGORIES, "dnr")), provision=[{"action": [{"text": "CPR"}]}])
+    both = [parse_consent(r5()).record, parse_consent(order).record]
+
+    assert decide(both, STUDY, REQUEST, AT).outcome is Outcome.PERMIT
+
+
+def test_what_is_reviewed_keeps_its_dates_so_that_nothing_older_takes_its_place() -> None:
+    parsed = parse_consent(r4(colour=SECRET, meta={"lastUpdated": "2026-02-01T00:00:00Z"}))
+
+    assert parsed.record.review == "colour: unknown element"
+    assert parsed.record.dated_at == datetime(2026, 1, 1, tzinfo=UTC)
+    assert parsed.updated_at == datetime(2026, 2, 1, tzinfo=UTC)
+    assert parse_consent(r4(meta={"lastUpdated": "soon"})).updated_at is None
 
 
 # ------------------------------------------------------------------ R4 and R5 say the same
@@ -446,7 +548,7 @@ def test_an_element_named_twice_breaks_only_its_own_entry() -> None:
     text = _bundle(r4(id="a"), r4(id="b")).decode()
     doubled = text.replace('"id": "a"', '"id": "a", "status": "inactive"')
 
-    assert _broken(_split(doubled.encode())) == {"entry 0"}
+    assert _broken(_split(doubled.encode())) == {"Consent/a"}
 
 
 @pytest.mark.parametrize(
@@ -472,11 +574,98 @@ def test_a_resource_nested_too_deeply_is_broken() -> None:
 
     found = _split(_bundle(r4(id="a", extension=deep), r4(id="b")))
 
-    assert _broken(found) == {"entry 0"}
+    assert _broken(found) == {"Consent/a"}
 
 
 def test_an_id_that_could_be_a_name_is_not_shown() -> None:
     assert list(_split(_bundle(r4(id="Erika Mustermann")))) == ["entry 0"]
+
+
+def _bundle_text(*resources: str) -> str:
+    entries = ",".join(f'{{"fullUrl": "x", "resource": {resource}}}' for resource in resources)
+    return f'{{"resourceType": "Bundle", "type": "collection", "entry": [{entries}]}}'
+
+
+@pytest.mark.parametrize(
+    ("broken", "fault"),
+    [
+        ('"status" "active"', "not JSON, or nested too deeply"),
+        ('"status: "active"', "not JSON, or nested too deeply"),
+        ('"status": {"active"', "not JSON, or nested too deeply"),
+        ('"status": NaN', "a number is none"),
+        (f'"status": {"9" * 5000}', "a number is too long"),
+        ('"status": "\\ud800"', "a text is not Unicode"),
+        (f'"status": {"[" * 100_000}{"]" * 100_000}', "not JSON, or nested too deeply"),
+        ('"status": "a", "status": "b"', "an element is named twice"),
+    ],
+)
+def test_one_broken_resource_of_a_bundle_is_named_by_its_id_whatever_is_broken(broken: str, fault: str) -> None:
+    texts = [json.dumps(r4(id=name)) for name in ("a", "b", "c")]
+    texts[1] = texts[1].replace('"status": "active"', broken)
+
+    for data in (_bundle_text(*texts).encode(), "\n".join(texts).encode()):
+        found = _split(data)
+        assert list(found) == ["Consent/a", "Consent/b", "Consent/c"]
+        assert _broken(found) == {"Consent/b"}
+        assert str(found["Consent/b"]) == fault
+
+
+def test_a_byte_in_another_encoding_breaks_its_own_resource_alone() -> None:
+    texts = [json.dumps(r4(id=name)) for name in ("a", "b")]
+    data = _bundle_text(*texts).replace("HRESCH", "HR\u00c9SCH", 1).encode("latin-1")
+
+    found = _split(data)
+
+    assert _broken(found) == {"Consent/a"}
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_every_encoding_of_json_is_read(encoding: str) -> None:
+    lines = "\n".join(json.dumps(r4(id=name)) for name in ("a", "b"))
+
+    for text in (_bundle_text(*lines.split("\n")), lines):
+        assert _broken(_split(text.encode(encoding))) == set()
+        assert list(_split(text.encode(encoding))) == ["Consent/a", "Consent/b"]
+
+
+@pytest.mark.parametrize("damage", [lambda text: text[:-400], lambda text: text + "x", lambda text: text[:-1]])
+def test_a_bundle_that_lacks_an_end_says_so_beside_what_it_holds(damage: Any) -> None:
+    text = _bundle_text(*(json.dumps(r4(id=name)) for name in ("a", "b")))
+
+    found = _split(damage(text).encode())
+
+    assert "file" in _broken(found)
+    assert found["Consent/a"] == r4(id="a")
+
+
+def test_the_entries_of_a_bundle_within_a_broken_one_are_none_of_the_outer() -> None:
+    within = _bundle_text(json.dumps(r4(id="inner"))).replace('"Bundle"', '"Bundle" "x"')
+    text = _bundle_text(json.dumps(r4(id="a")), within, json.dumps(r4(id="b")))
+
+    assert "Consent/inner" not in _split(text.encode())
+    assert "file" in _broken(_split(text.encode()))
+
+
+def test_what_its_source_deleted_is_named() -> None:
+    entry = {"request": {"method": "DELETE", "url": "Consent/a"}}
+
+    assert _broken(_split(json.dumps({"resourceType": "Bundle", "entry": [entry]}).encode())) == {"Consent/a"}
+
+
+def _objects(value: Any) -> list[Json]:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [found for part in inner for found in _objects(part)] + ([value] if isinstance(value, dict) else [])
+
+
+@pytest.mark.parametrize("plain", [r4(provision=_permit(actor=[actor({"reference": HUB})])), r5()], ids=["R4", "R5"])
+def test_a_modifier_extension_never_permits_wherever_it_stands(plain: Json) -> None:
+    assert outcome(plain) is Outcome.PERMIT
+    for number in range(len(_objects(plain))):
+        resource = copy.deepcopy(plain)
+        _objects(resource)[number]["modifierExtension"] = [{"url": "x"}]
+
+        assert outcome(resource) is Outcome.REVIEW
 
 
 _junk = st.recursive(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from demo.hospitals import make_inbox
 from demo.task import TASK
-from tests.site_node.hospital import PROJECT, TERMS, bundle, consent_of
+from tests.site_node.hospital import TERMS, bundle, consent_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -67,8 +67,10 @@ class Setting:
         for command in (
             ("datasets", "register", "brain-mr", "--terms", str(terms), "--by", "steward"),
             ("datasets", "approve", "brain-mr", "--by", "manager"),
-            ("grants", "add", "brain-mr", PROJECT, "--by", "manager", "--until", "2099-12-31"),
             ("tasks", "list"),
+            ("requests", "draft", "brain-mr", "--task", digest, "--by", "applicant", "--submit"),
+            ("requests", "approve", "1", "--by", "manager", "--until", "2099-12-31"),
+            ("requests", "confirm", "1", "--by", "director"),
             ("tasks", "approve", digest, "brain-mr", "--by", "manager"),
         ):
             self.consortium.site(name, *command)

@@ -15,15 +15,15 @@ import sqlalchemy as sa
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from consent import NO_PREVIOUS, generate_signing_key
+from consent import NO_PREVIOUS, Deny, RequestForm, generate_signing_key
 from demo.task import TASK
-from models import model_digest
-from site_node import consents, permissions
+from models import model_digest, parse_task
+from site_node import access_requests, consents, permissions, sources
 from site_node.config import SiteConfig, SiteHome
 from site_node.deidentify.profile import Options
 from site_node.deidentify.pseudonym import Pseudonymiser
 from site_node.errors import PeerError
-from site_node.gate import Gate
+from site_node.gate import Gate, research_purpose
 from site_node.intake.folder import Intake
 from site_node.link import Incoming
 from site_node.reidentification import Vault
@@ -103,6 +103,24 @@ def add_study(store: sa.Engine, patient_id: str, study: str = "", study_date: st
                 )
             )
     return study
+
+
+def form_of(dataset: str, project: str = PROJECT, document: bytes = TASK_DOCUMENT) -> RequestForm:
+    """Return what a task asks for."""
+    return RequestForm(dataset, project, research_purpose(parse_task(document)))
+
+
+def grant(store: sa.Engine, dataset: str, at: datetime, expires_at: datetime, document: bytes = TASK_DOCUMENT) -> int:
+    """Let the request of a task go its whole way, and return its number."""
+    made = access_requests.draft(store, form_of(dataset, document=document), "applicant", at)
+    assert not isinstance(made, Deny)
+    for answer in (
+        access_requests.submit(store, made.number, "applicant", at),
+        access_requests.approve(store, made.number, "manager", at, expires_at, words="as a test"),
+        access_requests.confirm(store, made.number, "director", at),
+    ):
+        assert not isinstance(answer, Deny)
+    return made.number
 
 
 @dataclass(slots=True)
@@ -200,7 +218,7 @@ class Hospital:
         for folder in (home.outbox, home.work):
             folder.mkdir(exist_ok=True)
         self.home, self.store = home, store
-        self.config = SiteConfig("north", minimum_studies=minimum)
+        self.config = SiteConfig("north", minimum_studies=minimum, max_consent_age_h=24 * 365.0)
         self.clock, self.trainer, self.line = Clock(), Trainer(), Line()
         self.key = generate_signing_key()
         self.said: list[str] = []
@@ -210,14 +228,14 @@ class Hospital:
         early = NOON - timedelta(days=1)
         permissions.register_dataset(store, "brain-mr", TERMS, "MR", "steward", early)
         permissions.approve_dataset(store, "brain-mr", "manager", early)
-        permissions.grant_access(store, "brain-mr", PROJECT, "manager", early, NOON + timedelta(days=30))
+        self.request = grant(store, "brain-mr", early, NOON + timedelta(days=30))
         self.task = permissions.keep_task(store, TASK_DOCUMENT, early)
         permissions.approve_task(store, self.task, "brain-mr", "manager", early)
         self.restart()
 
     def restart(self) -> None:
         """Begin again as a new process would, with what is on disk."""
-        self.gate = Gate(self.store, "demo", self.config.minimum_studies)
+        self.gate = Gate(self.store, "demo", self.config.minimum_studies, self.config.max_consent_age)
         self.rounds = Rounds(
             self.home,
             self.config,
@@ -232,7 +250,9 @@ class Hospital:
 
     def load(self, *resources: Mapping[str, Any]) -> consents.Loaded:
         """Load consents."""
-        return consents.load(self.store, bundle(*resources), PSEUDONYMS, self.clock.now)
+        loaded = consents.load(self.store, bundle(*resources), PSEUDONYMS, self.clock.now)
+        sources.note(self.store, "file", self.clock.now, self.clock.now)
+        return loaded
 
     def withdraw(self, patient_id: str) -> None:
         """Let a patient withdraw."""
@@ -241,6 +261,11 @@ class Hospital:
     def revoke(self) -> None:
         """Take the task's approval back."""
         permissions.revoke_task(self.store, self.task, "manager", self.clock.now)
+
+    def revoke_grant(self) -> None:
+        """Take the project's grant back."""
+        answer = access_requests.revoke(self.store, self.request, "as a test", "director", self.clock.now)
+        assert not isinstance(answer, Deny)
 
     def instruction(self, **values: Any) -> dict[str, Any]:
         """Return an instruction this site can follow; `values` replace its own."""

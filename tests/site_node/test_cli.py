@@ -17,16 +17,19 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from consent import Outcome, Request, Study, decide
 from site_node import permissions
 from site_node.app import create_site
 from site_node.config import SiteHome
+from site_node.consents import ConsentReader, current_epoch
 from site_node.store import consent_record, open_store
-from tests.site_node.hospital import TASK_DOCUMENT, TERMS, bundle, consent_of
+from tests.site_node.hospital import TASK_DOCUMENT, TERMS, add_study, bundle, consent_of, grant
 
 if TYPE_CHECKING:
     from subprocess import CompletedProcess
 
 PROGRAM = Path(sys.executable).parent / "filmroom-site"
+ROLES = "http://terminology.hl7.org/CodeSystem/v3-ParticipationType"
 PATIENT_ID = "MRN-7730441"
 
 
@@ -121,6 +124,33 @@ def test_what_the_gate_refuses_is_refused_by_policy(member: Path) -> None:
     refused(run(member, "cohort", digest), 3, "nothing may be used: task: never approved here")
 
 
+def test_the_cohort_says_what_each_consent_contributed_even_if_nothing_may_be_used(member: Path) -> None:
+    SiteHome(member).pseudonym_key.write_bytes(bytes(range(32)))  # as the invented catalogue has it
+    store = open_store(SiteHome(member).database)
+    at = datetime.now(UTC)
+    digest = permissions.keep_task(store, TASK_DOCUMENT, at)
+    permissions.register_dataset(store, "brain-mr", TERMS, "MR", "a", at)
+    permissions.approve_dataset(store, "brain-mr", "b", at)
+    grant(store, "brain-mr", at, at + timedelta(days=1))
+    permissions.approve_task(store, digest, "brain-mr", "b", at)
+    for patient in ("N1", "N2"):
+        add_study(store, patient)
+    store.dispose()
+    refusal = {"type": "deny", "purpose": [consent_of("N2")["provision"]["purpose"][0] | {"code": "MLTRAINING"}]}
+    provision = consent_of("N2")["provision"] | {"provision": [refusal]}
+    consents = _file(member.parent, "consents.json", bundle(consent_of("N1"), consent_of("N2", provision=provision)))
+    run(member, "consents", "load", consents)
+
+    shown = run(member, "cohort", digest, "--trace")
+
+    refused(shown, 3, "nothing may be used: cohort: fewer than 20 studies are permitted")
+    assert "rule 1 of Consent/consent-N1 permitted: purpose HRESCH" in shown.stdout
+    assert "rule 2 of Consent/consent-N2 denied: purpose MLTRAINING" in shown.stdout
+    rows = json.loads(run(member, "cohort", digest, "--json").stdout)
+    assert [row["outcome"] for row in rows] == ["permit", "deny"]
+    assert all(len(row["trace"]) == 2 for row in rows)
+
+
 def test_a_withdrawal_is_read_from_standard_input_and_not_repeated(home: Path) -> None:
     consents = home.parent / "consents.json"
     consents.write_bytes(bundle(consent_of(PATIENT_ID)))
@@ -164,6 +194,83 @@ def test_consents_that_are_not_loaded_are_told_and_the_code_says_so(home: Path) 
     assert PATIENT_ID not in done.stdout + done.stderr
 
 
+def _file(folder: Path, name: str, content: bytes | str) -> Path:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def test_one_broken_resource_among_ten_thousand_is_named_and_the_others_are_loaded(home: Path) -> None:
+    lines = [json.dumps(consent_of(f"N{number}")) for number in range(10_000)]
+    lines[5_000] = lines[5_000].replace('"status"', '"status')
+    consents = _file(home.parent, "consents.ndjson", "\n".join(lines))
+
+    done = run(home, "consents", "load", consents)
+
+    refused(done, 1, "9999 consents loaded, 0 unchanged", "not loaded: Consent/consent-N5000: not JSON")
+    assert done.stderr.count("not loaded") == 1
+
+
+def test_no_bad_file_of_consents_ends_in_a_crash_or_in_a_permission(home: Path) -> None:
+    """Each file holds one patient's consent, good in itself, and one fault."""
+    good = {name: json.dumps(consent_of(name)) for name in "ABCDEFGHIJK"}
+    folder = home.parent
+    cyclic = {"resourceType": "Group", "id": "g", "member": [{"entity": {"reference": "#g"}}]}
+    actor = {
+        "role": {"coding": [{"system": ROLES, "code": "IRCP"}]},
+        "reference": {"reference": "#g"},
+    }
+    provision = {**consent_of("F")["provision"], "actor": [actor]}
+    files = {
+        "deep in one element": _file(folder, "a", good["A"].replace('"active"', "[" * 200_000 + "]" * 200_000)),
+        "deep in a passed-over element": _file(
+            folder, "b", good["B"].replace('"status"', '"extension": ' + "[" * 100 + "]" * 100 + ', "status"')
+        ),
+        "latin-1": _file(folder, "c", good["C"].replace("HRESCH", "HR\u00c9SCH").encode("latin-1")),
+        "cut off": _file(folder, "d", good["D"][:-40]),
+        "before 1900": _file(folder, "e", good["E"].replace("2026-01-01", "1826-01-01")),
+        "cyclic": _file(folder, "f", json.dumps(consent_of("F", contained=[cyclic], provision=provision))),
+        "twice": _file(folder, "g", bundle(consent_of("G"), consent_of("G", status="inactive"))),
+        "NaN": _file(folder, "h", good["H"].replace('"active"', "NaN")),
+        "a lone surrogate": _file(folder, "i", good["I"].replace('"active"', '"active", "language": "\\ud83d"')),
+        "UTF-32 cut off": _file(folder, "j", good["J"].encode("utf-32")[:-3]),
+        "a text for a list": _file(folder, "k", good["K"].replace('"active"', '"active", "contained": "x"')),
+        "empty": _file(folder, "empty", b""),
+        "too large": _file(folder, "large", b"[" + b" " * (64 << 20) + b"]"),
+    }
+
+    done = run(home, "consents", "load", *files.values())
+
+    refused(done, 1, "not loaded: ")
+    assert done.stderr.count("not loaded: ") >= 9
+    store = open_store(SiteHome(home).database)
+    with store.connect() as db:
+        held = ConsentReader().read(db, current_epoch(db))
+    store.dispose()
+    request = Request(("CLINTRCH",), ("urn:filmroom:federation|demo",))
+    outcomes = {
+        decide(records, Study("p", "1.2", None), request, datetime.now(UTC)).outcome for records in held.values()
+    }
+    assert outcomes == {Outcome.REVIEW, Outcome.NO_CONSENT}
+
+
+def test_a_file_of_consents_that_is_not_there_is_named(home: Path) -> None:
+    refused(run(home, "consents", "load", home.parent / "absent"), 6, "absent: No such file")
+    refused(run(home, "consents", "load", home.parent), 6, "Is a directory")
+
+
+def test_a_consent_in_doubt_counts_again_by_a_command(home: Path) -> None:
+    consents = _file(home.parent, "good.json", bundle(consent_of("N1")))
+    run(home, "consents", "load", consents)
+    broken = _file(home.parent, "broken.json", bundle(consent_of("N1") | {"patient": 1}))
+    refused(run(home, "consents", "load", broken), 1, "1 consents held before need review")
+
+    done = run(home, "consents", "confirm", "consent-N1", "--by", "manager")
+
+    assert "Consent/consent-N1 counts again" in done.stdout
+    refused(run(home, "consents", "confirm", "consent-N1", "--by", "manager"), 4, "no consent consent-N1 waits")
+
+
 def test_a_task_may_call_its_project_anything(member: Path) -> None:
     store = open_store(SiteHome(member).database)
     now = datetime.now(UTC)
@@ -171,10 +278,11 @@ def test_a_task_may_call_its_project_anything(member: Path) -> None:
     permissions.register_dataset(store, "mr", TERMS, "MR", "steward", now)
     store.dispose()
 
-    done = run(member, "grants", "add", "mr", "[/x] [red]", "--by", "m", "--until", "2099-01-01")
+    assert run(member, "requests", "draft", "mr", "--task", digest, "--by", "m", "--submit").returncode == 0
+    done = run(member, "requests", "show", "1")
 
     assert done.returncode == 0, done.stderr
-    assert "[/x] [red] may use mr" in done.stdout
+    assert "[/x] [red] asks for mr" in done.stdout
     assert "[/x] [red]" in run(member, "tasks", "show", digest).stdout
 
 
@@ -184,13 +292,10 @@ def test_what_was_given_is_taken_back_by_a_command_once(home: Path) -> None:
     for command in (
         ("datasets", "register", "mr", "--terms", terms, "--by", "steward"),
         ("datasets", "approve", "mr", "--by", "manager"),
-        ("grants", "add", "mr", "tissue", "--by", "manager", "--until", "2099-01-01"),
-        ("grants", "revoke", "mr", "tissue", "--by", "director"),
         ("datasets", "revoke", "mr", "--by", "director"),
     ):
         assert run(home, *command).returncode == 0
 
-    refused(run(home, "grants", "revoke", "mr", "tissue", "--by", "director"), 4, "mr is not granted to tissue here")
     refused(run(home, "datasets", "revoke", "mr", "--by", "director"), 4, "dataset mr is not approved here")
 
 

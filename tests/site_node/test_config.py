@@ -13,7 +13,7 @@ from site_node.errors import ConfigurationError
 if TYPE_CHECKING:
     from pathlib import Path
 
-NUMBERS = [field.name for field in fields(SiteConfig) if field.name != "name"]
+NUMBERS = [field.name for field in fields(SiteConfig) if field.name not in {"name", "patient_system"}]
 
 
 def load(root: Path, text: str) -> SiteConfig:
@@ -26,9 +26,10 @@ def test_the_name_is_enough(root: Path) -> None:
 
 
 def test_every_key_is_read(root: Path) -> None:
-    text = 'name="n"\nminimum_studies=3\ntraining_threads=2\nabort_after_s=1\nclock_skew_s=2.5\n'
+    text = 'name="n"\nminimum_studies=3\nmax_consent_age_h=48.5\ntraining_threads=2\nabort_after_s=1\n'
+    text += "clock_skew_s=2.5\n"
 
-    assert load(root, text) == SiteConfig("n", 3, 2, 1, 2.5)
+    assert load(root, text) == SiteConfig("n", 3, 48.5, 2, 1, 2.5)
 
 
 @pytest.mark.parametrize("key", NUMBERS)
@@ -36,6 +37,17 @@ def test_every_key_is_read(root: Path) -> None:
 def test_a_number_is_of_its_type_finite_and_positive(root: Path, key: str, value: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^({CONFIG_NAME}: )?{key}: "):
         load(root, f'name = "north"\n{key} = {value}\n')
+
+
+def test_the_patients_identifier_system_is_a_text(root: Path) -> None:
+    assert load(root, 'name = "north"\npatient_system = "urn:hospital"\n').patient_system == "urn:hospital"
+    with pytest.raises(ConfigurationError, match="patient_system: expected str"):
+        load(root, 'name = "north"\npatient_system = 2\n')
+
+
+def test_consents_older_than_a_year_are_no_choice(root: Path) -> None:
+    with pytest.raises(ConfigurationError, match="max_consent_age_h: must be at most 8784"):
+        load(root, 'name = "north"\nmax_consent_age_h = 8785\n')
 
 
 @pytest.mark.parametrize("key", ["minimum_studies", "training_threads"])

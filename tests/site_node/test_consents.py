@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from consent import Outcome, Request, Study, decide
 from site_node import consents
+from site_node.errors import ConfigurationError
 from site_node.store import consent_record, ledger
 from tests.site_node.hospital import NOON, PSEUDONYMS, bundle, consent_of
 
@@ -88,6 +89,141 @@ def test_an_id_held_for_one_patient_is_not_taken_over_by_another(store: sa.Engin
     assert outcome(store, "A2") is Outcome.NO_CONSENT
 
 
+def updated(day: str, **elements: Any) -> dict[str, Any]:
+    return {"meta": {"lastUpdated": f"2026-02-{day}T00:00:00Z"}} | elements
+
+
+def test_an_old_file_does_not_lift_a_revocation_that_kept_its_date(store: sa.Engine) -> None:
+    load(store, consent_of("A1", **updated("01")))
+    load(store, consent_of("A1", status="inactive", **updated("02")))
+
+    loaded = load(store, consent_of("A1", **updated("01")))
+
+    assert loaded.faults == (("Consent/consent-A1", "meta.lastUpdated: older than the version held; not loaded"),)
+    assert outcome(store, "A1") is Outcome.NO_CONSENT
+    load(store, consent_of("A1", **updated("03")))
+    assert outcome(store, "A1") is Outcome.PERMIT
+
+
+def test_without_a_version_a_refusal_is_not_lifted_under_its_own_id(store: sa.Engine) -> None:
+    load(store, consent_of("A1"))
+    load(store, consent_of("A1", status="inactive"))
+
+    again, other = load(store, consent_of("A1")), load(store, consent_of("A1", language="en"))
+
+    assert [fault for _, fault in again.faults] == [
+        "meta.lastUpdated: absent, and this version was superseded before; not loaded"
+    ]
+    assert [fault for _, fault in other.faults] == [
+        "meta.lastUpdated: absent, so that nobody can tell whether this lifts what is held"
+    ]
+    assert outcome(store, "A1") is Outcome.NO_CONSENT
+
+
+def test_an_older_version_does_not_take_the_place_of_one_under_review(store: sa.Engine) -> None:
+    load(store, consent_of("A1", "deny", dateTime="2026-02-01", colour="red"))
+
+    load(store, consent_of("A1", dateTime="2026-01-01"))
+
+    assert outcome(store, "A1") is Outcome.REVIEW
+
+
+def test_a_refusal_is_taken_whatever_its_date(store: sa.Engine) -> None:
+    load(store, consent_of("A1", **updated("01")))
+
+    load(store, consent_of("A1", "deny", dateTime="2025-01-01", **updated("02")))
+
+    assert outcome(store, "A1") is Outcome.DENY
+
+
+BROKEN: dict[str, tuple[Any, ...]] = {
+    "not a consent of anybody": ({"patient": {"display": "x"}},),
+    "twice in one file": ({"status": "inactive"}, {}),
+    "of another patient": ({"patient": {"identifier": {"value": "A9"}}},),
+    "a text that is not Unicode": ({"language": "\ud800"},),
+}
+
+
+@pytest.mark.parametrize("changes", BROKEN.values(), ids=BROKEN.keys())
+def test_what_is_held_under_the_id_of_a_broken_resource_goes_to_review(
+    store: sa.Engine, changes: tuple[Any, ...]
+) -> None:
+    load(store, consent_of("A1"), consent_of("A2"))
+    before = epoch(store)
+
+    loaded = load(store, *(consent_of("A1") | change for change in changes))
+
+    assert (loaded.records, loaded.doubted, epoch(store)) == (0, 1, before + 1)
+    assert outcome(store, "A1") is Outcome.REVIEW
+    assert outcome(store, "A2") is Outcome.PERMIT
+    assert load(store, consent_of("A1")).unchanged == 1
+    assert outcome(store, "A1") is Outcome.REVIEW
+
+
+def test_a_resource_deleted_at_its_source_sends_what_is_held_to_review(store: sa.Engine) -> None:
+    load(store, consent_of("A1"))
+    gone = {"request": {"method": "DELETE", "url": "Consent/consent-A1"}}
+    document = json.dumps({"resourceType": "Bundle", "type": "history", "entry": [gone]}).encode()
+
+    loaded = consents.load(store, document, PSEUDONYMS, NOON)
+
+    assert loaded.faults == (("Consent/consent-A1", "request: deleted at its source"),)
+    assert outcome(store, "A1") is Outcome.REVIEW
+
+
+def test_a_refusal_stays_one_beside_a_broken_resource_of_its_id(store: sa.Engine) -> None:
+    load(store, consent_of("A1", "deny"))
+
+    assert load(store, consent_of("A1") | {"patient": 1}).doubted == 0
+    assert outcome(store, "A1") is Outcome.DENY
+
+
+def test_a_number_of_another_system_is_no_patient_of_the_hospital(store: sa.Engine) -> None:
+    own = consent_of("A1", patient={"identifier": {"system": "urn:hospital", "value": "A1"}})
+    insurers = consent_of("A2", patient={"identifier": {"system": "urn:insurer", "value": "A2"}})
+
+    loaded = consents.load(store, bundle(own, insurers), PSEUDONYMS, NOON, "urn:hospital")
+
+    assert [key for key, _ in loaded.faults] == ["Consent/consent-A2"]
+    assert (outcome(store, "A1"), outcome(store, "A2")) == (Outcome.PERMIT, Outcome.NO_CONSENT)
+
+
+def test_a_doubt_ends_with_a_newer_version_or_by_a_person_and_once(store: sa.Engine) -> None:
+    for name in ("A1", "A2"):
+        load(store, consent_of(name, **updated("01")))
+        load(store, consent_of(name) | {"patient": 1})
+    load(store, consent_of("A1", **updated("02")))
+
+    consents.confirm(store, "consent-A2", "manager", NOON)
+
+    assert outcome(store, "A1") is outcome(store, "A2") is Outcome.PERMIT
+    with pytest.raises(ConfigurationError):
+        consents.confirm(store, "consent-A2", "manager", NOON)
+    with store.connect() as db:
+        assert db.scalar(sa.select(sa.func.count()).select_from(consent_record)) == 6
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("deny", Outcome.DENY), ("permit", Outcome.PERMIT)])
+def test_a_study_named_by_a_consent_is_found_under_its_pseudonym(
+    store: sa.Engine, kind: str, expected: Outcome
+) -> None:
+    uid = "1.2.840.113619.2.1"
+    named = {"meaning": "instance", "reference": {"identifier": {"system": "urn:dicom:uid", "value": f"urn:oid:{uid}"}}}
+    research = consent_of("A1")["provision"]
+    exception = {"deny": research | {"provision": [{"type": "deny", "data": [named]}]}}
+    alone = {"permit": {"type": "deny", "provision": [research | {"data": [named]}]}}
+    load(store, consent_of("A1", provision=(exception | alone)[kind]))
+    asked = Request(("CLINTRCH",), ("urn:filmroom:federation|demo",))
+
+    def decided(study: str) -> Outcome:
+        patient = PSEUDONYMS.patient("A1")
+        return decide(records(store, "A1"), Study(patient, study, None), asked, NOON).outcome
+
+    assert decided(PSEUDONYMS.uid(uid)) is expected
+    assert decided(uid) is expected  # where the site keeps its UIDs
+    assert decided(PSEUDONYMS.uid(f"{uid}.9")) is not expected
+
+
 def test_the_very_same_version_changes_nothing(store: sa.Engine) -> None:
     load(store, consent_of("A1"))
     before = epoch(store)
@@ -162,6 +298,6 @@ def test_the_ledger_counts_and_names_nobody(store: sa.Engine) -> None:
     with store.connect() as db:
         rows = db.execute(sa.select(ledger.c.entry, ledger.c.detail)).all()
     assert [(row.entry, json.loads(row.detail)) for row in rows] == [
-        ("site:consent:loaded", {"records": 1, "faults": 0}),
+        ("site:consent:loaded", {"records": 1, "faults": 0, "doubted": 0}),
         ("site:consent:withdrawn", {"epoch": 2}),
     ]

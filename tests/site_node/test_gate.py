@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timedelta
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
 
-from consent import Deny
+from consent import Deny, ResearchPurpose
 from demo.task import TASK
-from site_node import permissions
-from site_node.gate import Gate, Snapshot
-from site_node.store import access_grant, dataset, task
-from tests.site_node.hospital import NOON, PROJECT, TERMS, Hospital, add_study, consent_of
+from models.task import Purpose
+from site_node import permissions, sources
+from site_node.errors import ConfigurationError
+from site_node.gate import Gate, Snapshot, policy_digest
+from site_node.store import dataset, task
+from tests.site_node.hospital import NOON, PROJECT, TERMS, Hospital, add_study, consent_of, grant
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+QUALITY = [{"system": "http://terminology.hl7.org/CodeSystem/v3-ActReason", "code": "HQUALIMP"}]
 LATER = NOON + timedelta(minutes=1)
 
 
@@ -55,19 +59,13 @@ def without_dataset(hospital: Hospital) -> None:
 
 
 def without_grant(hospital: Hospital) -> None:
-    change(hospital, access_grant, project="another-project")
+    permissions.register_dataset(hospital.store, "other-mr", TERMS, "MR", "steward", NOON)
+    permissions.approve_dataset(hospital.store, "other-mr", "manager", NOON)
+    permissions.approve_task(hospital.store, hospital.task, "other-mr", "manager", NOON)
 
 
 def without_consent(hospital: Hospital) -> None:
     hospital.load(*(consent_of(patient, "deny") for patient in hospital.studies))
-
-
-def with_an_expired_grant(hospital: Hospital) -> None:
-    change(hospital, access_grant, expires_at=NOON.isoformat())
-
-
-def with_a_revoked_grant(hospital: Hospital) -> None:
-    change(hospital, access_grant, revoked_at=NOON.isoformat())
 
 
 def with_a_revoked_dataset(hospital: Hospital) -> None:
@@ -87,8 +85,7 @@ MISSING: dict[Callable[[Hospital], None], str] = {
     without_dataset: "dataset: never approved here",
     without_grant: "grant: never approved here",
     without_consent: "cohort: fewer than 2 studies are permitted",
-    with_an_expired_grant: "grant: expired",
-    with_a_revoked_grant: "grant: revoked",
+    Hospital.revoke_grant: "grant: revoked",
     with_a_revoked_dataset: "dataset: revoked",
     Hospital.revoke: "task: revoked",
     with_another_modality: "dataset: another modality than the task's",
@@ -109,7 +106,134 @@ def test_terms_that_do_not_fit_the_purpose_refuse(hospital: Hospital) -> None:
 
     change(hospital, dataset, terms='{"permission": "DUO:0000011"}')
 
-    assert reason(hospital.gate.snapshot(hospital.task, NOON)) == "data use: POA: deny"
+    assert reason(hospital.gate.snapshot(hospital.task, NOON)) == "data use: POA: deny, the research is not on ancestry"
+
+
+def approved(hospital: Hospital, **purpose: object) -> str:
+    document = json.dumps(TASK | {"purpose": TASK["purpose"] | purpose}).encode()
+    digest = permissions.keep_task(hospital.store, document, NOON)
+    permissions.approve_task(hospital.store, digest, "brain-mr", "manager", NOON)
+    return digest
+
+
+def asked_for(hospital: Hospital, **purpose: object) -> str:
+    """Return a task as `approved` does, for whose purpose access was granted as well."""
+    document = json.dumps(TASK | {"purpose": TASK["purpose"] | purpose}).encode()
+    grant(hospital.store, "brain-mr", NOON, NOON + timedelta(days=10), document)
+    return approved(hospital, **purpose)
+
+
+def test_the_form_of_a_purpose_asks_for_every_fact_a_term_can_turn_on() -> None:
+    asked = set(Purpose.model_fields) | {"kind", "projects", "genetic"}  # research, the project, and images alone
+
+    assert {field.name for field in fields(ResearchPurpose)} <= asked
+
+
+def test_what_a_purpose_states_reaches_the_terms(hospital: Hospital) -> None:
+    terms = [
+        {"code": "GS", "values": ["DEU"]},
+        {"code": "IS", "values": ["Charité"]},
+        {"code": "US", "values": ["u1"]},
+        {"code": "IRB"},
+        {"code": "PUB"},
+        {"code": "MOR", "values": ["2027-01-01"]},
+        {"code": "COL"},
+        {"code": "RTN"},
+        {"code": "RS", "values": ["ageing"]},
+        {"code": "NCU"},
+        {"code": "NPU"},
+        {"code": "NPOA"},
+        {"code": "PS", "values": [PROJECT]},
+    ]
+    change(hospital, dataset, terms=json.dumps(TERMS | {"modifiers": terms}))
+    stated = {
+        "countries": ["DEU"],
+        "institutions": ["Charité"],
+        "users": ["u1"],
+        "ethics_approved_until": "2026-12-31",
+        "will_publish": True,
+        "publishes_from": "2027-01-01",
+        "collaboration_signed": True,
+        "returns_data": True,
+        "topics": ["ageing"],
+    }
+    full = hospital.gate.snapshot(asked_for(hospital, **stated), NOON)
+    silent = hospital.gate.snapshot(hospital.task, NOON)
+    abroad = hospital.gate.snapshot(approved(hospital, **stated | {"countries": ["DEU", "USA"]}), NOON)
+
+    assert isinstance(full, Snapshot)
+    assert isinstance(silent, Snapshot)
+    assert (full.grants[0].duo, silent.grants[0].duo) == ("APPROVE", "MANUAL")
+    assert reason(abroad) == "data use: GS: deny, a participant is in another country"
+
+
+def test_a_purpose_that_is_no_research_needs_a_person(hospital: Hospital) -> None:
+    hospital.load(
+        *(consent_of(patient, provision={"type": "permit", "purpose": QUALITY}) for patient in hospital.studies)
+    )
+    found = hospital.gate.snapshot(asked_for(hospital, purposes=["HQUALIMP"]), NOON)
+
+    assert isinstance(found, Snapshot)
+    assert found.grants[0].duo == "MANUAL"
+
+
+@pytest.mark.parametrize("code", ["MLTRAINING", "NOSUCH"])
+def test_a_purpose_that_cannot_be_asked_is_refused(hospital: Hospital, code: str) -> None:
+    assert reason(hospital.gate.snapshot(asked_for(hospital, purposes=[code]), NOON)).startswith("task: not a purpose")
+
+
+@pytest.mark.parametrize(("days_ago", "ends"), [(31, None), (0, datetime(2026, 7, 1, 12, tzinfo=UTC))])
+def test_a_time_limit_ends_the_grant_before_its_own_end(
+    hospital: Hospital, days_ago: int, ends: datetime | None
+) -> None:
+    hospital.revoke_grant()
+    grant(hospital.store, "brain-mr", NOON - timedelta(days=days_ago), NOON + timedelta(days=365))
+    change(hospital, dataset, terms=json.dumps(TERMS | {"modifiers": [{"code": "TS", "values": ["1"]}]}))
+
+    found = hospital.gate.snapshot(hospital.task, NOON)
+
+    if ends is None:
+        assert reason(found) == "grant: expired"
+    else:
+        assert isinstance(found, Snapshot)
+        assert found.grants[0].expires_at == ends
+
+
+PERMIT = {
+    "kind": "data-permit",
+    "reference": "DE-2026-17",
+    "issued_on": "2026-01-01",
+    "valid_until": "2026-12-31",
+    "purposes": ["HRESCH"],
+    "recipients": ["urn:filmroom:federation|demo"],
+}
+
+
+def test_a_data_permit_stands_for_consent_and_a_withdrawal_stops_it(hospital: Hospital) -> None:
+    add_study(hospital.store, "N9")
+    without = snapshot(hospital)
+    change(hospital, dataset, terms=json.dumps(TERMS | {"legal_basis": PERMIT}))
+
+    under = snapshot(hospital)
+    hospital.withdraw("N9")
+    after = snapshot(hospital)
+
+    assert len(under.cohort.studies) == len(without.cohort.studies) + 1
+    assert after.cohort.studies == without.cohort.studies
+    assert policy_digest(under.request, under.basis) != policy_digest(without.request, without.basis)
+
+
+def test_a_data_permit_for_another_federation_permits_nothing(hospital: Hospital) -> None:
+    elsewhere = PERMIT | {"recipients": ["urn:filmroom:federation|elsewhere"]}
+    change(hospital, dataset, terms=json.dumps(TERMS | {"legal_basis": elsewhere}))
+
+    assert reason(hospital.gate.snapshot(hospital.task, NOON)).startswith("cohort: fewer than")
+
+
+def test_a_legal_basis_that_is_not_whole_is_not_registered(hospital: Hospital) -> None:
+    for basis in ("waiver", PERMIT | {"valid_until": "soon"}):
+        with pytest.raises(ConfigurationError, match="legal_basis"):
+            permissions.register_dataset(hospital.store, "ct", TERMS | {"legal_basis": basis}, "CT", "a", NOON)
 
 
 def test_a_task_nobody_offered_is_refused(hospital: Hospital) -> None:
@@ -145,8 +269,7 @@ def test_a_withdrawal_refuses_the_whole_work_at_the_second_asking(hospital: Hosp
 @pytest.mark.parametrize(
     ("take_away", "expected"),
     [
-        (with_an_expired_grant, "grant: expired"),
-        (with_a_revoked_grant, "grant: revoked"),
+        (Hospital.revoke_grant, "grant: revoked"),
         (without_dataset, "dataset: never approved here"),
         (without_consent, "cohort: fewer than 2 studies are permitted"),
         (Hospital.revoke, "task: revoked"),
@@ -207,7 +330,7 @@ def test_work_done_under_one_dataset_does_not_leave_under_another(hospital: Hosp
     before = snapshot(hospital)
     permissions.register_dataset(hospital.store, "other-mr", TERMS, "MR", "steward", NOON)
     permissions.approve_dataset(hospital.store, "other-mr", "manager", NOON)
-    permissions.grant_access(hospital.store, "other-mr", PROJECT, "manager", NOON, NOON + timedelta(days=1))
+    grant(hospital.store, "other-mr", NOON, NOON + timedelta(days=1))
 
     permissions.approve_task(hospital.store, hospital.task, "other-mr", "manager", NOON)
 
@@ -216,7 +339,7 @@ def test_work_done_under_one_dataset_does_not_leave_under_another(hospital: Hosp
 
 def test_work_without_patients_needs_the_approved_task_alone(hospital: Hospital) -> None:
     without_consent(hospital)
-    without_grant(hospital)
+    hospital.revoke_grant()
 
     assert not isinstance(hospital.gate.approved_task(hospital.task, NOON), Deny)
     hospital.revoke()
@@ -224,7 +347,7 @@ def test_work_without_patients_needs_the_approved_task_alone(hospital: Hospital)
 
 
 def test_a_gate_that_was_warmed_sees_later_changes(hospital: Hospital) -> None:
-    gate = Gate(hospital.store, "demo", 2)
+    gate = Gate(hospital.store, "demo", 2, timedelta(days=1))
     gate.warm()
 
     hospital.withdraw("N0")
@@ -237,3 +360,28 @@ def test_a_gate_that_was_warmed_sees_later_changes(hospital: Hospital) -> None:
 def test_a_decision_needs_a_time_zone(hospital: Hospital) -> None:
     with pytest.raises((TypeError, ValueError)):
         hospital.gate.snapshot(hospital.task, datetime(2026, 6, 1))  # noqa: DTZ001 -- the fault under test
+
+
+def test_consents_that_were_not_read_for_too_long_permit_nothing_not_even_at_release(hospital: Hospital) -> None:
+    hospital.gate = Gate(hospital.store, "demo", 2, timedelta(days=1))
+    before = snapshot(hospital)
+    at_the_limit, beyond = NOON + timedelta(days=1), NOON + timedelta(days=1, microseconds=1)
+
+    assert isinstance(hospital.gate.recheck(before, at_the_limit), Snapshot)
+    for answer in (hospital.gate.recheck(before, beyond), hospital.gate.snapshot(hospital.task, beyond)):
+        assert reason(answer) == "consent: not read within 24 h: file"
+
+    sources.note(hospital.store, "file", beyond, beyond)
+    assert isinstance(hospital.gate.recheck(before, beyond), Snapshot)
+
+
+def test_one_source_that_is_too_old_is_enough_until_it_is_retired(hospital: Hospital) -> None:
+    hospital.gate = Gate(hospital.store, "demo", 2, timedelta(days=1))
+    sources.note(hospital.store, "paper", NOON - timedelta(days=2), NOON)
+    assert reason(hospital.gate.snapshot(hospital.task, NOON)) == "consent: not read within 24 h: paper"
+
+    sources.retire(hospital.store, "paper", "manager", NOON)
+
+    assert isinstance(hospital.gate.snapshot(hospital.task, NOON), Snapshot)
+    sources.retire(hospital.store, "file", "manager", NOON)
+    assert reason(hospital.gate.snapshot(hospital.task, NOON)) == "consent: no source of consents was ever read"

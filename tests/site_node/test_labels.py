@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from site_node.deidentify import stream
@@ -61,6 +61,7 @@ def test_every_voxel_has_the_label_of_its_segment_in_the_order_of_the_images() -
 
 
 @given(st.binary(min_size=3 * ROWS * COLUMNS, max_size=3 * ROWS * COLUMNS))
+@settings(deadline=None)
 def test_what_was_drawn_is_what_is_read(drawing: bytes) -> None:
     chosen = np.frombuffer(drawing, np.uint8).reshape(3, ROWS, COLUMNS) % 3
     truth = np.stack([chosen == 1, chosen == 2], axis=-1)

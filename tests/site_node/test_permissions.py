@@ -14,7 +14,7 @@ from site_node.consents import current_epoch
 from site_node.errors import ConfigurationError
 from site_node.gate import Snapshot
 from site_node.store import ledger
-from tests.site_node.hospital import NOON, PROJECT, TASK_DOCUMENT, TERMS
+from tests.site_node.hospital import NOON, TASK_DOCUMENT, TERMS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,10 +62,8 @@ def test_every_decision_begins_an_epoch(store: sa.Engine) -> None:
     steps: list[Callable[[], None]] = [
         lambda: register(store),
         lambda: permissions.approve_dataset(store, "mr", "manager", NOON),
-        lambda: permissions.grant_access(store, "mr", PROJECT, "manager", NOON, NOON + timedelta(days=1)),
         lambda: permissions.approve_task(store, digest, "mr", "manager", NOON),
         lambda: permissions.revoke_task(store, digest, "manager", NOON),
-        lambda: permissions.revoke_access(store, "mr", PROJECT, "manager", NOON),
         lambda: permissions.revoke_dataset(store, "mr", "manager", NOON),
     ]
     for number, step in enumerate(steps, 1):
@@ -77,21 +75,15 @@ def test_every_decision_begins_an_epoch(store: sa.Engine) -> None:
     "decide",
     [
         lambda store: permissions.approve_dataset(store, "ct", "manager", NOON),
-        lambda store: permissions.grant_access(store, "ct", PROJECT, "manager", NOON, NOON + timedelta(days=1)),
-        lambda store: permissions.grant_access(store, "mr", PROJECT, "manager", NOON, NOON),
         lambda store: permissions.approve_task(store, "0" * 64, "mr", "manager", NOON),
         lambda store: permissions.revoke_task(store, "0" * 64, "manager", NOON),
         lambda store: permissions.revoke_dataset(store, "mr", "manager", NOON),
-        lambda store: permissions.revoke_access(store, "mr", PROJECT, "manager", NOON),
     ],
     ids=[
         "approve unknown",
-        "grant unknown",
-        "grant in the past",
         "approve unknown task",
         "revoke unknown task",
         "revoke unapproved dataset",
-        "revoke no grant",
     ],
 )
 def test_a_decision_about_nothing_is_refused_and_changes_nothing(
@@ -128,23 +120,17 @@ def test_a_task_with_parts_that_are_not_installed_is_not_kept(store: sa.Engine) 
         assert permissions.tasks(db) == {}
 
 
-def test_a_revoked_dataset_and_grant_can_be_given_anew_and_who_did_it_is_in_the_ledger(hospital: Hospital) -> None:
+def test_a_revoked_dataset_can_be_approved_anew_and_who_did_it_is_in_the_ledger(hospital: Hospital) -> None:
     store = hospital.store
     for _ in range(2):
         permissions.revoke_dataset(store, "brain-mr", "director", NOON)
         assert hospital.gate.snapshot(hospital.task, NOON) == Deny("dataset: revoked")
         permissions.approve_dataset(store, "brain-mr", "manager", NOON)
-        permissions.revoke_access(store, "brain-mr", PROJECT, "director", NOON)
-        assert hospital.gate.snapshot(hospital.task, NOON) == Deny("grant: revoked")
-        permissions.grant_access(store, "brain-mr", PROJECT, "manager", NOON, NOON + timedelta(days=1))
 
         assert isinstance(hospital.gate.snapshot(hospital.task, NOON), Snapshot)
 
     entries = [(row["entry"], row["detail"]) for row in hospital.rows(ledger) if "revoked" in row["entry"]]
-    assert entries == 2 * [
-        ("site:dataset:revoked", '{"dataset": "brain-mr", "by": "director"}'),
-        ("site:grant:revoked", f'{{"dataset": "brain-mr", "project": "{PROJECT}", "by": "director"}}'),
-    ]
+    assert entries == 2 * [("site:dataset:revoked", '{"dataset": "brain-mr", "by": "director"}')]
 
 
 def test_a_revoked_task_can_be_approved_again(store: sa.Engine) -> None:

@@ -19,7 +19,7 @@ from site_node import permissions
 from site_node.config import SiteHome
 from site_node.errors import PeerError
 from site_node.store import open_store, participation
-from tests.site_node.hospital import NOON, PROJECT, Hospital, PowerCut, add_study, consent_of, lost_line
+from tests.site_node.hospital import NOON, Hospital, PowerCut, add_study, consent_of, grant, lost_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,7 +118,7 @@ class Releases(RuleBasedStateMachine):
         """Grant access for another month."""
         now = self.hospital.clock.now
         self.granted_until = now + timedelta(days=30)
-        permissions.grant_access(self.store, "brain-mr", PROJECT, "manager", now, self.granted_until)
+        grant(self.store, "brain-mr", now, self.granted_until)
         self.remember()
 
     @rule(

@@ -6,6 +6,7 @@ import json
 import os
 import stat
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,6 @@ from site_node.errors import PeerError, PeerRefused, TrainingFailed
 from site_node.store import inflight, ledger, outbox, participation
 from tests.site_node.hospital import (
     NOON,
-    PROJECT,
     PSEUDONYMS,
     Hospital,
     PowerCut,
@@ -119,9 +119,13 @@ def test_the_ledger_names_every_step(hospital: Hospital) -> None:
 
     assert [row["entry"] for row in hospital.rows(ledger)] == [
         "site:consent:loaded",
+        "site:source:added",
         "site:dataset:registered",
         "site:dataset:approved",
-        "site:grant:made",
+        "site:request:drafted",
+        "site:request:submitted",
+        "site:request:approved",
+        "site:request:confirmed",
         "site:task:approved",
         "site:update:released",
     ]
@@ -217,7 +221,7 @@ def test_the_withdrawn_study_is_in_no_later_release(hospital: Hospital) -> None:
     [
         Hospital.revoke,
         lambda hospital: permissions.revoke_dataset(hospital.store, "brain-mr", "manager", NOON),
-        lambda hospital: permissions.revoke_access(hospital.store, "brain-mr", PROJECT, "manager", NOON),
+        lambda hospital: hospital.revoke_grant(),
     ],
     ids=["task", "dataset", "grant"],
 )
@@ -559,3 +563,17 @@ def test_a_withdrawal_after_the_commit_does_not_change_what_was_committed(hospit
 
     assert hospital.line.kinds == ["release", "release"]
     assert hospital.studies["N0"] not in hospital.rows(participation)[-1]["studies"]
+
+
+def test_consents_that_grow_too_old_while_training_release_nothing(hospital: Hospital) -> None:
+    hospital.config = replace(hospital.config, max_consent_age_h=0.05)
+    hospital.restart()
+
+    def three_minutes_pass() -> None:
+        hospital.clock.now += timedelta(minutes=3, seconds=1)
+
+    hospital.trainer.during = three_minutes_pass
+
+    assert hospital.ask() == "abstain"
+    assert reasons(hospital) == ["consent: not read within 0.05 h: file"]
+    assert list(hospital.home.outbox.iterdir()) == []

@@ -1,0 +1,159 @@
+"""Reads the consents of a FHIR server inside the hospital, by search; the question names nothing but a moment.
+
+A search goes over several pages, and what is changed meanwhile may push a consent from a page still to come to one that
+was read. So the consents that were there when the search began are counted, and a search that did not show them all is
+not a reading. A server marks a consent inactive and does not delete it (FHIR Consent Management); what it deleted all
+the same is not seen here.
+
+Source: FHIR R4 Search: `_lastUpdated`, `_sort`, `_count`, `_total`, and paging by Bundle.link `next`.
+"""
+
+from __future__ import annotations
+
+import ssl
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import httpx
+
+from site_node.errors import ConfigurationError, PeerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+OVERLAP: Final = timedelta(minutes=10)
+"""How far the server's clock may be from this machine's; that much is asked for again."""
+PAGE_SIZE: Final = 500
+MAX_PAGE_BYTES: Final = 256 * 1024 * 1024
+TIMEOUT_S: Final = 60.0
+_LOCAL: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The entries of one page: resources in a Bundle, as they came; and the moment of the server's answer."""
+
+    bundle: Mapping[str, Any]
+    answered_at: datetime
+
+
+@contextmanager
+def connect(base: str, token: str | None = None, authority: Path | None = None) -> Iterator[FhirServer]:
+    """Give the FHIR server at `base` until the block ends.
+
+    Raises: ConfigurationError if it would be spoken to in the clear, except on this machine.
+    """
+    try:
+        url = httpx.URL(base.rstrip("/") + "/")
+    except httpx.InvalidURL as error:
+        raise ConfigurationError("the FHIR server's address is not a URL") from error
+    if url.scheme != "https" and not (url.scheme == "http" and url.host in _LOCAL):
+        raise ConfigurationError("the FHIR server's address begins with https://")
+    headers = {"Accept": "application/fhir+json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    context = ssl.create_default_context(cafile=str(authority) if authority else None)
+    with httpx.Client(headers=headers, verify=context, timeout=TIMEOUT_S, trust_env=False) as client:
+        yield FhirServer(client, url)
+
+
+class FhirServer:
+    """Answers searches for Consent."""
+
+    def __init__(self, client: httpx.Client, base: httpx.URL) -> None:
+        self._client = client
+        self._base = base
+
+    def consents(self, since: datetime | None, at: datetime) -> Iterator[Mapping[str, Any]]:
+        """Yield Bundles of the consents changed since a moment, all if None; who reads to the end has read them all.
+
+        Raises: PeerError if the server cannot be reached, refuses, or did not show all that it has.
+        """
+        query = {"_sort": "_lastUpdated", "_count": str(PAGE_SIZE), "_total": "accurate"}
+        if since is not None:
+            query["_lastUpdated"] = f"ge{(since - OVERLAP).astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        page = self._get(self._base.join("Consent").copy_merge_params(query))
+        if abs(page.answered_at - at) > OVERLAP:
+            raise PeerError("the FHIR server's clock is more than ten minutes from this machine's")
+        total = page.bundle.get("total")
+        if not isinstance(total, int):
+            raise PeerError("the FHIR server does not say how many consents it found (Bundle.total)")
+        began = page.answered_at + timedelta(seconds=1)  # the header knows no fractions
+        there_before: set[str] = set()
+        read: set[httpx.URL] = set()
+        while True:
+            resources = _resources(page.bundle)
+            there_before.update(_id(resource) for resource in resources if _changed_at(resource) <= began)
+            yield {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": one} for one in resources]}
+            following = self._following(page.bundle)
+            if following is None:
+                break
+            if following in read:
+                raise PeerError("the FHIR server's pages go round in a circle")
+            read.add(following)
+            page = self._get(following)
+        if len(there_before) < total:
+            raise PeerError("consents were changed while they were read, and not all were shown: read them again")
+
+    def _following(self, bundle: Mapping[str, Any]) -> httpx.URL | None:
+        links = bundle.get("link", [])
+        urls = [link.get("url") for link in links if isinstance(link, dict) and link.get("relation") == "next"]
+        if not urls:
+            return None
+        try:
+            url = self._base.join(str(urls[0]))
+        except httpx.InvalidURL as error:
+            raise PeerError("the FHIR server's next page has no usable address") from error
+        if (url.scheme, url.host, url.port) != (self._base.scheme, self._base.host, self._base.port):
+            raise PeerError("the FHIR server's next page lies on another server")
+        return url
+
+    def _get(self, url: httpx.URL) -> Page:
+        try:
+            with self._client.stream("GET", url) as response:
+                if response.status_code != httpx.codes.OK:
+                    raise PeerError(f"reading consents: the FHIR server answered {response.status_code}")
+                body = bytearray()
+                for part in response.iter_bytes():
+                    body += part
+                    if len(body) > MAX_PAGE_BYTES:
+                        raise PeerError(f"a page of the FHIR server is larger than {MAX_PAGE_BYTES} bytes")
+                date = response.headers.get("date", "")
+        except httpx.HTTPError as error:
+            raise PeerError(f"reading consents: {type(error).__name__}") from error
+        try:
+            bundle = httpx.Response(200, content=bytes(body)).json()
+            answered_at = parsedate_to_datetime(date)
+        except (ValueError, RecursionError) as error:
+            raise PeerError("the FHIR server's answer is not JSON, or has no date") from error
+        if not isinstance(bundle, dict) or bundle.get("resourceType") != "Bundle":
+            raise PeerError("the FHIR server's answer is not a Bundle")
+        return Page(bundle, answered_at)
+
+
+def _resources(bundle: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return what was found; a remark of the server (Bundle.entry.search.mode outcome) is not."""
+    entries = bundle.get("entry", [])
+    found = [entry.get("resource") for entry in entries if isinstance(entry, dict)]
+    if not isinstance(entries, list) or not all(isinstance(one, dict) for one in found) or len(found) != len(entries):
+        raise PeerError("the FHIR server's answer has an entry without a resource")
+    return [one for one in found if isinstance(one, dict) and one.get("resourceType") != "OperationOutcome"]
+
+
+def _id(resource: Mapping[str, Any]) -> str:
+    return str(resource.get("id"))
+
+
+def _changed_at(resource: Mapping[str, Any]) -> datetime:
+    """Return Resource.meta.lastUpdated, which a server sets; a resource without it counts as changed just now."""
+    meta = resource.get("meta")
+    try:
+        at = datetime.fromisoformat(str(meta.get("lastUpdated"))) if isinstance(meta, dict) else _LATER
+    except ValueError:
+        return _LATER
+    return at if at.tzinfo else _LATER
+
+
+_LATER: Final = datetime.max.replace(tzinfo=UTC)
