@@ -97,13 +97,17 @@ def test_harmless_words_that_are_read_surely_stay_and_are_recorded_by_sort(words
     [("L. MORIARTY", Why.IDENTITY), ("ID: 8812345", Why.TEXT), ("Szymanski, Beatrix", Why.TEXT), ("", Why.UNREADABLE)],
 )
 def test_what_identifies_or_cannot_be_read_is_blanked(words: str, why: Why) -> None:
-    (blank,) = judged(words).blanks
+    (blank,) = judged(words, score=0.97).blanks
 
     assert blank.why is why
     assert blank.box.top < PLACE.top
     assert blank.box.left < PLACE.left
     assert blank.box.bottom > PLACE.bottom
     assert blank.box.right > PLACE.right
+
+
+def test_what_one_network_alone_sees_unsurely_and_nobody_reads_stays() -> None:
+    assert judged("", score=0.95).boxes == ()
 
 
 def test_harmless_words_that_are_read_unsurely_are_blanked() -> None:
