@@ -18,6 +18,7 @@ ZLIB = re.compile(rb"\x78[\x01\x5e\x9c\xda]|\x1f\x8b\x08")
 MAX_INFLATED = 20_000_000
 _MIN_INFLATED = 20
 _SHORT = 5
+_RANDOM = 30  # digits
 ESCAPE = re.compile(rb"\x1b[\x20-\x2f]+[\x30-\x7e]")
 
 
@@ -50,7 +51,7 @@ class Bytes:
             pattern = _uid(token) if kind == "uid" else _date(token)
             return self._may_hold(simple) and any(pattern.search(part) for part in self.plain)
         if self._may_hold(simple) and any(simple in part for part in self.plain):
-            return True
+            return not token.isdigit() or any(_stands(simple, part) for part in self.plain)
         cases = {variant.encode() for variant in (token, token.lower(), token.upper(), token.title())}
         if len(simple) > _SHORT and any(
             self._may_hold(case) and any(case in part for part in self.swapped) for case in cases
@@ -72,6 +73,11 @@ def _uid(token: str) -> re.Pattern[bytes]:
 
 def _date(token: str) -> re.Pattern[bytes]:
     return re.compile(rb"(?<![0-9.])" + re.escape(token.encode()))
+
+
+def _stands(digits: bytes, part: bytes) -> bool:
+    """Return whether digits stand elsewhere than within the 39 of a random UID, which hold any eight now and then."""
+    return any(len(run[0]) < _RANDOM for run in re.finditer(rb"[0-9]*" + digits + rb"[0-9]*", part))
 
 
 def _swapped(content: bytes) -> list[bytes]:

@@ -135,3 +135,10 @@ def test_a_file_has_no_new_errors_against_itself(corpus: tuple[Path, list[FileKe
     folder, key = corpus
     figures = score(folder / "files", folder / "files", [file for file in key if file.base == "pdf"])
     assert figures.new_errors == 0
+
+
+def test_digits_within_a_random_uid_are_nobodys_number() -> None:
+    uid = b"2.25.123456789012603606029876543210987654"
+    assert not Bytes.of(uid).say("60360602", "basic")
+    assert Bytes.of(uid + b" 60360602").say("60360602", "basic")
+    assert Bytes.of(b"2016051360360602").say("60360602", "basic")
