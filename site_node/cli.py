@@ -447,13 +447,12 @@ def cohort(
     site = _site(context)
     federation = site.home.load_identity().federation
     gate = Gate(site.store, federation, site.config.minimum_studies, site.config.max_consent_age)
-    at = now()
-    answer, snapshot = gate.snapshot(digest, at), gate.explained(digest, at)
+    snapshot = gate.explained(digest, now())
     if isinstance(snapshot, Deny):
         err.print(f"nothing may be used: {snapshot.reason}")
         raise typer.Exit(3)
     _show_verdicts(snapshot.cohort.verdicts, as_json=as_json, trace=trace)
-    if isinstance(answer, Deny):
+    if isinstance(answer := gate.enough(snapshot), Deny):
         err.print(f"nothing may be used: {answer.reason}")
         raise typer.Exit(3)
 

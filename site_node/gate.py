@@ -93,10 +93,7 @@ class Gate:
 
     def snapshot(self, digest: str, at: datetime) -> Snapshot | Deny:
         """Return all that may be used for the task with `digest` at `at`, or why nothing may be."""
-        task = self.approved_task(digest, at)
-        if isinstance(task, Deny):
-            return task
-        return self._enough(self._evaluate(task, digest, _items(self._store, task), at))
+        return self.enough(self.explained(digest, at))
 
     def explained(self, digest: str, at: datetime) -> Snapshot | Deny:
         """Return the same for a person to read: whether or not enough studies are permitted."""
@@ -113,7 +110,7 @@ class Gate:
         task = self.approved_task(snapshot.task_digest, at)
         if isinstance(task, Deny):
             return task
-        current = self._enough(self._evaluate(task, snapshot.task_digest, snapshot.cohort.items, at))
+        current = self.enough(self._evaluate(task, snapshot.task_digest, snapshot.cohort.items, at))
         if isinstance(current, Snapshot) and current.grants[0].dataset != snapshot.grants[0].dataset:
             return Deny("dataset: the task was assigned to another")
         if isinstance(current, Snapshot) and len(current.cohort.items) < len(snapshot.cohort.items):
@@ -128,7 +125,8 @@ class Gate:
         with self._store.connect() as db:
             return current_epoch(db)
 
-    def _enough(self, answer: Snapshot | Deny) -> Snapshot | Deny:
+    def enough(self, answer: Snapshot | Deny) -> Snapshot | Deny:
+        """Return the answer, or that it permits fewer studies than this site or the task asks for."""
         if isinstance(answer, Deny):
             return answer
         minimum = max(self._minimum_studies, answer.task.minimum_examples)
