@@ -208,6 +208,7 @@ def survives(mutant: Mutant, run: Callable[[], int]) -> bool:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, 1)
             os.dup2(nowhere, 2)
+            _forget("consent", "tests.consent")
             sys.meta_path.insert(0, _Loader(mutant))
             code = run()
         os._exit(code)
@@ -215,12 +216,18 @@ def survives(mutant: Mutant, run: Callable[[], int]) -> bool:
     return status == 0
 
 
+def _forget(*packages: str) -> None:
+    """Let what was imported of the packages be imported again, the mutant among it."""
+    for name in [name for name in sys.modules if f"{name}.".startswith(tuple(f"{package}." for package in packages))]:
+        del sys.modules[name]
+
+
 def rows() -> int:
     """Call the tests of the tables as pytest would; return 0 or raise what one of them raises."""
     for name in TABLES:
         module = importlib.import_module(f"tests.consent.{name.removesuffix('.py')}")
         for test in [value for key, value in vars(module).items() if key.startswith("test_")]:
-            if test.__name__ != _SLOWEST and not hasattr(test, "hypothesis"):
+            if not hasattr(test, "hypothesis"):
                 for arguments in _rows(getattr(test, "pytestmark", [])):
                     test(**arguments)
     return 0
@@ -246,9 +253,6 @@ def whole(tests: Sequence[str]) -> int:
     preloaded = "ignore::pytest.PytestAssertRewriteWarning"
     options = ["-x", "-q", "-W", preloaded, "-p", "no:cacheprovider", f"--rootdir={ROOT}"]
     return int(pytest.main([*options, *paths]))
-
-
-_SLOWEST: Final = "test_ten_thousand_patients_are_decided_at_once"
 
 
 def main(modules: Sequence[str]) -> int:
