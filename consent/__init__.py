@@ -27,6 +27,7 @@ from consent.access_request import (
     parse_purpose,
     replay_request,
 )
+from consent.audit_event import Decided, audit_event
 from consent.basis import CONSENT, BasisKind, LegalBasis, decide_under, parse_legal_basis
 from consent.bundle import MAX_BYTES, split_bundle
 from consent.datause import (
@@ -43,7 +44,7 @@ from consent.datause import (
 from consent.decision import Outcome, Request, Study, Verdict, decide, may_permit
 from consent.errors import ConsentError, DataUseInvalid, ReceiptInvalid, UnreadableConsent
 from consent.fhir import ParsedConsent, parse_consent
-from consent.purpose import MLTRAINING, PURPOSES, conflicts, covers
+from consent.purpose import MLTRAINING, PURPOSE_WORDS, PURPOSES, conflicts, covers
 from consent.receipt import (
     NO_PREVIOUS,
     PREDICATE_TYPE,
@@ -72,6 +73,7 @@ __all__ = [
     "NO_PREVIOUS",
     "PREDICATE_TYPE",
     "PURPOSES",
+    "PURPOSE_WORDS",
     "UNRESOLVED",
     "AccessRequest",
     "Assessment",
@@ -85,6 +87,7 @@ __all__ = [
     "DataUseInvalid",
     "DataUseVerdict",
     "DatasetApproval",
+    "Decided",
     "Deny",
     "Eligibility",
     "Epoch",
@@ -117,6 +120,7 @@ __all__ = [
     "advance_request",
     "agreement",
     "assess_request",
+    "audit_event",
     "bucket_with_hysteresis",
     "conflicts",
     "count_bucket",
