@@ -32,12 +32,12 @@ _MACHINE_NAME, _IP_ADDRESS = "1", "2"
 class Decided:
     """One decision on one study, in the state in which it was decided.
 
-    `number` is its own at the site; `run`, `round`, `kind` and `nonce` name the opening of a round and `phase` the
-    asking within it; `address` is where the site reaches the coordinator. `patient` and `study` are pseudonyms and
-    `consents` numbers of the site's consent records.
+    `number` is its own at the site, digits and points; `run`, `round`, `kind` and `nonce` name the opening of a round,
+    `phase` what came of it; `address` is where the site reaches the coordinator. `patient` and `study` are pseudonyms
+    and `consents` numbers of the site's consent records.
     """
 
-    number: int
+    number: str
     at: datetime
     site: str
     federation: str

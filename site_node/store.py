@@ -92,7 +92,9 @@ consent_log = sa.Table(
     metadata,
     sa.Column("place", sa.Integer, primary_key=True),  # leaf number / 64
     sa.Column("leaves", sa.LargeBinary, nullable=False),  # 64 leaf hashes
-    sa.Column("records", sa.Text, nullable=False),  # JSON: whose leaf each is, by consent_record.number; null is padding
+    sa.Column(
+        "records", sa.Text, nullable=False
+    ),  # JSON: whose leaf each is, by consent_record.number; null is padding
 )
 
 # Inner nodes of the log's tree from the roots of those 64 leaves upwards; only complete subtrees, so append only.

@@ -21,7 +21,7 @@ HL7: Final = "http://terminology.hl7.org/CodeSystem"
 DCM: Final = "http://dicom.nema.org/resources/ontology/DCM"
 SUBTYPES: Final = "https://profiles.ihe.net/ITI/BALP/CodeSystem/AuthZsubType"
 DECIDED: Final = Decided(
-    number=17,
+    number="3.17",
     at=datetime(2026, 6, 1, 12, tzinfo=UTC),
     site="north",
     federation="demo",
@@ -32,7 +32,7 @@ DECIDED: Final = Decided(
     round=3,
     kind="train",
     nonce="nonce-1",
-    phase="recheck",
+    phase="released",
     study="2.25.77",
     patient="p" * 16,
     outcome=Outcome.PERMIT,
@@ -310,13 +310,14 @@ def test_it_says_who_asked_for_what_and_for_whom() -> None:
         "round": "3",
         "kind": "train",
         "nonce": "nonce-1",
-        "phase": "recheck",
+        "phase": "released",
     }
     assert [e["what"]["identifier"]["value"] for e in _entities(event, CONSENT)] == ["4", "9"]
 
 
 def test_two_decisions_have_two_ids_and_one_decision_one_text() -> None:
-    assert audit_event(DECIDED)["id"] != audit_event(replace(DECIDED, number=18))["id"]
+    assert re.fullmatch(r"[A-Za-z0-9.-]{1,64}", audit_event(DECIDED)["id"])  # FHIR R4 id
+    assert audit_event(DECIDED)["id"] != audit_event(replace(DECIDED, number="3.18"))["id"]
     assert json.dumps(audit_event(DECIDED)) == json.dumps(audit_event(replace(DECIDED)))
 
 
