@@ -63,6 +63,7 @@ from consent.receipt import (
     sign_receipt,
 )
 from consent.record import UNRESOLVED, Clause, ConsentRecord, Kind, Match, Period, Provision, Scope
+from consent.visa import VISA_TYPE, VisaParties, dataset_address, visa_claims
 
 __all__ = [
     "ASSESSED",
@@ -75,6 +76,7 @@ __all__ = [
     "PURPOSES",
     "PURPOSE_WORDS",
     "UNRESOLVED",
+    "VISA_TYPE",
     "AccessRequest",
     "Assessment",
     "BasisKind",
@@ -117,6 +119,7 @@ __all__ = [
     "Times",
     "UnreadableConsent",
     "Verdict",
+    "VisaParties",
     "advance_request",
     "agreement",
     "assess_request",
@@ -125,6 +128,7 @@ __all__ = [
     "conflicts",
     "count_bucket",
     "covers",
+    "dataset_address",
     "decide",
     "decide_under",
     "exceeds",
@@ -146,4 +150,5 @@ __all__ = [
     "same_person",
     "sign_receipt",
     "split_bundle",
+    "visa_claims",
 ]

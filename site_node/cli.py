@@ -35,6 +35,7 @@ from site_node.requests_cli import requests_app
 from site_node.review_cli import keys_app, reidentify_app, review_app
 from site_node.store import disposition, ledger, participation
 from site_node.terminal import By, Json, confirm_at_terminal, err, out
+from site_node.visas_cli import make_visa
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -67,6 +68,7 @@ for name, group in (
     ("reidentify", reidentify_app),
 ):
     app.add_typer(group, name=name)
+requests_app.command("visa")(make_visa)
 app.command("audit-events")(write_audit_events)
 app.command("disclosures")(account_for_disclosures)
 

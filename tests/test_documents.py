@@ -129,7 +129,7 @@ def test_a_decision_says_context_options_choice_and_consequences(path: Path) -> 
     [
         "README.md",
         "ARCHITECTURE.md",
-        *(f"docs/{p}.md" for p in ("deidentification", "demo", "protocol", "threat-model")),
+        *(f"docs/{p}.md" for p in ("deidentification", "demo", "protocol", "records", "threat-model")),
     ],
 )
 def test_what_a_page_points_at_exists(page: str) -> None:
