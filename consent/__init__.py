@@ -42,7 +42,7 @@ from consent.datause import (
     parse_data_use,
 )
 from consent.decision import Outcome, Request, Study, Verdict, decide, may_permit
-from consent.errors import ConsentError, DataUseInvalid, ReceiptInvalid, UnreadableConsent
+from consent.errors import ConsentError, DataUseInvalid, ReceiptInvalid, StatisticsInvalid, UnreadableConsent
 from consent.fhir import ParsedConsent, parse_consent
 from consent.purpose import MLTRAINING, PURPOSE_WORDS, PURPOSES, conflicts, covers
 from consent.receipt import (
@@ -57,19 +57,31 @@ from consent.receipt import (
     bucket_with_hysteresis,
     count_bucket,
     generate_signing_key,
-    key_id,
     open_receipt,
     receipt_digest,
     sign_receipt,
 )
 from consent.record import UNRESOLVED, Clause, ConsentRecord, Kind, Match, Period, Provision, Scope
+from consent.statement import key_id
+from consent.statistics import (
+    FEWER,
+    MAX_STATISTICS_BYTES,
+    ConsentStatistics,
+    RangeCounts,
+    count_range,
+    open_statistics,
+    range_bounds,
+    sign_statistics,
+)
 from consent.visa import VISA_TYPE, VisaParties, dataset_address, visa_claims
 
 __all__ = [
     "ASSESSED",
     "ATTRIBUTION",
     "CONSENT",
+    "FEWER",
     "MAX_BYTES",
+    "MAX_STATISTICS_BYTES",
     "MLTRAINING",
     "NO_PREVIOUS",
     "PREDICATE_TYPE",
@@ -84,6 +96,7 @@ __all__ = [
     "Clause",
     "ConsentError",
     "ConsentRecord",
+    "ConsentStatistics",
     "DataUse",
     "DataUseDecision",
     "DataUseInvalid",
@@ -104,6 +117,7 @@ __all__ = [
     "Period",
     "Permit",
     "Provision",
+    "RangeCounts",
     "Receipt",
     "ReceiptInvalid",
     "Request",
@@ -114,6 +128,7 @@ __all__ = [
     "ResearchKind",
     "ResearchPurpose",
     "Scope",
+    "StatisticsInvalid",
     "Study",
     "TaskApproval",
     "Times",
@@ -127,6 +142,7 @@ __all__ = [
     "bucket_with_hysteresis",
     "conflicts",
     "count_bucket",
+    "count_range",
     "covers",
     "dataset_address",
     "decide",
@@ -137,6 +153,7 @@ __all__ = [
     "match_data_use",
     "may_permit",
     "open_receipt",
+    "open_statistics",
     "parse_consent",
     "parse_data_use",
     "parse_legal_basis",
@@ -145,10 +162,12 @@ __all__ = [
     "permits_project",
     "permits_sources",
     "permits_task",
+    "range_bounds",
     "receipt_digest",
     "replay_request",
     "same_person",
     "sign_receipt",
+    "sign_statistics",
     "split_bundle",
     "visa_claims",
 ]

@@ -130,6 +130,15 @@ def admits(store: sa.Engine, certificate_sha256: str) -> bool:
         return db.execute(query).first() is not None
 
 
+def of_certificate(store: sa.Engine, certificate_sha256: str) -> Member | None:
+    """Return the member whose certificate has this digest; None if there is none, or it is revoked."""
+    columns = member.c
+    query = sa.select(member).where(columns.certificate_sha256 == certificate_sha256, columns.revoked_at.is_(None))
+    with store.connect() as db:
+        row = db.execute(query).first()
+    return Member(row.site, int(row.node_id), _receipt_key(row.receipt_key)) if row else None
+
+
 def revoke(store: sa.Engine, site: str, at: datetime) -> None:
     """Let a member in no longer, from this moment on; what it contributed stays on the record.
 

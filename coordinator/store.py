@@ -111,6 +111,20 @@ contribution = sa.Table(
     sa.Column("at", sa.Float, nullable=False),
 )
 
+# What each site told of the consents for a task, in ranges; the last one alone, since it is about now.
+statistic = sa.Table(
+    "statistic",
+    metadata,
+    sa.Column("site", sa.String, primary_key=True),
+    sa.Column("task", sa.String, sa.ForeignKey("task.digest"), primary_key=True),
+    sa.Column("dataset", sa.String, nullable=False),
+    sa.Column("modality", sa.String, nullable=False),
+    sa.Column("studies", sa.Text, nullable=False),  # JSON of consent.RangeCounts
+    sa.Column("as_of", sa.String, nullable=False),
+    sa.Column("envelope", sa.LargeBinary, nullable=False),
+    sa.Column("received_at", sa.String, nullable=False),
+)
+
 # Each site's receipts form a chain; its head as the coordinator has seen it.
 receipt_head = sa.Table(
     "receipt_head",

@@ -33,6 +33,7 @@ from site_node.errors import ConfigurationError, PeerError, SiteError
 from site_node.gate import Gate
 from site_node.requests_cli import requests_app
 from site_node.review_cli import keys_app, reidentify_app, review_app
+from site_node.statistics_cli import show_statistics
 from site_node.store import disposition, ledger, participation
 from site_node.terminal import By, Json, confirm_at_terminal, err, out
 from site_node.visas_cli import make_visa
@@ -71,6 +72,7 @@ for name, group in (
 requests_app.command("visa")(make_visa)
 app.command("audit-events")(write_audit_events)
 app.command("disclosures")(account_for_disclosures)
+app.command("statistics")(show_statistics)
 
 
 @app.callback()

@@ -329,6 +329,21 @@ audit = sa.Table(
     sa.UniqueConstraint("SOPInstanceUID", "sha256"),
 )
 
+# Consent statistics as they were told to the consortium, in ranges. The last answer to a question steadies the next.
+told_statistics = sa.Table(
+    "told_statistics",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("task", sa.String, nullable=False, index=True),
+    sa.Column("question", sa.String, nullable=False, index=True),  # digest of what was asked, of which dataset
+    sa.Column("dataset", sa.String, nullable=False),
+    sa.Column("studies", sa.Text, nullable=False),  # JSON of consent.RangeCounts
+    sa.Column("signer", sa.String, nullable=False),  # the key of the membership in which it was told
+    sa.Column("counted_at", sa.String, nullable=False),
+    sa.Column("told_at", sa.String, nullable=False),
+    sa.Column("handed_over_at", sa.String),  # the coordinator answered that it has it
+)
+
 # What an auditor reads: `source:subject:action`, append only.
 ledger = sa.Table(
     "ledger",
