@@ -27,7 +27,7 @@ from consent.access_request import (
     parse_purpose,
     replay_request,
 )
-from consent.audit_event import Decided, audit_event
+from consent.audit_event import GateDecision, audit_event
 from consent.basis import CONSENT, BasisKind, LegalBasis, decide_under, parse_legal_basis
 from consent.bundle import MAX_BYTES, split_bundle
 from consent.datause import (
@@ -102,10 +102,10 @@ __all__ = [
     "DataUseInvalid",
     "DataUseVerdict",
     "DatasetApproval",
-    "Decided",
     "Deny",
     "Eligibility",
     "Epoch",
+    "GateDecision",
     "Grant",
     "GrantClaim",
     "Kind",

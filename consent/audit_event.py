@@ -29,7 +29,7 @@ _MACHINE_NAME, _IP_ADDRESS = "1", "2"
 
 
 @dataclass(frozen=True, slots=True)
-class Decided:
+class GateDecision:
     """One decision on one study, in the state in which it was decided.
 
     `number` is its own at the site, digits and points; `run`, `round`, `kind` and `nonce` name the opening of a round,
@@ -62,7 +62,7 @@ class Decided:
             raise ValueError("the moment of a decision needs a time zone")
 
 
-def audit_event(decided: Decided) -> dict[str, Any]:
+def audit_event(decided: GateDecision) -> dict[str, Any]:
     """Return the AuditEvent of one decision, permitted or not."""
     gate = _identified("Device", "urn:filmroom:site", decided.site)
     permitted = decided.outcome is Outcome.PERMIT
@@ -93,7 +93,7 @@ def audit_event(decided: Decided) -> dict[str, Any]:
     }
 
 
-def _asking(decided: Decided) -> list[dict[str, Any]]:
+def _asking(decided: GateDecision) -> list[dict[str, Any]]:
     """Return who asked: the coordinator's program, the project that receives, the federation behind both."""
     federation = _identified("Organization", "urn:filmroom:federation", decided.federation)
     # FHIR R4 AuditEvent.agent.who may be no ResearchStudy: the project is named by its identifier alone.
@@ -106,7 +106,7 @@ def _asking(decided: Decided) -> list[dict[str, Any]]:
     ]
 
 
-def _patient(decided: Decided) -> dict[str, Any]:
+def _patient(decided: GateDecision) -> dict[str, Any]:
     """Return the patient; the profile has no other place for the study and the opening than this entity's details."""
     asked = {
         "StudyInstanceUID": decided.study,
@@ -132,7 +132,7 @@ def _consent(site: str, number: int) -> dict[str, Any]:
     }
 
 
-def _purposes(decided: Decided) -> list[dict[str, Any]]:
+def _purposes(decided: GateDecision) -> list[dict[str, Any]]:
     codes = dict.fromkeys((*decided.purposes, MLTRAINING))
     return [{"coding": [_coding(f"{_HL7}/v3-ActReason", code, PURPOSE_WORDS.get(code))]} for code in codes]
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from consent import Decided, Outcome
+from consent import GateDecision, Outcome
 from site_node import permissions
 from site_node.store import eligibility
 
@@ -32,7 +32,7 @@ def decisions(
     since: datetime | None = None,
     run: str | None = None,
     patient: str | None = None,
-) -> Iterator[tuple[int, Decided]]:
+) -> Iterator[tuple[int, GateDecision]]:
     """Yield each decision with the number of its opening, in the order of the openings.
 
     `after` leaves out the openings up to that number, so that a reading goes on where one ended; `since` those decided
@@ -54,7 +54,7 @@ def decisions(
                 continue
             yield (
                 row.number,
-                Decided(
+                GateDecision(
                     number=f"{row.number}.{place}",
                     at=at,
                     site=identity.site,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from consent import Decided, Outcome, audit_event
+from consent import GateDecision, Outcome, audit_event
 from consent.audit_event import PROFILE
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 HL7: Final = "http://terminology.hl7.org/CodeSystem"
 DCM: Final = "http://dicom.nema.org/resources/ontology/DCM"
 SUBTYPES: Final = "https://profiles.ihe.net/ITI/BALP/CodeSystem/AuthZsubType"
-DECIDED: Final = Decided(
+DECIDED: Final = GateDecision(
     number="3.17",
     at=datetime(2026, 6, 1, 12, tzinfo=UTC),
     site="north",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from consent import Decided, Outcome
+from consent import GateDecision, Outcome
 from site_node import audit_events
 from site_node.app import create_site
 from site_node.config import Identity, SiteHome
@@ -44,7 +44,7 @@ def membership(home: SiteHome) -> Identity:
     return home.load_identity()
 
 
-def decided(hospital: Hospital, **which: Any) -> list[tuple[int, Decided]]:
+def decided(hospital: Hospital, **which: Any) -> list[tuple[int, GateDecision]]:
     with hospital.store.connect() as db:
         return list(audit_events.decisions(db, membership(hospital.home), **which))
 
