@@ -7,6 +7,7 @@ import json
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -39,6 +40,10 @@ DECIDED: Final = GateDecision(
     reason="permitted",
     purposes=("CLINTRCH",),
     consents=(4, 9),
+)
+
+R5_EXAMPLE: Final = (
+    Path(__file__).parents[2].parent / "shared/data/consent/audit/AuditEvent-example-consent-permit-authz.json"
 )
 
 # ------------------------------------------------------------------ the profile, transcribed a second time
@@ -313,6 +318,20 @@ def test_it_says_who_asked_for_what_and_for_whom() -> None:
         "phase": "released",
     }
     assert [e["what"]["identifier"]["value"] for e in _entities(event, CONSENT)] == ["4", "9"]
+
+
+def test_it_agrees_with_hl7s_example_of_the_same_event_where_both_versions_have_an_element() -> None:
+    if not R5_EXAMPLE.exists():
+        pytest.skip(f"the example is not at {R5_EXAMPLE}")
+    theirs, ours = json.loads(R5_EXAMPLE.read_text()), audit_event(DECIDED)
+    (asking,) = (agent for agent in ours["agent"] if agent["requestor"])
+
+    assert theirs["action"] == ours["action"]
+    assert _coding(theirs["outcome"]["code"]) == (f"{HL7}/audit-event-outcome", ours["outcome"])
+    assert {name for agent in theirs["agent"] for name in agent} - {"authorization"} <= asking.keys()
+    assert theirs["agent"][0]["authorization"][0]["coding"][0]["system"] == _coding(asking["purposeOfUse"][0])[0]
+    assert theirs["source"]["type"][0]["coding"][0]["system"] == ours["source"]["type"][0]["system"]
+    assert _kind(theirs["entity"][0]["what"]) == _kind(ours["entity"][1]["what"]) == "Consent"
 
 
 def test_two_decisions_have_two_ids_and_one_decision_one_text() -> None:
