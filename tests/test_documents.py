@@ -15,7 +15,7 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined] # public name, listed without __all__
 
 from consent import ResearchPurpose, open_receipt, parse_purpose, sign_receipt
-from consent.receipt import PAYLOAD_TYPE
+from consent.statement import PAYLOAD_TYPE
 from coordinator.api import JoinForm
 from coordinator.config import CoordinatorConfig
 from coordinator.verification import CHECKS
