@@ -42,7 +42,14 @@ from consent.datause import (
     parse_data_use,
 )
 from consent.decision import Outcome, Request, Study, Verdict, decide, may_permit
-from consent.errors import ConsentError, DataUseInvalid, ReceiptInvalid, StatisticsInvalid, UnreadableConsent
+from consent.errors import (
+    ConsentError,
+    DataUseInvalid,
+    NoticeInvalid,
+    ReceiptInvalid,
+    StatisticsInvalid,
+    UnreadableConsent,
+)
 from consent.fhir import ParsedConsent, parse_consent
 from consent.purpose import MLTRAINING, PURPOSE_WORDS, PURPOSES, conflicts, covers
 from consent.receipt import (
@@ -74,13 +81,25 @@ from consent.statistics import (
     sign_statistics,
 )
 from consent.visa import VISA_TYPE, VisaParties, dataset_address, visa_claims
+from consent.withdrawal import (
+    ANSWERS,
+    MAX_NOTICE_BYTES,
+    MAX_NOTICE_RECEIPTS,
+    AffectedReceipt,
+    WithdrawalNotice,
+    open_notice,
+    sign_notice,
+)
 
 __all__ = [
+    "ANSWERS",
     "ASSESSED",
     "ATTRIBUTION",
     "CONSENT",
     "FEWER",
     "MAX_BYTES",
+    "MAX_NOTICE_BYTES",
+    "MAX_NOTICE_RECEIPTS",
     "MAX_STATISTICS_BYTES",
     "MLTRAINING",
     "NO_PREVIOUS",
@@ -90,6 +109,7 @@ __all__ = [
     "UNRESOLVED",
     "VISA_TYPE",
     "AccessRequest",
+    "AffectedReceipt",
     "Assessment",
     "BasisKind",
     "Bucket",
@@ -112,6 +132,7 @@ __all__ = [
     "LegalBasis",
     "Match",
     "Modifier",
+    "NoticeInvalid",
     "Outcome",
     "ParsedConsent",
     "Period",
@@ -135,6 +156,7 @@ __all__ = [
     "UnreadableConsent",
     "Verdict",
     "VisaParties",
+    "WithdrawalNotice",
     "advance_request",
     "agreement",
     "assess_request",
@@ -152,6 +174,7 @@ __all__ = [
     "key_id",
     "match_data_use",
     "may_permit",
+    "open_notice",
     "open_receipt",
     "open_statistics",
     "parse_consent",
@@ -166,6 +189,7 @@ __all__ = [
     "receipt_digest",
     "replay_request",
     "same_person",
+    "sign_notice",
     "sign_receipt",
     "sign_statistics",
     "split_bundle",

@@ -5,6 +5,7 @@ ConsentError
 ├── DataUseInvalid      a dataset's terms of use cannot be read
 └── StatementInvalid    a signed statement is not what its site signed
     ├── ReceiptInvalid     the receipt of an update
+    ├── NoticeInvalid      the notice of a withdrawal
     └── StatisticsInvalid  consent statistics
 """
 
@@ -49,3 +50,7 @@ class ReceiptInvalid(StatementInvalid):
 
 class StatisticsInvalid(StatementInvalid):
     """A statement of consent statistics was refused."""
+
+
+class NoticeInvalid(StatementInvalid):
+    """A withdrawal notice was refused."""
