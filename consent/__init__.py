@@ -43,6 +43,18 @@ from consent.datause import (
 from consent.decision import Outcome, Request, Study, Verdict, decide, may_permit
 from consent.errors import ConsentError, DataUseInvalid, ReceiptInvalid, UnreadableConsent
 from consent.fhir import ParsedConsent, parse_consent
+from consent.merkle import (
+    EMPTY_ROOT,
+    Nodes,
+    consistency_proof,
+    inclusion_proof,
+    leaf_hash,
+    node_hash,
+    nodes_of,
+    tree_root,
+    verify_consistency,
+    verify_inclusion,
+)
 from consent.purpose import MLTRAINING, PURPOSES, conflicts, covers
 from consent.receipt import (
     NO_PREVIOUS,
@@ -67,6 +79,7 @@ __all__ = [
     "ASSESSED",
     "ATTRIBUTION",
     "CONSENT",
+    "EMPTY_ROOT",
     "MAX_BYTES",
     "MLTRAINING",
     "NO_PREVIOUS",
@@ -94,6 +107,7 @@ __all__ = [
     "LegalBasis",
     "Match",
     "Modifier",
+    "Nodes",
     "Outcome",
     "ParsedConsent",
     "Period",
@@ -119,15 +133,20 @@ __all__ = [
     "assess_request",
     "bucket_with_hysteresis",
     "conflicts",
+    "consistency_proof",
     "count_bucket",
     "covers",
     "decide",
     "decide_under",
     "exceeds",
     "generate_signing_key",
+    "inclusion_proof",
     "key_id",
+    "leaf_hash",
     "match_data_use",
     "may_permit",
+    "node_hash",
+    "nodes_of",
     "open_receipt",
     "parse_consent",
     "parse_data_use",
@@ -142,4 +161,7 @@ __all__ = [
     "same_person",
     "sign_receipt",
     "split_bundle",
+    "tree_root",
+    "verify_consistency",
+    "verify_inclusion",
 ]
