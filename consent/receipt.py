@@ -36,10 +36,14 @@ from consent.errors import ReceiptInvalid
 
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
-PREDICATE_TYPE: Final = "https://filmroom.org/consent-receipt/v1"
+PREDICATE_TYPE: Final = "https://filmroom.org/consent-receipt/v2"
 SUBJECT: Final = "update"
-MAX_ENVELOPE_BYTES: Final = 16_384
-"""Several times the size of a receipt with twenty grants."""
+MAX_ENVELOPE_BYTES: Final = 32_768
+"""Room for twenty grants, two notes of `MAX_NOTE` characters and two proofs of `MAX_PROOF` hashes."""
+MAX_NOTE: Final = 4_096
+"""A checkpoint with the cosignatures of twenty witnesses."""
+MAX_PROOF: Final = 64
+"""More hashes than the proof of a log of 2^32 leaves has."""
 NO_PREVIOUS: Final = "0" * 64
 """`prev` of a site's first receipt."""
 MAX_SAFE_INTEGER: Final = 2**53 - 1
@@ -48,6 +52,8 @@ MAX_SAFE_INTEGER: Final = 2**53 - 1
 _Text = Annotated[str, Field(min_length=1, max_length=256)]
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Count = Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]
+_Note = Annotated[str, Field(min_length=1, max_length=MAX_NOTE)]
+_Proof = Annotated[tuple[_Sha256, ...], Field(max_length=MAX_PROOF)]
 _Texts = Annotated[tuple[_Text, ...], Field(min_length=1, max_length=64)]
 
 
@@ -104,13 +110,35 @@ class _Claim(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
-class Eligibility(_Claim):
-    """By which policy and for which request the consents were evaluated."""
+class LogClaim(_Claim):
+    """The site's consent log, as signed notes, when the set was frozen and at the second check.
 
+    `since` proves that the log grew from the checkpoint the coordinator named to `snapshot`,
+    `consistency` that it grew from there to `recheck`, which carries the cosignatures.
+    """
+
+    snapshot: _Note
+    recheck: _Note
+    since: _Proof
+    consistency: _Proof
+
+
+class Eligibility(_Claim):
+    """Which studies were used, as the root of a tree, and how their consents were evaluated.
+
+    `policy` and `engine` are digests of what `consent.engine` declares, `basis` is the kind of the
+    dataset's legal basis.
+    """
+
+    root: _Sha256
+    padded_size: _Count
     policy: _Sha256
+    engine: _Sha256
+    terminology: _Text
     purposes: _Texts
     activity: _Texts
     recipients: _Texts
+    basis: Literal["consent", "limited-data-set", "data-permit", "waiver"]
 
 
 class GrantClaim(_Claim):
@@ -138,7 +166,10 @@ class Epoch(_Claim):
 
 
 class Receipt(_Claim):
-    """What a site claims about one update; `update` is the SHA-256 of the bytes it sent."""
+    """What a site claims about one update; `update` is the SHA-256 of the bytes it sent.
+
+    `attestation` is where the word of a trusted execution environment will stand; there is none.
+    """
 
     federation: _Text
     run: _Text
@@ -149,12 +180,15 @@ class Receipt(_Claim):
     base_model: _Sha256
     task: _Sha256
     update: _Sha256
+    consent_log: LogClaim
     eligibility: Eligibility
     grants: Annotated[tuple[GrantClaim, ...], Field(min_length=1, max_length=64)]
     count_bucket: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,15}-[1-9][0-9]{0,15}$")]
     weight: _Count
     times: Times
     epoch: Epoch
+    software: _Text
+    attestation: None
     prev: _Sha256
 
     @model_validator(mode="after")

@@ -27,6 +27,7 @@ from models import ModelsError, TaskRefused
 from models.memory import loading
 from site_node import catalogue, consents, keys, permissions, project_keys, reidentification, sources
 from site_node.app import Site, create_site, now, open_intake, open_site, open_vault
+from site_node.audit_cli import audit_site
 from site_node.errors import ConfigurationError, PeerError, SiteError
 from site_node.gate import Gate
 from site_node.requests_cli import requests_app
@@ -65,6 +66,8 @@ for name, group in (
     ("reidentify", reidentify_app),
 ):
     app.add_typer(group, name=name)
+
+app.command("audit")(audit_site)
 
 
 @app.callback()

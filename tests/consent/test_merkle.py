@@ -250,5 +250,5 @@ def test_a_proof_does_not_climb_above_the_root() -> None:
     assert not verify_inclusion(LEAVES[0], 0, 1, (SOME_HASH,), above)
 
     old, new, proof = CONSISTENCY[3]
-    lifted = [node_hash(SOME_HASH, ROOTS[size]) for size in (old, new)]
-    assert not verify_consistency(old, new, *lifted, (*proof, SOME_HASH))
+    before, after = (node_hash(SOME_HASH, ROOTS[size]) for size in (old, new))
+    assert not verify_consistency(old, new, before, after, (*proof, SOME_HASH))
