@@ -3,6 +3,7 @@
 ConsentError
 ├── UnreadableConsent   a resource is no Consent, or names no id or no patient
 ├── DataUseInvalid      a dataset's terms of use cannot be read
+├── CheckpointInvalid   a note is no state of a log that its site signed
 └── StatementInvalid    a signed statement is not what its site signed
     ├── ReceiptInvalid     the receipt of an update
     ├── NoticeInvalid      the notice of a withdrawal
@@ -34,6 +35,10 @@ class UnreadableConsent(ConsentError):
 
 class DataUseInvalid(ConsentError):
     """A dataset's terms of use are not in the expected form."""
+
+
+class CheckpointInvalid(ConsentError):
+    """A note is no checkpoint of the log, or the log's key did not sign it."""
 
 
 class StatementInvalid(ConsentError):

@@ -20,12 +20,18 @@ from consent.statement import Claim, Count, Sha256, StatementForm, Text
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-PREDICATE_TYPE: Final = "https://filmroom.org/consent-receipt/v1"
-MAX_ENVELOPE_BYTES: Final = 16_384
-"""Several times the size of a receipt with twenty grants."""
+PREDICATE_TYPE: Final = "https://filmroom.org/consent-receipt/v2"
+MAX_ENVELOPE_BYTES: Final = 32_768
+"""Room for twenty grants, two notes of `MAX_NOTE` characters and two proofs of `MAX_PROOF` hashes."""
+MAX_NOTE: Final = 4_096
+"""A checkpoint with the cosignatures of twenty witnesses."""
+MAX_PROOF: Final = 64
+"""More hashes than the proof of a log of 2^32 leaves has."""
 NO_PREVIOUS: Final = "0" * 64
 """`prev` of a site's first receipt."""
 
+_Note = Annotated[str, Field(min_length=1, max_length=MAX_NOTE)]
+_Proof = Annotated[tuple[Sha256, ...], Field(max_length=MAX_PROOF)]
 _Texts = Annotated[tuple[Text, ...], Field(min_length=1, max_length=64)]
 
 
@@ -78,13 +84,35 @@ def _bucket_from(low: int) -> Bucket:
 # ------------------------------------------------------------------ the claim
 
 
-class Eligibility(Claim):
-    """By which policy and for which request the consents were evaluated."""
+class LogClaim(Claim):
+    """The site's consent log, as signed notes, when the set was frozen and at the second check.
 
+    `since` proves that the log grew from the checkpoint the coordinator named to `snapshot`,
+    `consistency` that it grew from there to `recheck`, which carries the cosignatures.
+    """
+
+    snapshot: _Note
+    recheck: _Note
+    since: _Proof
+    consistency: _Proof
+
+
+class Eligibility(Claim):
+    """Which studies were used, as the root of a tree, and how their consents were evaluated.
+
+    `policy` and `engine` are digests of what `consent.engine` declares, `basis` is the kind of the
+    dataset's legal basis.
+    """
+
+    root: Sha256
+    padded_size: Count
     policy: Sha256
+    engine: Sha256
+    terminology: Text
     purposes: _Texts
     activity: _Texts
     recipients: _Texts
+    basis: Literal["consent", "limited-data-set", "data-permit", "waiver"]
 
 
 class GrantClaim(Claim):
@@ -112,7 +140,10 @@ class Epoch(Claim):
 
 
 class Receipt(Claim):
-    """What a site claims about one update; `update` is the SHA-256 of the bytes it sent."""
+    """What a site claims about one update; `update` is the SHA-256 of the bytes it sent.
+
+    `attestation` is where the word of a trusted execution environment will stand; there is none.
+    """
 
     federation: Text
     run: Text
@@ -123,12 +154,15 @@ class Receipt(Claim):
     base_model: Sha256
     task: Sha256
     update: Sha256
+    consent_log: LogClaim
     eligibility: Eligibility
     grants: Annotated[tuple[GrantClaim, ...], Field(min_length=1, max_length=64)]
     count_bucket: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,15}-[1-9][0-9]{0,15}$")]
     weight: Count
     times: Times
     epoch: Epoch
+    software: Text
+    attestation: None
     prev: Sha256
 
     @model_validator(mode="after")

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from consent import key_id
 from coordinator.errors import ConfigurationError, PeerError
-from coordinator.store import invitation, member, receipt_head
+from coordinator.store import invitation, log_head, member, receipt_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -164,6 +164,14 @@ def heads(store: sa.Engine) -> dict[str, str]:
     with store.connect() as db:
         rows = db.execute(query).all()
     return {row.site: row.digest for row in rows if key_id(_receipt_key(row.receipt_key)).encode() in row.receipt}
+
+
+def logs(store: sa.Engine) -> dict[str, tuple[int, str]]:
+    """Return size and root of each member's consent log as it was accepted last, by the key it has now."""
+    query = sa.select(log_head, member.c.receipt_key).join(member, member.c.site == log_head.c.site)
+    with store.connect() as db:
+        rows = db.execute(query.where(member.c.revoked_at.is_(None))).all()
+    return {row.site: (row.size, row.root) for row in rows if key_id(_receipt_key(row.receipt_key)) == row.key_id}
 
 
 def _check_keys(request: JoinRequest) -> None:

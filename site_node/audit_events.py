@@ -6,15 +6,14 @@ before it came to the consents (no approved task, no grant) there is no decision
 
 from __future__ import annotations
 
-import json
-import zlib
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from consent import GateDecision, Outcome
 from site_node import permissions
+from site_node.eligibility import read_rows
 from site_node.store import eligibility
 
 if TYPE_CHECKING:
@@ -48,9 +47,8 @@ def decisions(
         if since is not None and at < since:
             continue
         task = tasks[row.task].task
-        for place, verdict in enumerate(verdicts(row.rows)):
-            study, whose, _date, outcome, reason, consents, *_ = verdict
-            if patient is not None and whose != patient:
+        for place, verdict in enumerate(read_rows(row.rows)):
+            if patient is not None and verdict.patient != patient:
                 continue
             yield (
                 row.number,
@@ -67,17 +65,11 @@ def decisions(
                     kind=row.kind,
                     nonce=row.nonce,
                     phase="abstained" if row.root is None else "released",
-                    study=study,
-                    patient=whose,
-                    outcome=Outcome(outcome),
-                    reason=reason,
+                    study=verdict.study,
+                    patient=verdict.patient,
+                    outcome=Outcome(verdict.outcome),
+                    reason=verdict.reason,
                     purposes=task.purpose.purposes,
-                    consents=tuple(consents),
+                    consents=verdict.records,
                 ),
             )
-
-
-def verdicts(rows: bytes) -> list[list[Any]]:
-    """Return the verdicts of one opening: [study, patient, date, outcome, reason, consent records, manifest] each."""
-    found: list[list[Any]] = json.loads(zlib.decompress(rows))
-    return found

@@ -27,6 +27,7 @@ from models import ModelsError, TaskRefused
 from models.memory import loading
 from site_node import catalogue, consents, keys, permissions, project_keys, reidentification, sources
 from site_node.app import Site, create_site, now, open_intake, open_site, open_vault
+from site_node.audit_cli import audit_site
 from site_node.audit_events_cli import write_audit_events
 from site_node.disclosures_cli import account_for_disclosures
 from site_node.errors import ConfigurationError, PeerError, SiteError
@@ -73,6 +74,8 @@ requests_app.command("visa")(make_visa)
 app.command("audit-events")(write_audit_events)
 app.command("disclosures")(account_for_disclosures)
 app.command("statistics")(show_statistics)
+
+app.command("audit")(audit_site)
 
 
 @app.callback()

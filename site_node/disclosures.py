@@ -19,8 +19,8 @@ import sqlalchemy as sa
 
 from consent import PURPOSE_WORDS, BasisKind, parse_consent, receipt_digest
 from site_node import permissions
-from site_node.audit_events import verdicts
-from site_node.store import consent_record, eligibility, instance, participation
+from site_node.eligibility import read_rows
+from site_node.store import consent_record, eligibility, participation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -80,7 +80,6 @@ def disclosures(db: sa.Connection, patient: str, since: datetime, addresses: Map
     `addresses` says under which address each known federation is reached; one that is not known stays empty.
     """
     columns = participation.c
-    of_catalogue = set(db.scalars(sa.select(instance.c.StudyInstanceUID).where(instance.c.patient == patient)))
     records = _records(db, patient)
     tasks, datasets = permissions.tasks(db), permissions.datasets(db)
     released = sa.select(participation).where(columns.outcome == "released", columns.receipt.is_not(None))
@@ -88,11 +87,9 @@ def disclosures(db: sa.Connection, patient: str, since: datetime, addresses: Map
         claim = _claim(row.receipt)
         at = datetime.fromisoformat(claim["times"]["released"])
         decided = _decided(db, row, patient)
-        if at < since or not (of_catalogue | decided.keys()).intersection(json.loads(row.studies)):
+        if at < since or not decided.keys() & set(json.loads(row.studies)):
             continue
         used = {number for numbers in decided.values() for number in numbers}
-        if not decided:  # released before the verdicts of each opening were kept: what was in force then
-            used = {number for number, record in records.items() if record.held_at(at)}
         dataset, offered = claim["grants"][0]["dataset"], tasks[claim["task"]].task
         yield Disclosure(
             at=at,
@@ -125,25 +122,21 @@ def _purposes(claim: Mapping[str, Any]) -> list[str]:
     return [*asked["purposes"], *asked["activity"]]
 
 
-def _decided(db: sa.Connection, row: sa.Row[Any], patient: str) -> dict[str, list[int]]:
+def _decided(db: sa.Connection, row: sa.Row[Any], patient: str) -> dict[str, tuple[int, ...]]:
     """Return the studies of the patient that were decided on in an opening, with the consents that decided."""
     columns = eligibility.c
     opening = sa.tuple_(columns.run, columns.round, columns.kind, columns.nonce)
     rows = db.scalar(sa.select(columns.rows).where(opening == (row.run, row.round, row.kind, row.nonce)))
     if rows is None:
         return {}
-    return {study: numbers for study, whose, _date, _outcome, _why, numbers, *_ in verdicts(rows) if whose == patient}
+    return {row.study: row.records for row in read_rows(rows) if row.patient == patient}
 
 
 @dataclass(frozen=True, slots=True)
 class _Record:
     told: str
     since: datetime
-    until: datetime | None
     withdraws: bool
-
-    def held_at(self, at: datetime) -> bool:
-        return self.since <= at and (self.until is None or at < self.until)
 
 
 def _records(db: sa.Connection, patient: str) -> dict[int, _Record]:
@@ -151,10 +144,9 @@ def _records(db: sa.Connection, patient: str) -> dict[int, _Record]:
     for row in db.execute(sa.select(consent_record).where(consent_record.c.patient == patient)):
         record = parse_consent(json.loads(row.resource)).record
         dated = f" of {record.dated_at:%Y-%m-%d}" if record.dated_at else ""
-        until = datetime.fromisoformat(row.superseded_at) if row.superseded_at else None
         told = f"consent record {row.number}{dated}"
         found[row.number] = _Record(
-            told, datetime.fromisoformat(row.recorded_at), until, row.consent_id.startswith("withdrawal-")
+            told, datetime.fromisoformat(row.recorded_at), row.consent_id.startswith("withdrawal-")
         )
     return found
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -18,7 +18,6 @@ import sqlalchemy as sa
 
 from consent import ConsentStatistics, Deny, Outcome, RangeCounts, count_range
 from site_node import ledger
-from site_node.gate import policy_digest
 from site_node.store import told_statistics
 
 if TYPE_CHECKING:
@@ -115,14 +114,15 @@ def _last(db: sa.Connection, question: str) -> tuple[RangeCounts, datetime] | No
 
 
 def _question(snapshot: Snapshot) -> str:
-    """Return the name of what is asked: the studies of a dataset that a kind of task can use, and the request."""
+    """Return the name of what is asked: request, legal basis, and the studies of a dataset that a kind of task uses."""
     asked = (
-        policy_digest(snapshot.request, snapshot.basis),
+        asdict(snapshot.request),
+        asdict(snapshot.basis),
         snapshot.grants[0].dataset,
         snapshot.task.kind,
         snapshot.task.input.modality,
     )
-    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(asked, default=str).encode()).hexdigest()
 
 
 def _json(studies: RangeCounts) -> str:

@@ -106,12 +106,22 @@ consent_log_node = sa.Table(
     sa.Column("hash", sa.LargeBinary, nullable=False),
 )
 
+# The public halves of the keys this site signed receipts and its log with, one for each membership. Append only.
+receipt_signer = sa.Table(
+    "receipt_signer",
+    metadata,
+    sa.Column("key_id", sa.String, primary_key=True),
+    sa.Column("public_key", sa.LargeBinary, nullable=False),  # 32 bytes, Ed25519
+    sa.Column("since", sa.String, nullable=False),
+)
+
 # Every state of the log that was signed. Append only.
 consent_checkpoint = sa.Table(
     "consent_checkpoint",
     metadata,
     sa.Column("size", sa.Integer, primary_key=True),  # leaves
     sa.Column("root", sa.LargeBinary, nullable=False),
+    sa.Column("last_record", sa.Integer, nullable=False),  # every consent_record up to this one is in the log
     sa.Column("note", sa.Text, nullable=False),  # the signed note, without cosignatures
     sa.Column("at", sa.String, nullable=False),
 )
@@ -119,7 +129,8 @@ consent_checkpoint = sa.Table(
 # The gate's verdict on every study it was asked about, for each answered opening of a round (see participation); from
 # it an auditor replays the decisions. `rows` is zlib of canonical JSON, a list in the order of the studies, each
 # [StudyInstanceUID, patient, study date or null, outcome, reason, [consent_record.number …], data manifest or ""].
-# Where nothing was released root is null and nothing signed speaks of the rows. Append only.
+# Studies left out were decided on at snapshot_at, the others again at evaluated_at. Where nothing was released root is
+# null and nothing signed speaks of the rows. Append only.
 eligibility = sa.Table(
     "eligibility",
     metadata,
@@ -130,10 +141,11 @@ eligibility = sa.Table(
     sa.Column("task", sa.String, nullable=False),  # digest; with it comes the request that was decided on
     sa.Column("dataset", sa.String, nullable=False),  # with it comes the legal basis
     sa.Column("epoch", sa.Integer, nullable=False),
+    sa.Column("snapshot_at", sa.String, nullable=False),
     sa.Column("evaluated_at", sa.String, nullable=False),
     sa.Column("secret", sa.LargeBinary, nullable=False),  # 32 random bytes: keys and salts of the tree
     sa.Column("root", sa.LargeBinary),
-    sa.Column("padded_size", sa.Integer, nullable=False),
+    sa.Column("padded_size", sa.Integer, nullable=False),  # 0 without a root
     sa.Column("rows", sa.LargeBinary, nullable=False),
 )
 
@@ -359,6 +371,7 @@ ledger = sa.Table(
 APPEND_ONLY = {
     "request_event": "number = NEW.number OR (request = NEW.request AND version = NEW.version)",
     "ledger": "number = NEW.number",
+    "receipt_signer": "key_id = NEW.key_id",
     "consent_opening": "record = NEW.record",
     "consent_log": "place = NEW.place",
     "consent_log_node": "level = NEW.level AND place = NEW.place",

@@ -69,6 +69,18 @@ def test_each_study_of_each_opening_is_one_decision_in_the_state_that_was_decide
     assert {(one.task, one.purposes) for _, one in found} == {(hospital.task, ("CLINTRCH",))}
 
 
+def test_what_the_node_decides_in_a_round_is_what_is_told(hospital: Hospital) -> None:
+    hospital.withdraw("N0")
+    hospital.ask()
+
+    told = [(one.phase, one.outcome, one.reason, len(one.consents)) for _, one in decided(hospital)]
+
+    assert sorted(told, key=str) == [
+        ("released", Outcome.DENY, "an active consent denies this use", 2),
+        *[("released", Outcome.PERMIT, "permitted", 1)] * 3,
+    ]
+
+
 @pytest.mark.parametrize(
     ("which", "numbers"),
     [

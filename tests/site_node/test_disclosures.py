@@ -17,7 +17,7 @@ from site_node.app import create_site
 from site_node.config import SiteHome
 from site_node.disclosures_cli import as_html
 from site_node.store import dataset, eligibility, instance, open_store, participation
-from tests.site_node.hospital import NOON, PSEUDONYMS, TERMS, Hospital
+from tests.site_node.hospital import NOON, PSEUDONYMS, TERMS, Hospital, consent_of
 from tests.site_node.test_cli import refused, run
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def keep_verdicts(hospital: Hospital, rows: list[list[Any]], **opening: Any) -> 
                 task=hospital.task,
                 dataset="brain-mr",
                 epoch=1,
+                snapshot_at=hospital.clock.now.isoformat(),
                 evaluated_at=hospital.clock.now.isoformat(),
                 secret=bytes(32),
                 padded_size=256,
@@ -95,20 +96,19 @@ def test_a_release_without_the_patient_is_none_of_theirs_and_a_withdrawal_since_
 
 def test_the_consents_are_those_that_were_decided_on(hospital: Hospital) -> None:
     hospital.ask()
-    study, whose = hospital.studies["N2"], PSEUDONYMS.patient("N2")
-    keep_verdicts(hospital, [[study, whose, None, "permit", "permitted", [3], ""]])
+    hospital.load(consent_of("N2", dateTime="2026-02-01T00:00:00Z"))
+    hospital.ask("m2", round=2, nonce="nonce-2")
 
-    (one,) = of(hospital, "N2")
-
-    assert one.consents == ("consent record 3 of 2026-01-01",)
+    assert [one.consents for one in of(hospital, "N2")] == [
+        ("consent record 3 of 2026-01-01",),
+        ("consent record 5 of 2026-02-01",),
+    ]
 
 
 def test_a_study_that_left_the_catalogue_since_is_still_told(hospital: Hospital) -> None:
     hospital.ask()
-    study, whose = hospital.studies["N2"], PSEUDONYMS.patient("N2")
-    keep_verdicts(hospital, [[study, whose, None, "permit", "permitted", [3], ""]])
     with hospital.store.begin() as db:
-        db.execute(sa.delete(instance).where(instance.c.patient == whose))
+        db.execute(sa.delete(instance).where(instance.c.patient == PSEUDONYMS.patient("N2")))
 
     assert len(of(hospital, "N2")) == 1
 
