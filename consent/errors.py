@@ -3,7 +3,11 @@
 ConsentError
 ├── UnreadableConsent   a resource is no Consent, or names no id or no patient
 ├── DataUseInvalid      a dataset's terms of use cannot be read
-└── ReceiptInvalid      a consent receipt is not what its site signed
+├── CheckpointInvalid   a note is no state of a log that its site signed
+└── StatementInvalid    a signed statement is not what its site signed
+    ├── ReceiptInvalid     the receipt of an update
+    ├── NoticeInvalid      the notice of a withdrawal
+    └── StatisticsInvalid  consent statistics
 """
 
 from __future__ import annotations
@@ -33,9 +37,25 @@ class DataUseInvalid(ConsentError):
     """A dataset's terms of use are not in the expected form."""
 
 
-class ReceiptInvalid(ConsentError):
-    """A consent receipt was refused; `reason` is a fixed word for the ledger."""
+class CheckpointInvalid(ConsentError):
+    """A note is no checkpoint of the log, or the log's key did not sign it."""
+
+
+class StatementInvalid(ConsentError):
+    """A signed statement was refused; `reason` is a fixed word for the ledger."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
+
+
+class ReceiptInvalid(StatementInvalid):
+    """A consent receipt was refused."""
+
+
+class StatisticsInvalid(StatementInvalid):
+    """A statement of consent statistics was refused."""
+
+
+class NoticeInvalid(StatementInvalid):
+    """A withdrawal notice was refused."""

@@ -8,6 +8,7 @@ Source: HL7 Terminology 7.0.1, CodeSystem v3-ActReason 3.1.0, descendants of Pur
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Final
 
 MLTRAINING: Final = "MLTRAINING"
@@ -48,6 +49,74 @@ _LINEAGES: Final = {code: _lineage(code) for code in _PARENT}
 
 PURPOSES: Final = frozenset(_LINEAGES)
 """Every known purpose of use."""
+
+PURPOSE_WORDS: Final = MappingProxyType(
+    {
+        "BIORCH": "biomedical research",
+        "BTG": "break the glass",
+        "CAREMGT": "care management",
+        "CLINTRCH": "clinical trial research",
+        "CLINTRCHNPC": "clinical trial research without patient care",
+        "CLINTRCHPC": "clinical trial research with patient care",
+        "CLINTRL": "clinical trial",
+        "CLMATTCH": "claim attachment",
+        "COC": "coordination of care",
+        "COVAUTH": "coverage authorization",
+        "COVERAGE": "coverage under policy or program",
+        "DISASTER": "disaster",
+        "DONAT": "donation",
+        "DSRCH": "disease specific healthcare research",
+        "ELIGDTRM": "eligibility determination",
+        "ELIGVER": "eligibility verification",
+        "ENROLLM": "enrollment",
+        "ERTREAT": "emergency room treatment",
+        "ETREAT": "Emergency Treatment",
+        "FAMRQT": "family requested",
+        "FRAUD": "fraud",
+        "GOV": "government",
+        "HACCRED": "health accreditation",
+        "HCOMPL": "health compliance",
+        "HDECD": "decedent",
+        "HDIRECT": "directory",
+        "HDM": "healthcare delivery management",
+        "HLEGAL": "legal",
+        "HMARKT": "healthcare marketing",
+        "HOPERAT": "healthcare operations",
+        "HOUTCOMS": "health outcome measure",
+        "HPAYMT": "healthcare payment",
+        "HPRGRP": "health program reporting",
+        "HQUALIMP": "health quality improvement",
+        "HRESCH": "healthcare research",
+        "HSYSADMIN": "health system administration",
+        "HTEST": "test health data",
+        "LABELING": "labeling",
+        "MEMADMIN": "member administration",
+        "METAMGT": "metadata management",
+        "MILCDM": "military command",
+        "MILDCRG": "military discharge",
+        "MLTRAINING": "machine learning training",
+        "PATADMIN": "patient administration",
+        "PATRQT": "patient requested",
+        "PATSFTY": "patient safety",
+        "PERFMSR": "performance measure",
+        "PMTDS": "decision support assisted payment decision",
+        "POARCH": "population origins or ancestry healthcare research",
+        "POPHLTH": "population health",
+        "PRECLINTRCH": "preclinical trial research",
+        "PUBHLTH": "public health",
+        "PWATRNY": "power of attorney",
+        "RECORDMGT": "records management",
+        "REMITADV": "remittance advice",
+        "SUPNWK": "support network",
+        "SYSDEV": "system development",
+        "THREAT": "threat",
+        "TRAIN": "training",
+        "TRANSRCH": "translational healthcare research",
+        "TREAT": "treatment",
+        "TREATDS": "decision support assisted treatment decision",
+    }
+)
+"""What each code means, in the code system's own words."""
 
 
 def covers(permitted: str, requested: str) -> bool:

@@ -17,10 +17,11 @@ from fastapi import Depends, FastAPI, Header, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 
-from coordinator import members, tasks
+from coordinator import members, statistics, tasks
 from coordinator.authority import Authority
 from coordinator.errors import ConfigurationError, PeerError
-from coordinator.members import JoinRequest
+from coordinator.listener import certificate_of
+from coordinator.members import JoinRequest, Member
 from coordinator.runs import describe
 from models import TaskRefused
 
@@ -87,13 +88,26 @@ def open_door(
     return app
 
 
-def member_pages(store: sa.Engine) -> FastAPI:
+def member_pages(store: sa.Engine, federation: str, clock: Callable[[], datetime]) -> FastAPI:
     """Return the application for members, who came through mutual TLS."""
     app = FastAPI(openapi_url=None)
+
+    def sender(request: Request) -> Member:
+        known = members.of_certificate(store, certificate_of(request.scope))
+        if known is None:
+            raise HTTPException(403, "not a member")
+        return known
 
     @app.get("/v1/members/tasks")
     def offered() -> list[str]:
         return [document for _, document, _ in tasks.offered(store)]
+
+    @app.post("/v1/members/statistics", status_code=204)
+    async def tell(request: Request, by: Annotated[Member, Depends(sender)]) -> None:
+        try:
+            statistics.take(store, federation, by.site, by.receipt_key, await request.body(), clock())
+        except PeerError as error:
+            raise HTTPException(422, str(error)) from error
 
     return app
 

@@ -26,6 +26,7 @@ from coordinator.config import CoordinatorConfig
 from coordinator.errors import ConfigurationError, CoordinatorError, PeerError
 from coordinator.provenance import audit as audit_run
 from coordinator.provenance import receipt_count
+from coordinator.statistics_cli import show_statistics
 from coordinator.store import member, run
 from models import ModelsError, TaskRefused
 from models.memory import loading
@@ -53,6 +54,7 @@ for name, group in (
     ("models", models_app),
 ):
     app.add_typer(group, name=name)
+app.command("statistics")(show_statistics)
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)

@@ -8,6 +8,7 @@ import tomllib
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
+from consent import read_verifier_key
 from coordinator.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 CONFIG_NAME = "coordinator.toml"
 # A site gives its request up after 40 s; the answer needs some of that for its way.
 MAX_HOLD_S = 35.0
-_TYPES = {"str": (str,), "int": (int,), "float": (int, float)}
+_TYPES = {"str": (str,), "int": (int,), "float": (int, float), "tuple[str, ...]": (list,)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +32,28 @@ class CoordinatorConfig:
     clock_skew_s: float = 30.0
     minimum_count: int = 16
     record_arrivals: str = ""
+    release_window_s: float = 120.0
+    allowed_policies: tuple[str, ...] = ()
+    allowed_engines: tuple[str, ...] = ()
+    witnesses: tuple[str, ...] = ()
+    witness_quorum: int = 0
 
     def __post_init__(self) -> None:
         """Refuse values no coordinator may run with."""
         if not self.federation.replace("-", "_").isidentifier():
             raise ConfigurationError(f"federation: {self.federation!r} must be letters, digits, - and _")
-        for key in ("hold_s", "clock_skew_s", "minimum_count"):
+        for key in ("hold_s", "clock_skew_s", "minimum_count", "release_window_s"):
             if not 0 < getattr(self, key) < math.inf:
                 raise ConfigurationError(f"{key}: must be a number greater than 0")
         if self.hold_s > MAX_HOLD_S:
             raise ConfigurationError(f"hold_s: must be at most {MAX_HOLD_S:g}; a site hangs up soon after")
+        for witness in self.witnesses:
+            try:
+                read_verifier_key(witness)
+            except ValueError as error:
+                raise ConfigurationError("witnesses: one is not a verifier key of a witness") from error
+        if not 0 <= self.witness_quorum <= len(self.witnesses):
+            raise ConfigurationError("witness_quorum: must be a number from 0 to that of the witnesses")
         for key in ("fleet_port", "join_port"):
             if not 0 < getattr(self, key) < 2**16:
                 raise ConfigurationError(f"{key}: must be a port from 1 to 65535")
@@ -105,6 +118,9 @@ def _parse(document: dict[str, object]) -> CoordinatorConfig:
             raise ConfigurationError(f"{CONFIG_NAME}: unknown key {key!r}; known are {', '.join(known)}")
         if not isinstance(value, _TYPES[known[key]]) or isinstance(value, bool):
             raise ConfigurationError(f"{CONFIG_NAME}: {key}: expected {known[key]}")
+        if isinstance(value, list) and not all(isinstance(one, str) for one in value):
+            raise ConfigurationError(f"{CONFIG_NAME}: {key}: expected a list of texts")
     if "federation" not in document:
         raise ConfigurationError(f"{CONFIG_NAME}: key 'federation' is missing")
-    return CoordinatorConfig(**document)  # type: ignore[arg-type] # types were just checked
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in document.items()}
+    return CoordinatorConfig(**values)  # type: ignore[arg-type] # types were just checked

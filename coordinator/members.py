@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from consent import key_id
 from coordinator.errors import ConfigurationError, PeerError
-from coordinator.store import invitation, member, receipt_head
+from coordinator.store import invitation, log_head, member, receipt_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,6 +130,15 @@ def admits(store: sa.Engine, certificate_sha256: str) -> bool:
         return db.execute(query).first() is not None
 
 
+def of_certificate(store: sa.Engine, certificate_sha256: str) -> Member | None:
+    """Return the member whose certificate has this digest; None if there is none, or it is revoked."""
+    columns = member.c
+    query = sa.select(member).where(columns.certificate_sha256 == certificate_sha256, columns.revoked_at.is_(None))
+    with store.connect() as db:
+        row = db.execute(query).first()
+    return Member(row.site, int(row.node_id), _receipt_key(row.receipt_key)) if row else None
+
+
 def revoke(store: sa.Engine, site: str, at: datetime) -> None:
     """Let a member in no longer, from this moment on; what it contributed stays on the record.
 
@@ -155,6 +164,14 @@ def heads(store: sa.Engine) -> dict[str, str]:
     with store.connect() as db:
         rows = db.execute(query).all()
     return {row.site: row.digest for row in rows if key_id(_receipt_key(row.receipt_key)).encode() in row.receipt}
+
+
+def logs(store: sa.Engine) -> dict[str, tuple[int, str]]:
+    """Return size and root of each member's consent log as it was accepted last, by the key it has now."""
+    query = sa.select(log_head, member.c.receipt_key).join(member, member.c.site == log_head.c.site)
+    with store.connect() as db:
+        rows = db.execute(query.where(member.c.revoked_at.is_(None))).all()
+    return {row.site: (row.size, row.root) for row in rows if key_id(_receipt_key(row.receipt_key)) == row.key_id}
 
 
 def _check_keys(request: JoinRequest) -> None:

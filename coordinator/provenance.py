@@ -7,6 +7,8 @@ and what was refused and why. Anyone can check it again: `audit` here, or by han
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +20,14 @@ from consent import ReceiptInvalid, key_id, open_receipt, receipt_digest
 from coordinator.errors import ConfigurationError, RunFailed
 from coordinator.runs import RunRecord, describe
 from coordinator.store import member
+from coordinator.verification import Refused, read_expected, verify
 from models import bundle_files, canonical, task_digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from coordinator.verification import Evidence, Expected
     from models import Task
 
     _Keys = Mapping[str, Sequence[Ed25519PublicKey]]
@@ -56,11 +60,11 @@ def write_bundle(record: RunRecord, task: Task, document: Mapping[str, Any]) -> 
 
 
 def audit(store: sa.Engine, run: str, folder: Path) -> list[str]:
-    """Verify every stored receipt and the chain of models again; return the faults found.
+    """Make every check on every counted receipt again, and on the chains they form; return the faults found.
 
-    Checks the signatures, that each receipt speaks of this run, round, base model and update, that the model of each
-    round is the base of the next, that the models on disk are the ones on record, and that each site's receipts of this
-    run follow one another.
+    A receipt is checked against what was expected of it when it came, which is kept with it and must itself be of this
+    run, round, task and base model. The model of each round is the base of the next, the models on disk are the ones on
+    record, and the receipts and the consent logs of each site follow one another.
     """
     record = describe(store, run)
     keys = {site: [_key(pem) for pem in pems] for site, pems in _receipt_keys(store).items()}
@@ -74,11 +78,16 @@ def audit(store: sa.Engine, run: str, folder: Path) -> list[str]:
     kept = RunRecord(store, folder, run)
     faults += [fault for row in rounds for fault in _model_faults(kept, row["round"])]
     counted = [row for row in _rows(record, "contributions") if row["outcome"] == "counted"]
+    verified: list[_Verified] = []
     for row in counted:
         trained = row["kind"] == "train" and row["round"] in before  # else it is of the last model, or never closed
         base = before[row["round"]] if trained else rounds[-1]["model_after"]
-        faults += _receipt_faults(run, row, _signer(row, keys), base)
-    return faults or _chain_faults(counted, keys)
+        answer = _verified_again(record, row, _signer(row, keys), base)
+        if isinstance(answer, _Verified):
+            verified.append(answer)
+        else:
+            faults += [f"{_where(row)}: {fault}" for fault in answer]
+    return faults or _chain_faults(verified)
 
 
 def receipt_count(store: sa.Engine, run: str) -> int:
@@ -95,31 +104,55 @@ def _model_faults(kept: RunRecord, number: int) -> list[str]:
     return []
 
 
-def _receipt_faults(run: str, row: Mapping[str, Any], key: Ed25519PublicKey, base: str | None) -> list[str]:
-    where = f"round {row['round']}, {row['kind']}, {row['site']}"
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    """A counted receipt that holds, with the record it stands in and the key that signed it."""
+
+    row: Mapping[str, Any]
+    key_id: str
+    expected: Expected
+    evidence: Evidence
+
+
+def _verified_again(
+    record: Mapping[str, object], row: Mapping[str, Any], key: Ed25519PublicKey, base: str
+) -> _Verified | list[str]:
     try:
         receipt = open_receipt(row["receipt"].encode(), key)
+        expected = read_expected(row["expected"] or "")
     except ReceiptInvalid as error:
-        return [f"{where}: receipt {error.reason}"]
-    claimed = (receipt.run, receipt.round, receipt.kind, receipt.site, receipt.update, receipt.weight)
-    recorded = (run, row["round"], row["kind"], row["site"], row["update"], row["weight"])
-    faults = [] if claimed == recorded else [f"{where}: the receipt speaks of something else"]
+        return [f"receipt {error.reason}"]
+    except ValueError:
+        return ["what was expected of the receipt is not on record"]
+    claimed = (receipt.run, receipt.round, receipt.kind, receipt.site, receipt.update, receipt.weight, receipt.task)
+    names = ("run", "round", "kind", "site", "update", "weight")
+    recorded = (*(row[name] for name in names), record["task"])
+    faults = [] if claimed == recorded else ["the receipt speaks of something else"]
     if receipt.base_model != base:
-        faults.append(f"{where}: the receipt names another base model")
+        faults.append("the receipt names another base model")
+    evidence = verify(row["receipt"].encode(), key, expected, row["update"], datetime.fromtimestamp(row["at"], UTC))
+    if isinstance(evidence, Refused):
+        return [*faults, f"the receipt does not hold: {evidence.reason}"]
+    return faults or _Verified(row, key_id(key), expected, evidence)
+
+
+def _chain_faults(verified: Sequence[_Verified]) -> list[str]:
+    """Return where a receipt or its consent log does not follow the one by the same key that was counted before it."""
+    faults, last = [], dict[str, _Verified]()
+    for one in sorted(verified, key=lambda one: one.row["at"]):
+        before = last.get(one.key_id)
+        if before is not None:
+            if one.evidence.receipt.prev != receipt_digest(before.row["receipt"].encode()):
+                faults.append(f"{_where(one.row)}: does not follow the receipt counted before")
+            log = before.evidence.recheck
+            if (one.expected.log_size, one.expected.log_root) != (log.size, log.root.hex()):
+                faults.append(f"{_where(one.row)}: its consent log does not follow the one accepted before")
+        last[one.key_id] = one
     return faults
 
 
-def _chain_faults(counted: Sequence[Mapping[str, Any]], keys: _Keys) -> list[str]:
-    """Return where a receipt does not name the one by the same key that was counted before it in this run."""
-    faults, last = [], dict[str, str]()
-    for row in sorted(counted, key=lambda row: row["at"]):
-        key, envelope = _signer(row, keys), row["receipt"].encode()
-        prev = open_receipt(envelope, key).prev
-        if prev != last.get(key_id(key), prev):
-            where = f"round {row['round']}, {row['kind']}, {row['site']}"
-            faults.append(f"{where}: does not follow the receipt counted before")
-        last[key_id(key)] = receipt_digest(envelope)
-    return faults
+def _where(row: Mapping[str, Any]) -> str:
+    return f"round {row['round']}, {row['kind']}, {row['site']}"
 
 
 def _round(record: Mapping[str, object], row: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -17,7 +17,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from coordinator.errors import ConfigurationError, RunFailed
-from coordinator.store import contribution, receipt_head, round_, run
+from coordinator.store import contribution, log_head, receipt_head, round_, run
+from coordinator.verification import expected_json
 from models import model_digest, parse_layout
 
 if TYPE_CHECKING:
@@ -28,11 +29,22 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from coordinator.verification import Expected
     from models import Layout
 
     Arrays = Mapping[str, NDArray[np.generic]]
 
 OPEN_STATES = ("requested", "running")
+
+
+@dataclass(frozen=True, slots=True)
+class LogState:
+    """A state of a site's consent log, and by which of the site's keys it was signed."""
+
+    key_id: str
+    size: int
+    root: str
+    note: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +59,8 @@ class Contribution:
     metrics: Mapping[str, float] | None = None
     receipt: bytes | None = None
     receipt_digest: str = ""
+    expected: Expected | None = None
+    log: LogState | None = None
     verify_s: float = 0.0
     at: float = 0.0
 
@@ -211,6 +225,7 @@ class RunRecord:
                     update=made.update,
                     metrics=json.dumps(dict(made.metrics or {})),
                     receipt=made.receipt,
+                    expected=expected_json(made.expected) if made.expected else None,
                     verify_s=made.verify_s,
                     at=made.at,
                 )
@@ -219,6 +234,9 @@ class RunRecord:
                 db.execute(sa.delete(receipt_head).where(receipt_head.c.site == made.site))
                 head = {"site": made.site, "digest": made.receipt_digest, "receipt": made.receipt}
                 db.execute(sa.insert(receipt_head).values(**head))
+                db.execute(sa.delete(log_head).where(log_head.c.site == made.site))
+                if made.log is not None:
+                    db.execute(sa.insert(log_head).values(site=made.site, **asdict(made.log)))
 
 
 def describe(store: sa.Engine, name: str) -> dict[str, object]:
@@ -231,14 +249,23 @@ def describe(store: sa.Engine, name: str) -> dict[str, object]:
         if row is None:
             raise ConfigurationError(f"run {name} is not known; see `filmroom-coordinator runs list`")
         rounds = db.execute(sa.select(round_).where(round_.c.run == name).order_by(round_.c.round)).mappings()
-        made = db.execute(
-            sa.select(contribution)
-            .where(contribution.c.run == name)
-            .order_by(contribution.c.round, contribution.c.kind, contribution.c.site)
-        ).mappings()
+        made = (
+            db.execute(
+                sa.select(contribution)
+                .where(contribution.c.run == name)
+                .order_by(contribution.c.round, contribution.c.kind, contribution.c.site)
+            )
+            .mappings()
+            .all()
+        )
         return {
             **row,
             "rounds": [{**r, "metrics": json.loads(r["metrics"])} for r in rounds],
+            "alerts": [
+                f"round {c['round']}, {c['kind']}, {c['site']}: {c['reason']}"
+                for c in made
+                if c["outcome"] == "refused"
+            ],
             "contributions": [
                 {
                     **c,

@@ -106,9 +106,24 @@ contribution = sa.Table(
     sa.Column("weight", sa.Integer, nullable=False),
     sa.Column("update", sa.String, nullable=False),  # sha256; empty if none
     sa.Column("metrics", sa.Text, nullable=False),
-    sa.Column("receipt", sa.LargeBinary),
+    sa.Column("receipt", sa.LargeBinary),  # of a refused answer too, where one came
+    sa.Column("expected", sa.Text),  # what it was verified against: JSON of verification.Expected
     sa.Column("verify_s", sa.Float, nullable=False),
     sa.Column("at", sa.Float, nullable=False),
+)
+
+# What each site told of the consents for a task, in ranges; the last one alone, since it is about now.
+statistic = sa.Table(
+    "statistic",
+    metadata,
+    sa.Column("site", sa.String, primary_key=True),
+    sa.Column("task", sa.String, sa.ForeignKey("task.digest"), primary_key=True),
+    sa.Column("dataset", sa.String, nullable=False),
+    sa.Column("modality", sa.String, nullable=False),
+    sa.Column("studies", sa.Text, nullable=False),  # JSON of consent.RangeCounts
+    sa.Column("as_of", sa.String, nullable=False),
+    sa.Column("envelope", sa.LargeBinary, nullable=False),
+    sa.Column("received_at", sa.String, nullable=False),
 )
 
 # Each site's receipts form a chain; its head as the coordinator has seen it.
@@ -118,6 +133,17 @@ receipt_head = sa.Table(
     sa.Column("site", sa.String, primary_key=True),
     sa.Column("digest", sa.String, nullable=False),
     sa.Column("receipt", sa.LargeBinary, nullable=False),  # whose envelope names the key, and so the membership
+)
+
+# The last state of each site's consent log that an accepted receipt showed; the next one must have grown from it.
+log_head = sa.Table(
+    "log_head",
+    metadata,
+    sa.Column("site", sa.String, primary_key=True),
+    sa.Column("key_id", sa.String, nullable=False),  # of the receipt key that signed it, and so the membership
+    sa.Column("size", sa.Integer, nullable=False),
+    sa.Column("root", sa.String, nullable=False),  # hexadecimal
+    sa.Column("note", sa.Text, nullable=False),
 )
 
 

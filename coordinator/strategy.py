@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Result, Strategy
 
-from consent import NO_PREVIOUS, receipt_digest
+from consent import EMPTY_ROOT, ENGINE, MAX_ENVELOPE_BYTES, NO_PREVIOUS, POLICY, key_id, receipt_digest
 from coordinator import members
 from coordinator.errors import RunFailed
 from coordinator.folding import OrderedMean
-from coordinator.runs import Closing, Contribution
+from coordinator.runs import Closing, Contribution, LogState
 from coordinator.verification import Expected, Refused, verify
 from models import (
     UpdateRefused,
@@ -55,6 +55,8 @@ if TYPE_CHECKING:
 
 # A round short of its quorum is opened again, with a new nonce, before the run is given up.
 ROUND_ATTEMPTS = 3
+# What stands for a consent log of which nothing was seen yet.
+NO_LOG = (0, EMPTY_ROOT.hex())
 ABSENT = "no answer before the deadline"
 NPY = "numpy.ndarray"  # Flower's name for an npy file
 KINDS = {"initialise": "query.initialise", "train": "train", "evaluate": "evaluate"}
@@ -70,6 +72,7 @@ class _Opening:
     base_model: str
     asked_at: datetime
     heads: Mapping[str, str]
+    logs: Mapping[str, tuple[int, str]]
     asked: dict[int, Member] = field(default_factory=dict)
     made: dict[str, Contribution] = field(default_factory=dict)
     last_reply_at: float = 0.0
@@ -236,6 +239,7 @@ class ConsentedAveraging(Strategy):
             base_model=base_model,
             asked_at=_now(),
             heads=members.heads(self._store),
+            logs=members.logs(self._store),
         )
         return self._open
 
@@ -260,6 +264,7 @@ class ConsentedAveraging(Strategy):
                 "sent_at": opening.asked_at.isoformat(),
                 "deadline": (opening.asked_at + timedelta(seconds=deadline_s)).isoformat(),
                 "receipt_head": opening.heads.get(member.site, NO_PREVIOUS),
+                "log_size": opening.logs.get(member.site, NO_LOG)[0],
             }
         )
         return Message(
@@ -291,37 +296,48 @@ class ConsentedAveraging(Strategy):
             return self._verified(opening, member, reply, started)
         except (UpdateRefused, ValueError, TypeError, KeyError) as error:
             reason = str(error.fault) if isinstance(error, UpdateRefused) else "malformed"
-            return Contribution(member.site, "refused", reason, at=time.time())
+            return self._refused(opening, member, reason, None)
+
+    def _refused(self, opening: _Opening, member: Member, reason: str, envelope: bytes | None) -> Contribution:
+        """Note a refusal, and say it to whoever watches."""
+        self._say(f"ALERT: round {opening.round}, {opening.kind}: {member.site} refused: {reason}")
+        return Contribution(member.site, "refused", reason, receipt=envelope, at=time.time())
 
     def _verified(self, opening: _Opening, member: Member, reply: Message, started: float) -> Contribution:
         envelope = reply.content.config_records["receipt"]["envelope"]
         arrays = _arrays(reply.content.array_records.get("arrays", ArrayRecord()))
         metrics = dict(reply.content.metric_records["metrics"])
         if not isinstance(envelope, bytes) or not metrics.keys() <= set(metric_names(self._task)):
-            return Contribution(member.site, "refused", "malformed", at=time.time())
+            return self._refused(opening, member, "malformed", None)
         digest = update_digest(arrays, metrics)  # type: ignore[arg-type] # raises on what is no number
-        receipt = verify(envelope, member.receipt_key, self._expected(opening, member), digest, _now())
-        if isinstance(receipt, Refused):
-            self._say(f"{member.site}: refused: {receipt.reason}")
-            return Contribution(member.site, "refused", receipt.reason, at=time.time())
+        expected, now = self._expected(opening, member), _now()
+        evidence = verify(envelope, member.receipt_key, expected, digest, now)
+        if isinstance(evidence, Refused):
+            kept = envelope if len(envelope) <= MAX_ENVELOPE_BYTES else None
+            return self._refused(opening, member, evidence.reason, kept)
+        weight, log = evidence.receipt.weight, evidence.recheck
         if self._mean is not None:
             check_update(arrays, self._base, self._task.strategy.max_update_norm)
-            self._mean.add(member.site, arrays, receipt.weight)
+            self._mean.add(member.site, arrays, weight)
         return Contribution(
             site=member.site,
             outcome="counted",
-            weight=receipt.weight,
+            weight=weight,
             update=digest,
             metrics=metrics,  # type: ignore[arg-type] # as above
             receipt=envelope,
             receipt_digest=receipt_digest(envelope),
+            expected=expected,
+            log=LogState(key_id(member.receipt_key), log.size, log.root.hex(), evidence.receipt.consent_log.recheck),
             verify_s=time.perf_counter() - started,
-            at=time.time(),
+            at=now.timestamp(),
         )
 
     def _expected(self, opening: _Opening, member: Member) -> Expected:
+        config = self._config
+        log_size, log_root = opening.logs.get(member.site, NO_LOG)
         return Expected(
-            federation=self._config.federation,
+            federation=config.federation,
             run=self._record.name,
             round=opening.round,
             kind=opening.kind,
@@ -331,8 +347,16 @@ class ConsentedAveraging(Strategy):
             task=self._digest,
             prev=opening.heads.get(member.site, NO_PREVIOUS),
             asked_at=opening.asked_at,
-            minimum_count=self._config.minimum_count,
-            clock_skew=timedelta(seconds=self._config.clock_skew_s),
+            minimum_count=config.minimum_count,
+            clock_skew=timedelta(seconds=config.clock_skew_s),
+            purposes=self._task.purpose.purposes,
+            policies=(POLICY, *config.allowed_policies),
+            engines=(ENGINE, *config.allowed_engines),
+            log_size=log_size,
+            log_root=log_root,
+            witnesses=config.witnesses,
+            witness_quorum=config.witness_quorum,
+            release_window=timedelta(seconds=config.release_window_s),
         )
 
     def _closing(self, opening: _Opening, metrics: Mapping[str, float], opened_at: float = 0.0) -> Closing:

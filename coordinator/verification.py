@@ -1,19 +1,34 @@
 """Whether an update may be counted: every check on a site's receipt, each failure with its own reason.
 
-Pure. The receipt must be signed by the member that answered, and bind exactly what was asked and what arrived. It is
-a claim of the site; that the claim is true, no check here can show (see docs/threat-model.md).
+Pure. The receipt must be signed by the member that answered, and bind exactly what was asked and what arrived; the
+consent log it shows must be the one seen before, grown. It is a claim of the site; that the claim is true, no check
+here can show (see docs/threat-model.md).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta  # noqa: TC003 -- pydantic reads the fields of Expected
 from typing import TYPE_CHECKING
 
-from consent import Bucket, ReceiptInvalid, open_receipt
+from pydantic import TypeAdapter
+
+from consent import (
+    Bucket,
+    Checkpoint,
+    CheckpointInvalid,
+    ReceiptInvalid,
+    cosigners,
+    federation_recipient,
+    log_origin,
+    open_checkpoint,
+    open_receipt,
+    padded_size,
+    verify_consistency,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from datetime import datetime, timedelta
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -22,7 +37,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the receipt of one answer must say."""
+    """What the receipt of one answer must say; kept with it, so that every check can be made again.
+
+    `log_size` and `log_root` are of the last state of the site's consent log that was accepted, `witnesses` the
+    verifier keys whose cosignatures count (C2SP signed-note).
+    """
 
     federation: str
     run: str
@@ -36,6 +55,14 @@ class Expected:
     asked_at: datetime
     minimum_count: int
     clock_skew: timedelta
+    purposes: tuple[str, ...]
+    policies: tuple[str, ...]
+    engines: tuple[str, ...]
+    log_size: int
+    log_root: str
+    witnesses: tuple[str, ...]
+    witness_quorum: int
+    release_window: timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +72,57 @@ class Refused:
     reason: str
 
 
-def verify(envelope: bytes, key: Ed25519PublicKey, expected: Expected, arrived: str, at: datetime) -> Receipt | Refused:
-    """Return the receipt if every check holds; `arrived` is the digest of what was received at `at`."""
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A receipt, and the two states of the consent log it shows, all signed by the member."""
+
+    receipt: Receipt
+    snapshot: Checkpoint
+    recheck: Checkpoint
+
+
+def verify(
+    envelope: bytes, key: Ed25519PublicKey, expected: Expected, arrived: str, at: datetime
+) -> Evidence | Refused:
+    """Return the receipt and its log if every check holds; `arrived` is the digest of what was received at `at`."""
     try:
         receipt = open_receipt(envelope, key)
     except ReceiptInvalid as error:
         return Refused(f"receipt-{error.reason}")
     if receipt.update != arrived:
         return Refused("update-differs-from-receipt")
+    origin = log_origin(expected.federation, expected.site)
+    try:
+        log = [
+            open_checkpoint(note, origin, key) for note in (receipt.consent_log.snapshot, receipt.consent_log.recheck)
+        ]
+    except CheckpointInvalid:
+        return Refused("checkpoint-not-signed")
+    evidence = Evidence(receipt, *log)
     for reason, holds in CHECKS.items():
-        if not holds(receipt, expected, at):
+        if not holds(evidence, expected, at):
             return Refused(reason)
-    return receipt
+    return evidence
 
 
-def _in_order(receipt: Receipt, expected: Expected, at: datetime) -> bool:
-    times = receipt.times
+_EXPECTED: TypeAdapter[Expected] = TypeAdapter(Expected)
+
+
+def expected_json(expected: Expected) -> str:
+    """Return what was expected as it is kept."""
+    return _EXPECTED.dump_json(expected).decode()
+
+
+def read_expected(text: str) -> Expected:
+    """Read it back.
+
+    Raises: ValueError if it is not what `expected_json` writes.
+    """
+    return _EXPECTED.validate_json(text)
+
+
+def _in_order(evidence: Evidence, expected: Expected, at: datetime) -> bool:
+    times = evidence.receipt.times
     moments = (
         expected.asked_at - expected.clock_skew,
         times.snapshot,
@@ -72,11 +134,27 @@ def _in_order(receipt: Receipt, expected: Expected, at: datetime) -> bool:
     return list(moments) == sorted(moments)
 
 
-def _same(field: str) -> Callable[[Receipt, Expected, datetime], bool]:
-    return lambda receipt, expected, _at: getattr(receipt, field) == getattr(expected, field)
+def _grew_since(evidence: Evidence, expected: Expected, _at: datetime) -> bool:
+    before = replace(evidence.snapshot, size=expected.log_size, root=bytes.fromhex(expected.log_root))
+    return _grew(before, evidence.snapshot, evidence.receipt.consent_log.since)
 
 
-CHECKS: Mapping[str, Callable[[Receipt, Expected, datetime], bool]] = {
+def _grew(before: Checkpoint, now: Checkpoint, proof: tuple[str, ...]) -> bool:
+    return verify_consistency(before.size, now.size, before.root, now.root, [bytes.fromhex(one) for one in proof])
+
+
+def _is_witnessed(evidence: Evidence, expected: Expected, at: datetime) -> bool:
+    """Whether enough witnesses signed the second state of the log, after the round was opened."""
+    earliest, latest = expected.asked_at - expected.clock_skew, at + expected.clock_skew
+    seen = cosigners(evidence.receipt.consent_log.recheck, expected.witnesses)
+    return sum(earliest <= moment <= latest for moment in seen.values()) >= expected.witness_quorum
+
+
+def _same(field: str) -> Callable[[Evidence, Expected, datetime], bool]:
+    return lambda evidence, expected, _at: getattr(evidence.receipt, field) == getattr(expected, field)
+
+
+CHECKS: Mapping[str, Callable[[Evidence, Expected, datetime], bool]] = {
     "another-federation": _same("federation"),
     "another-run": _same("run"),
     "another-round": _same("round"),
@@ -85,9 +163,24 @@ CHECKS: Mapping[str, Callable[[Receipt, Expected, datetime], bool]] = {
     "another-site": _same("site"),
     "another-base-model": _same("base_model"),
     "another-task": _same("task"),
-    "receipt-chain-broken": _same("prev"),
+    "policy-not-allowed": lambda v, e, _at: v.receipt.eligibility.policy in e.policies,
+    "engine-not-allowed": lambda v, e, _at: v.receipt.eligibility.engine in e.engines,
+    "another-purpose": lambda v, e, _at: set(v.receipt.eligibility.purposes) == set(e.purposes),
+    "another-recipient": lambda v, e, _at: federation_recipient(e.federation) in v.receipt.eligibility.recipients,
+    "consent-log-forked": _grew_since,
+    "consent-log-inconsistent": lambda v, _e, _at: _grew(v.snapshot, v.recheck, v.receipt.consent_log.consistency),
+    "too-few-witnesses": _is_witnessed,
     "times-out-of-order": _in_order,
-    "epoch-moved-at-release": lambda r, _e, _at: r.epoch.recheck == r.epoch.release,
-    "grant-not-in-force": lambda r, _e, _at: all(grant.expires_at > r.times.released for grant in r.grants),
-    "too-few-studies": lambda r, e, _at: Bucket(r.count_bucket, r.weight).lowest >= e.minimum_count,
+    "released-too-late": lambda v, e, _at: v.receipt.times.released - v.receipt.times.recheck <= e.release_window,
+    "epoch-moved-at-release": lambda v, _e, _at: v.receipt.epoch.recheck == v.receipt.epoch.release,
+    "grant-not-in-force": lambda v, _e, _at: all(
+        grant.expires_at > v.receipt.times.released for grant in v.receipt.grants
+    ),
+    "receipt-chain-broken": _same("prev"),
+    "too-few-studies": lambda v, e, _at: _lowest(v.receipt) >= e.minimum_count,
+    "padding-tells-a-count": lambda v, _e, _at: v.receipt.eligibility.padded_size == padded_size(_lowest(v.receipt)),
 }
+
+
+def _lowest(receipt: Receipt) -> int:
+    return Bucket(receipt.count_bucket, receipt.weight).lowest

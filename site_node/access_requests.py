@@ -142,6 +142,18 @@ def history(db: sa.Connection, number: int) -> tuple[RequestEvent, ...]:
     return events
 
 
+def find(db: sa.Connection, number: int) -> AccessRequest:
+    """Return the request with this number.
+
+    Raises: ConfigurationError if there is none, or its history breaks a rule.
+    """
+    request = requests(db).get(number)
+    if not isinstance(request, AccessRequest):
+        why = request.reason if request else "there is no such request"
+        raise ConfigurationError(f"request {number}: {why}")
+    return request
+
+
 def granted(db: sa.Connection) -> list[Granted]:
     """Return every grant that was ever made, ended or not; a request whose history breaks a rule made none."""
     found = (request for request in requests(db).values() if isinstance(request, AccessRequest))

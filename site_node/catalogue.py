@@ -112,7 +112,7 @@ def labelled_images(store: sa.Engine, modality: str) -> list[LabelledImage]:
 
 def holds_all(store: sa.Engine, items: Iterable[Series | LabelledImage]) -> bool:
     """Return whether every file of the items is in the catalogue still, and is the same file."""
-    wanted = {(file.SOPInstanceUID, file.sha256) for item in items for file in _files(item)}
+    wanted = {(file.SOPInstanceUID, file.sha256) for item in items for file in files_of(item)}
     uids = sorted({uid for uid, _ in wanted})
     columns = instance.c
     with store.connect() as db:
@@ -121,6 +121,13 @@ def holds_all(store: sa.Engine, items: Iterable[Series | LabelledImage]) -> bool
             query = sa.select(columns.SOPInstanceUID, columns.sha256).where(columns.SOPInstanceUID.in_(some))
             wanted -= {(row.SOPInstanceUID, row.sha256) for row in db.execute(query)}
     return not wanted
+
+
+def files_of(item: Series | LabelledImage) -> tuple[Instance, ...]:
+    """Return every file that training reads for an item."""
+    if isinstance(item, LabelledImage):
+        return (item.instance,)
+    return item.instances if item.segmentation is None else (*item.instances, item.segmentation)
 
 
 def set_class_labels(store: sa.Engine, labels: Mapping[str, int]) -> int:
@@ -169,9 +176,3 @@ def _instance(row: sa.Row[tuple[object, ...]]) -> Instance:
 
 def _only(candidates: list[Instance]) -> Instance | None:
     return candidates[0] if len(candidates) == 1 else None
-
-
-def _files(item: Series | LabelledImage) -> tuple[Instance, ...]:
-    if isinstance(item, LabelledImage):
-        return (item.instance,)
-    return item.instances if item.segmentation is None else (*item.instances, item.segmentation)

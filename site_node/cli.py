@@ -27,12 +27,17 @@ from models import ModelsError, TaskRefused
 from models.memory import loading
 from site_node import catalogue, consents, keys, permissions, project_keys, reidentification, sources
 from site_node.app import Site, create_site, now, open_intake, open_site, open_vault
+from site_node.audit_cli import audit_site
+from site_node.audit_events_cli import write_audit_events
+from site_node.disclosures_cli import account_for_disclosures
 from site_node.errors import ConfigurationError, PeerError, SiteError
 from site_node.gate import Gate
 from site_node.requests_cli import requests_app
 from site_node.review_cli import keys_app, reidentify_app, review_app
+from site_node.statistics_cli import show_statistics
 from site_node.store import disposition, ledger, participation
 from site_node.terminal import By, Json, confirm_at_terminal, err, out
+from site_node.visas_cli import make_visa
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -65,6 +70,12 @@ for name, group in (
     ("reidentify", reidentify_app),
 ):
     app.add_typer(group, name=name)
+requests_app.command("visa")(make_visa)
+app.command("audit-events")(write_audit_events)
+app.command("disclosures")(account_for_disclosures)
+app.command("statistics")(show_statistics)
+
+app.command("audit")(audit_site)
 
 
 @app.callback()

@@ -28,6 +28,7 @@ class Cohort:
 
     items: tuple[Item, ...]
     verdicts: Mapping[str, Verdict]
+    asked: tuple[Study, ...] = ()
 
     @property
     def studies(self) -> frozenset[str]:
@@ -47,12 +48,13 @@ def freeze(
     Where two patients or dates are known under one StudyInstanceUID, all must permit.
     """
     verdicts: dict[str, Verdict] = {}
-    for study in dict.fromkeys(map(_study, items)):
+    asked = tuple(dict.fromkeys(map(_study, items)))
+    for study in asked:
         verdict = decide_under(basis, consents.get(study.patient, ()), study, request, at)
         if study.StudyInstanceUID not in verdicts or verdict.outcome is not Outcome.PERMIT:
             verdicts[study.StudyInstanceUID] = verdict
     permitted = tuple(item for item in items if verdicts[item.StudyInstanceUID].outcome is Outcome.PERMIT)
-    return Cohort(permitted, verdicts)
+    return Cohort(permitted, verdicts, asked)
 
 
 def is_validation(patient: str, fraction: float, seed: int) -> bool:

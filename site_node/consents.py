@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from consent import UNRESOLVED, ConsentRecord, UnreadableConsent, may_permit, parse_consent, split_bundle
-from site_node import ledger
+from site_node import consent_log, ledger
 from site_node.errors import ConfigurationError
 from site_node.store import consent_epoch, consent_record
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
 
     from consent import ParsedConsent, Provision
@@ -124,8 +124,24 @@ def current_epoch(db: sa.Connection) -> int:
 
 
 def advance(db: sa.Connection) -> None:
-    """Begin a new consent epoch, in the transaction of the change that calls for it."""
+    """Begin a new consent epoch, in the transaction of the change that calls for it; new records get their leaf."""
+    consent_log.note_records(db)
     db.execute(sa.update(consent_epoch).values(epoch=consent_epoch.c.epoch + 1))
+
+
+def held_numbers(db: sa.Connection, patients: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """Return the numbers of the records that are held of each patient now."""
+    columns = consent_record.c
+    wanted = sa.select(sa.func.json_each(json.dumps(sorted(set(patients)))).table_valued("value").c.value)
+    rows = db.execute(
+        sa.select(columns.patient, columns.number)
+        .where(columns.patient.in_(wanted), columns.superseded_at.is_(None))
+        .order_by(columns.number)
+    )
+    found: dict[str, list[int]] = defaultdict(list)
+    for row in rows:
+        found[row.patient].append(row.number)
+    return {patient: tuple(numbers) for patient, numbers in found.items()}
 
 
 class ConsentReader:
@@ -149,13 +165,18 @@ class ConsentReader:
         found: dict[str, list[ConsentRecord]] = defaultdict(list)
         for number, patient, resource, studies, doubt in rows:
             if number not in self._parsed:
-                record = parse_consent(json.loads(resource)).record
-                root = _with_pseudonyms(record.root, json.loads(studies)) if studies != _NO_STUDIES else record.root
-                self._parsed[number] = replace(record, root=root, review=doubt or record.review)
+                self._parsed[number] = as_decided(resource, studies, doubt)
             found[patient].append(self._parsed[number])
         self._by_patient = {patient: tuple(records) for patient, records in found.items()}
         self._epoch = epoch
         return self._by_patient
+
+
+def as_decided(resource: str, studies: str, doubt: str | None) -> ConsentRecord:
+    """Return a stored record as decisions are made on it: with its doubt, and the studies it names by pseudonym."""
+    record = parse_consent(json.loads(resource)).record
+    root = _with_pseudonyms(record.root, json.loads(studies)) if studies != _NO_STUDIES else record.root
+    return replace(record, root=root, review=doubt or record.review)
 
 
 _SCOPES = "http://terminology.hl7.org/CodeSystem/consentscope"

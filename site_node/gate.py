@@ -6,13 +6,8 @@ consistent state of the database and says which consent epoch it saw, so that a 
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass, replace
-from datetime import date
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
-
-import rfc8785
 
 from consent import (
     CONSENT,
@@ -26,6 +21,7 @@ from consent import (
     ResearchPurpose,
     covers,
     exceeds,
+    federation_recipient,
     match_data_use,
     permits_dataset,
     permits_project,
@@ -35,11 +31,11 @@ from consent import (
 from site_node import access_requests, permissions, sources
 from site_node.catalogue import holds_all, labelled_images, series_with_labels
 from site_node.cohort import Cohort, freeze
-from site_node.consents import ConsentReader, current_epoch
+from site_node.consents import ConsentReader, current_epoch, held_numbers
 from site_node.store import reading
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime, timedelta
 
     import sqlalchemy as sa
@@ -48,8 +44,6 @@ if TYPE_CHECKING:
     from models import Task
     from site_node.access_requests import Granted
     from site_node.cohort import Item
-
-POLICY = hashlib.sha256(b"filmroom-gate/1: consent AND data use AND grant AND task").hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +58,8 @@ class Snapshot:
     epoch: int
     at: datetime
     basis: LegalBasis = CONSENT
+    records: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Of each patient asked about, the numbers of the consent records held."""
 
 
 class Gate:
@@ -71,7 +67,7 @@ class Gate:
 
     def __init__(self, store: sa.Engine, federation: str, minimum_studies: int, max_consent_age: timedelta) -> None:
         self._store = reading(store)
-        self._recipients = (f"urn:filmroom:federation|{federation}",)
+        self._recipients = (federation_recipient(federation),)
         self._minimum_studies = minimum_studies
         self._max_consent_age = max_consent_age
         self._consents = ConsentReader()
@@ -140,19 +136,20 @@ class Gate:
             use = _permitted_use(db, task, digest, at)
             recent = permits_sources(sources.known(db), self._max_consent_age, at)
             consents = self._consents.read(db, epoch)
+            records = held_numbers(db, (item.patient for item in items))
         if isinstance(use, Deny):
             return use
         if isinstance(recent, Deny):
             return recent
         claim, basis = use
-        request = _request(task, self._recipients)
+        request = request_of(task, self._recipients)
         if isinstance(request, Deny):
             return request
         cohort = freeze(items, consents, request, at, basis)
-        return Snapshot(task, digest, request, (claim,), cohort, epoch, at, basis)
+        return Snapshot(task, digest, request, (claim,), cohort, epoch, at, basis, records)
 
 
-def _request(task: Task, recipients: tuple[str, ...]) -> Request | Deny:
+def request_of(task: Task, recipients: tuple[str, ...]) -> Request | Deny:
     """Return what the task asks of consents; what it does not state about recipients is taken as the worse."""
     try:
         return Request(
@@ -255,9 +252,3 @@ def _items(store: sa.Engine, task: Task) -> list[Item]:
         return list(labelled_images(store, task.input.modality))
     labelled = series_with_labels(store, task.input.modality)
     return [series for series in labelled if series.segmentation is not None]
-
-
-def policy_digest(request: Request, basis: LegalBasis) -> str:
-    """Return the digest of the policy, the request it was asked with and the dataset's legal basis."""
-    asked = {"policy": POLICY, **asdict(request), "basis": {**asdict(basis), "kind": basis.kind.value}}
-    return hashlib.sha256(rfc8785.dumps(json.loads(json.dumps(asked, default=date.isoformat)))).hexdigest()

@@ -11,6 +11,9 @@ import os
 import stat
 from typing import TYPE_CHECKING, Protocol
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
 from site_node import cryptoki
 from site_node.errors import ConfigurationError
 
@@ -92,6 +95,17 @@ def read_secret(path: Path) -> bytes:
         if status.st_uid != os.geteuid():
             raise ConfigurationError(f"{path} belongs to another user than the one who runs this")
         return file.read()
+
+
+def read_signing_key(path: Path) -> Ed25519PrivateKey:
+    """Return a key that signs statements of this site.
+
+    Raises: ConfigurationError if it is no Ed25519 key.
+    """
+    key = load_pem_private_key(path.read_bytes(), password=None)
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ConfigurationError(f"{path}: not an Ed25519 key")
+    return key
 
 
 class _Files:

@@ -322,6 +322,19 @@ def get_tasks(address: str, identity: Identity) -> tuple[bytes, ...]:
     return tuple(item.encode() for item in document)
 
 
+def post_statistics(address: str, identity: Identity, envelope: bytes) -> None:
+    """Send a signed statement to the members' pages.
+
+    Raises: PeerRefused if it is not taken; PeerError if it cannot be sent.
+    """
+    with (
+        _translated("telling statistics"),
+        httpx.Client(verify=tls_context(identity), timeout=TIMEOUT_S) as client,
+    ):
+        answer = client.post(f"https://{address}/v1/members/statistics", content=envelope)
+        answer.raise_for_status()
+
+
 def _small_json(answer: httpx.Response) -> object:
     if len(answer.content) > MAX_ANSWER_BYTES:
         raise PeerError(f"the coordinator's answer is larger than {MAX_ANSWER_BYTES} bytes")

@@ -39,6 +39,7 @@ LEAVES = (
     "per training round and evaluation: one signed consent receipt",
     "once per run: the untrained model's weights, layout and digest, which follow from the task alone",
     "instead of a result: one code for every reason to abstain",
+    "on a person's command: how many studies consents permit for a task, in ranges, as one signed statement",
 )
 
 ABSTAIN = 1001
@@ -145,3 +146,11 @@ def offered_tasks(address: str, identity: Identity) -> tuple[bytes, ...]:
     Raises: PeerError if the coordinator cannot be asked.
     """
     return link.get_tasks(address, identity)
+
+
+def tell_statistics(address: str, identity: Identity, envelope: bytes) -> None:
+    """Hand over a signed statement of consent statistics.
+
+    Raises: PeerRefused if the coordinator will not have it; PeerError if it cannot be reached.
+    """
+    link.post_statistics(address, identity, envelope)

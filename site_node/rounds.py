@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import sqlalchemy as sa
@@ -21,31 +23,31 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 from safetensors.numpy import load_file, save
 
 from consent import (
-    MLTRAINING,
     NO_PREVIOUS,
     Bucket,
     Deny,
-    Eligibility,
     Epoch,
     Receipt,
     Times,
     bucket_with_hysteresis,
     count_bucket,
     key_id,
+    log_origin,
     open_receipt,
     receipt_digest,
     sign_receipt,
 )
 from models import UpdateRefused, model_digest, npy_array, update_digest
-from site_node import ledger
+from site_node import claims, consent_log, ledger
+from site_node.claims import Claims
 from site_node.consents import current_epoch
+from site_node.eligibility import Opening
 from site_node.errors import PeerRefused, ReleaseRefused, TrainingFailed
-from site_node.gate import Snapshot, policy_digest
 from site_node.release import check_arrays, check_metrics
 from site_node.store import inflight, outbox, participation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     import numpy as np
@@ -53,8 +55,9 @@ if TYPE_CHECKING:
     from flwr.app import Message
     from numpy.typing import NDArray
 
+    from site_node.claims import Claim, Frozen
     from site_node.config import SiteConfig, SiteHome
-    from site_node.gate import Gate
+    from site_node.gate import Gate, Snapshot
     from site_node.release import Incoming, Line
     from site_node.training import Trained, Trainer
 
@@ -62,6 +65,8 @@ if TYPE_CHECKING:
 
 # Consents of other patients may change between the re-check and the release; then both are done again.
 RELEASE_ATTEMPTS = 3
+MAX_LOG_SIZE = 2**40  # a million leaves a day for three thousand years
+SOFTWARE = f"filmroom {version('filmroom')}"
 
 _Text = Annotated[str, Field(min_length=1, max_length=256)]
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -90,6 +95,7 @@ class Instruction(BaseModel):
     sent_at: _Moment
     deadline: _Moment
     receipt_head: _Sha256
+    log_size: Annotated[int, Field(ge=0, le=MAX_LOG_SIZE)]
     whole: bool = False
 
 
@@ -117,15 +123,31 @@ class Stopwatch:
     receipt: float = 0.0
     training: float = 0.0
 
+    @contextmanager
+    def on_receipt(self) -> Iterator[None]:
+        """Count the block's time as the receipt's."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.receipt += time.perf_counter() - started
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class _Work:
-    """One instruction in progress."""
+    """One instruction in progress; `frozen` is the set it uses, once there is one."""
 
     instruction: Instruction
     message_id: str
     base: dict[str, NDArray[np.generic]]
     watch: Stopwatch = field(default_factory=Stopwatch)
+    frozen: Frozen | None = None
+
+    @property
+    def opening(self) -> Opening:
+        """Which opening of a round this is."""
+        asked = self.instruction
+        return Opening(asked.run, asked.round, asked.kind, asked.nonce)
 
 
 class Rounds:
@@ -150,6 +172,7 @@ class Rounds:
         self._trainer = trainer
         self._federation, self._site = site
         self._key = receipt_key
+        self._claims = Claims(store, log_origin(*site), receipt_key, clock)
         self._clock = clock
         self._say = say
 
@@ -208,6 +231,7 @@ class Rounds:
             raise Abstention(f"instruction: {', '.join(sorted(keys))} is not valid") from None
         self._check_clock(instruction)
         self._check_nonce(instruction)
+        self._check_log(instruction)
         return _Work(instruction, message.metadata.message_id, _base_model(message, instruction))
 
     def _check_clock(self, instruction: Instruction) -> None:
@@ -228,6 +252,11 @@ class Rounds:
             if db.execute(answered).first() is not None:
                 raise Abstention("this opening of the round was answered before")
 
+    def _check_log(self, instruction: Instruction) -> None:
+        with self._store.connect() as db:
+            if not consent_log.known_size(db, instruction.log_size):
+                raise Abstention("the coordinator names a state of the consent log this site never signed")
+
     def _initialise(self, line: Line, head: Message, work: _Work) -> None:
         task = self._gate.approved_task(work.instruction.task, self._clock())
         if isinstance(task, Deny):
@@ -244,11 +273,15 @@ class Rounds:
         Raises: Abstention; whatever was computed is then gone.
         """
         snapshot = self._ask(work, lambda: self._gate.snapshot(work.instruction.task, self._clock()))
+        with work.watch.on_receipt():
+            frozen = work.frozen = self._claims.freeze(snapshot)
         arrays, metrics = self._trained(work, snapshot)
         trained_at = self._clock()
         for _ in range(RELEASE_ATTEMPTS):
             checked = self._ask(work, lambda: self._gate.recheck(snapshot, self._clock()))
-            released = self._commit(work, snapshot, checked, trained_at, arrays, metrics)
+            with work.watch.on_receipt():
+                claim = self._claim(work, frozen, checked)
+            released = self._commit(work, claim, trained_at, arrays, metrics)
             if released is not None:
                 return released
         raise Abstention("consent: the records kept changing at release")
@@ -317,19 +350,27 @@ class Rounds:
         with self._store.begin() as db:
             if work is not None:
                 self._participated(db, work, None, reason, None)
+                if work.frozen is not None:
+                    claims.keep_unused(db, work.opening, work.frozen)
             ledger.write(db, self._clock(), "site:round:abstained", reason=reason)
+
+    def _claim(self, work: _Work, frozen: Frozen, checked: Snapshot) -> Claim:
+        """Return what the receipt will claim of the studies that were re-checked."""
+        log = self._claims.publish()
+        with self._store.connect() as db:
+            bucket = self._bucket(db, work.instruction, len(checked.cohort.studies))
+        return self._claims.make(frozen, checked, log, bucket, work.instruction.log_size)
 
     def _commit(
         self,
         work: _Work,
-        snapshot: Snapshot,
-        checked: Snapshot,
+        claim: Claim,
         trained_at: datetime,
         arrays: Arrays,
         metrics: Mapping[str, float],
     ) -> Release | None:
         """Commit the release if the consent epoch is still the one that was re-checked; else None."""
-        started = time.perf_counter()
+        started, checked = time.perf_counter(), claim.checked
         path = self._home.outbox / f"{work.message_id}.safetensors"
         if arrays:
             _write(path, save(dict(arrays)))
@@ -339,11 +380,12 @@ class Rounds:
             if current_epoch(db) != checked.epoch or now >= checked.grants[0].expires_at:
                 path.unlink(missing_ok=True)
                 return None
-            times = Times(snapshot=snapshot.at, trained=trained_at, recheck=checked.at, released=now)
-            receipt = self._receipt(db, work, checked, times, digest)
+            times = Times(snapshot=claim.frozen.snapshot.at, trained=trained_at, recheck=checked.at, released=now)
+            receipt = self._receipt(db, work, claim, times, digest)
             envelope = sign_receipt(receipt, self._key)
             work.watch.receipt += time.perf_counter() - started
             self._participated(db, work, checked, "", envelope)
+            claims.keep(db, work.opening, claim)
             db.execute(
                 sa.insert(outbox).values(
                     message_id=work.message_id,
@@ -355,9 +397,8 @@ class Rounds:
             ledger.write(db, now, "site:update:released", round=work.instruction.round, update=digest)
         return Release(arrays, metrics, envelope)
 
-    def _receipt(self, db: sa.Connection, work: _Work, checked: Snapshot, times: Times, digest: str) -> Receipt:
-        instruction = work.instruction
-        bucket = self._bucket(db, instruction, len(checked.cohort.studies))
+    def _receipt(self, db: sa.Connection, work: _Work, claim: Claim, times: Times, digest: str) -> Receipt:
+        instruction, checked = work.instruction, claim.checked
         return Receipt(
             federation=self._federation,
             run=instruction.run,
@@ -368,17 +409,15 @@ class Rounds:
             base_model=instruction.base_model,
             task=instruction.task,
             update=digest,
-            eligibility=Eligibility(
-                policy=policy_digest(checked.request, checked.basis),
-                purposes=checked.request.purposes,
-                activity=(MLTRAINING,),
-                recipients=checked.request.recipients,
-            ),
+            consent_log=claim.consent_log,
+            eligibility=claim.eligibility,
             grants=checked.grants,
-            count_bucket=bucket.label,
-            weight=bucket.weight,
+            count_bucket=claim.bucket.label,
+            weight=claim.bucket.weight,
             times=times,
             epoch=Epoch(recheck=checked.epoch, release=checked.epoch),
+            software=SOFTWARE,
+            attestation=None,
             prev=self._previous(db, instruction.receipt_head),
         )
 

@@ -11,19 +11,16 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
 from site_node import release
 from site_node.app import now
 from site_node.errors import ConfigurationError, NotAMember, PeerError
 from site_node.gate import Gate
+from site_node.keys import read_signing_key
 from site_node.rounds import Rounds
 from site_node.training import Trainer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from site_node.app import Site
     from site_node.config import Identity, SiteHome
@@ -48,7 +45,7 @@ def serve(site: Site, say: Callable[[str], None], progress: Callable[[int, int],
             gate,
             trainer,
             (identity.federation, identity.site),
-            _receipt_key(identity.receipt_key),
+            read_signing_key(identity.receipt_key),
             now,
             say,
         )
@@ -90,10 +87,3 @@ def _alone(home: SiteHome) -> Iterator[None]:
         except BlockingIOError:
             raise ConfigurationError(f"another site node is running in {home.root}") from None
         yield
-
-
-def _receipt_key(path: Path) -> Ed25519PrivateKey:
-    key = load_pem_private_key(path.read_bytes(), password=None)
-    if not isinstance(key, Ed25519PrivateKey):
-        raise ConfigurationError(f"{path}: not an Ed25519 key")
-    return key

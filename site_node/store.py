@@ -77,6 +77,86 @@ consent_record = sa.Table(
     sa.Column("superseded_at", sa.String),
 )
 
+# The opening of each consent record's leaf in the consent log: with it an auditor recomputes the leaf. Append only.
+consent_opening = sa.Table(
+    "consent_opening",
+    metadata,
+    sa.Column("record", sa.Integer, sa.ForeignKey("consent_record.number"), primary_key=True),
+    sa.Column("salt", sa.LargeBinary, nullable=False),  # 32 random bytes
+    sa.Column("leaf", sa.LargeBinary, nullable=False),  # RFC 6962 leaf hash; stored with the record
+)
+
+# The consent log as it was published, 64 leaves a row, in their order. Append only.
+consent_log = sa.Table(
+    "consent_log",
+    metadata,
+    sa.Column("place", sa.Integer, primary_key=True),  # leaf number / 64
+    sa.Column("leaves", sa.LargeBinary, nullable=False),  # 64 leaf hashes
+    sa.Column(
+        "records", sa.Text, nullable=False
+    ),  # JSON: whose leaf each is, by consent_record.number; null is padding
+)
+
+# Inner nodes of the log's tree from the roots of those 64 leaves upwards; only complete subtrees, so append only.
+consent_log_node = sa.Table(
+    "consent_log_node",
+    metadata,
+    sa.Column("level", sa.Integer, primary_key=True),  # 6 and above: the node stands for 2^level leaves
+    sa.Column("place", sa.Integer, primary_key=True),
+    sa.Column("hash", sa.LargeBinary, nullable=False),
+)
+
+# The public halves of the keys this site signed receipts and its log with, one for each membership. Append only.
+receipt_signer = sa.Table(
+    "receipt_signer",
+    metadata,
+    sa.Column("key_id", sa.String, primary_key=True),
+    sa.Column("public_key", sa.LargeBinary, nullable=False),  # 32 bytes, Ed25519
+    sa.Column("since", sa.String, nullable=False),
+)
+
+# Every state of the log that was signed. Append only.
+consent_checkpoint = sa.Table(
+    "consent_checkpoint",
+    metadata,
+    sa.Column("size", sa.Integer, primary_key=True),  # leaves
+    sa.Column("root", sa.LargeBinary, nullable=False),
+    sa.Column("last_record", sa.Integer, nullable=False),  # every consent_record up to this one is in the log
+    sa.Column("note", sa.Text, nullable=False),  # the signed note, without cosignatures
+    sa.Column("at", sa.String, nullable=False),
+)
+
+# The gate's verdict on every study it was asked about, for each answered opening of a round (see participation); from
+# it an auditor replays the decisions. `rows` is zlib of canonical JSON, a list in the order of the studies, each
+# [StudyInstanceUID, patient, study date or null, outcome, reason, [consent_record.number …], data manifest or ""].
+# Studies left out were decided on at snapshot_at, the others again at evaluated_at. Where nothing was released root is
+# null and nothing signed speaks of the rows. Append only.
+eligibility = sa.Table(
+    "eligibility",
+    metadata,
+    sa.Column("run", sa.String, primary_key=True),
+    sa.Column("round", sa.Integer, primary_key=True),
+    sa.Column("kind", sa.String, primary_key=True),
+    sa.Column("nonce", sa.String, primary_key=True),
+    sa.Column("task", sa.String, nullable=False),  # digest; with it comes the request that was decided on
+    sa.Column("dataset", sa.String, nullable=False),  # with it comes the legal basis
+    sa.Column("epoch", sa.Integer, nullable=False),
+    sa.Column("snapshot_at", sa.String, nullable=False),
+    sa.Column("evaluated_at", sa.String, nullable=False),
+    sa.Column("secret", sa.LargeBinary, nullable=False),  # 32 random bytes: keys and salts of the tree
+    sa.Column("root", sa.LargeBinary),
+    sa.Column("padded_size", sa.Integer, nullable=False),  # 0 without a root
+    sa.Column("rows", sa.LargeBinary, nullable=False),
+)
+
+# The files behind a data manifest, content-addressed: the same study in the next round is the same row. Append only.
+data_manifest = sa.Table(
+    "data_manifest",
+    metadata,
+    sa.Column("sha256", sa.String, primary_key=True),  # of `files`, uncompressed
+    sa.Column("files", sa.LargeBinary, nullable=False),  # zlib of canonical JSON: [[SOPInstanceUID, sha256], …], sorted
+)
+
 # Where consents come from; all that a source said up to `as_of` is in the records above.
 consent_source = sa.Table(
     "consent_source",
@@ -261,6 +341,21 @@ audit = sa.Table(
     sa.UniqueConstraint("SOPInstanceUID", "sha256"),
 )
 
+# Consent statistics as they were told to the consortium, in ranges. The last answer to a question steadies the next.
+told_statistics = sa.Table(
+    "told_statistics",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("task", sa.String, nullable=False, index=True),
+    sa.Column("question", sa.String, nullable=False, index=True),  # digest of what was asked, of which dataset
+    sa.Column("dataset", sa.String, nullable=False),
+    sa.Column("studies", sa.Text, nullable=False),  # JSON of consent.RangeCounts
+    sa.Column("signer", sa.String, nullable=False),  # the key of the membership in which it was told
+    sa.Column("counted_at", sa.String, nullable=False),
+    sa.Column("told_at", sa.String, nullable=False),
+    sa.Column("handed_over_at", sa.String),  # the coordinator answered that it has it
+)
+
 # What an auditor reads: `source:subject:action`, append only.
 ledger = sa.Table(
     "ledger",
@@ -276,6 +371,13 @@ ledger = sa.Table(
 APPEND_ONLY = {
     "request_event": "number = NEW.number OR (request = NEW.request AND version = NEW.version)",
     "ledger": "number = NEW.number",
+    "receipt_signer": "key_id = NEW.key_id",
+    "consent_opening": "record = NEW.record",
+    "consent_log": "place = NEW.place",
+    "consent_log_node": "level = NEW.level AND place = NEW.place",
+    "consent_checkpoint": "size = NEW.size",
+    "eligibility": "run = NEW.run AND round = NEW.round AND kind = NEW.kind AND nonce = NEW.nonce",
+    "data_manifest": "sha256 = NEW.sha256",
 }
 
 

@@ -20,3 +20,11 @@ def confirm_at_terminal(question: str) -> None:
     """Ask a person who sits at a terminal, and end the command on no; a script has decided already."""
     if sys.stdin.isatty():
         typer.confirm(question, abort=True)
+
+
+def ask_patient() -> str:
+    """Ask for a PatientID, hidden at a terminal, so that no shell and no screen keeps it."""
+    patient_id: str = typer.prompt("PatientID", hide_input=sys.stdin.isatty(), err=True).strip()
+    if not patient_id:
+        raise typer.BadParameter("a PatientID is needed")
+    return patient_id

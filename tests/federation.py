@@ -22,7 +22,29 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from consent import Eligibility, Epoch, GrantClaim, Receipt, Times, count_bucket, sign_receipt
+from consent import (
+    BATCH,
+    ENGINE,
+    POLICY,
+    TERMINOLOGY,
+    Checkpoint,
+    Eligibility,
+    Epoch,
+    GrantClaim,
+    LogClaim,
+    Receipt,
+    Times,
+    consistency_proof,
+    count_bucket,
+    federation_recipient,
+    leaf_hash,
+    log_origin,
+    nodes_of,
+    padded_size,
+    sign_checkpoint,
+    sign_receipt,
+    tree_root,
+)
 from coordinator import members, runs, tasks
 from coordinator.config import CoordinatorConfig
 from coordinator.runs import RunRecord, describe
@@ -82,6 +104,46 @@ TASK: Final = {
 DOCUMENT: Final = json.dumps(TASK).encode()
 
 
+class Log:
+    """A site's consent log: it grows by 64 leaves at each publication, whatever stands in them."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._leaves: list[bytes] = []
+
+    def publish(self, key: Ed25519PrivateKey, origin: str = "") -> tuple[int, str]:
+        """Grow, and return the new size and the note that says so."""
+        grown = range(len(self._leaves), len(self._leaves) + BATCH)
+        self._leaves += [leaf_hash(f"{self._name} {number}".encode()) for number in grown]
+        return len(self._leaves), self.note(key, origin)
+
+    def note(self, key: Ed25519PrivateKey, origin: str = "") -> str:
+        """Return the signed note of the state of now."""
+        size = len(self._leaves)
+        root = tree_root(size, nodes_of(self._leaves))
+        return sign_checkpoint(Checkpoint(origin or log_origin(NAME, self._name), size, root), key)
+
+    def proof(self, old: int, new: int) -> tuple[str, ...]:
+        """Return the proof that the log grew from one size to another."""
+        return tuple(one.hex() for one in consistency_proof(old, new, nodes_of(self._leaves)))
+
+    def rewrite(self) -> None:
+        """Change the first leaf."""
+        self._leaves[0] = leaf_hash(b"another")
+
+    def claim(self, key: Ed25519PrivateKey, known: int) -> LogClaim:
+        """Publish twice, as a round does, and return what the receipt says of it.
+
+        A log that begins anew has the leaves it had: it first grows to what the coordinator knows.
+        """
+        while len(self._leaves) < known:
+            self.publish(key)
+        first, snapshot = self.publish(key)
+        second, recheck = self.publish(key)
+        since, consistency = self.proof(known, first), self.proof(first, second)
+        return LogClaim(snapshot=snapshot, recheck=recheck, since=since, consistency=consistency)
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a site is about to send; a fault changes it. Set `envelope` to send a receipt other than the fitting one."""
@@ -110,6 +172,11 @@ class Site:
     history: dict[int, Answer] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     time_left: dict[str, float] = field(default_factory=dict)
+    log: Log = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin a log."""
+        self.log = Log(self.name)
 
     def behave(self) -> None:
         """Answer as agreed from now on."""
@@ -138,6 +205,24 @@ class Site:
         """Sign a receipt that says something else."""
         self.fault = lambda answer: replace(answer, claim={**answer.claim, **changes})
 
+    def says_of_its_studies(self, **changes: object) -> None:
+        """Sign another account of how its studies were chosen."""
+        self.fault = lambda answer: replace(answer, claim=_changed(answer.claim, "eligibility", changes))
+
+    def shows_of_its_log(self, **changes: object) -> None:
+        """Sign another account of its consent log."""
+        self.fault = lambda answer: replace(answer, claim=_changed(answer.claim, "consent_log", changes))
+
+    def rewrites_its_log(self) -> None:
+        """Begin the consent log with another record than before."""
+        self.log.rewrite()
+
+    def dawdles(self) -> None:
+        """Check consents almost a minute before it releases."""
+        at = datetime.now(UTC)
+        early, late = at - timedelta(seconds=25), at + timedelta(seconds=25)
+        self.claims(times=Times(snapshot=early, trained=early, recheck=early, released=late))
+
     def replay_last_update(self) -> None:
         """Send what was sent before, receipt and all."""
         earlier = self.sent
@@ -150,7 +235,8 @@ class Site:
     def too_few(self) -> None:
         """Train on fewer studies than the consortium demands."""
         bucket = count_bucket(2)
-        self.claims(count_bucket=bucket.label, weight=bucket.weight)
+        changes = {"count_bucket": bucket.label, "weight": bucket.weight, "eligibility": eligibility_of(bucket.lowest)}
+        self.claims(**changes)
 
     def sends(self, **arrays: NDArray[Any]) -> None:
         """Send these arrays in place of the trained ones, under a receipt that fits them."""
@@ -208,14 +294,15 @@ class Site:
             **{name: instruction[name] for name in ("run", "round", "kind", "nonce", "base_model", "task")},
             "federation": NAME,
             "site": self.name,
-            "eligibility": Eligibility(
-                policy="d" * 64, purposes=("CLINTRCH",), activity=("MLTRAINING",), recipients=("Organization/hub",)
-            ),
+            "consent_log": self.log.claim(self.key, int(instruction["log_size"])),
+            "eligibility": eligibility_of(bucket.lowest),
             "grants": (GrantClaim(dataset="brain-mr", expires_at=at + timedelta(days=1), duo="APPROVE"),),
             "count_bucket": bucket.label,
             "weight": bucket.weight,
             "times": Times(snapshot=at, trained=at, recheck=at, released=at),
             "epoch": Epoch(recheck=4, release=4),
+            "software": "filmroom 0.1.0",
+            "attestation": None,
             "prev": instruction["receipt_head"],
         }
         return Answer(_trained(base, self.name, instruction["round"]) if trains else {}, metrics, claim, self.key)
@@ -298,7 +385,7 @@ class Federation:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.store = open_store(folder / "coordinator.db")
-        self.config = CoordinatorConfig(NAME)
+        self.config = CoordinatorConfig(NAME, release_window_s=40.0)
         self.sites = {name: Site(name, 100 + place, site_key(name)) for place, name in enumerate(SITES)}
         self.task = parse_task(DOCUMENT)
         self.said: list[str] = []
@@ -362,6 +449,25 @@ def _take_in(db: sa.Connection, site: Site, at: datetime) -> None:
             joined_at=at.isoformat(),
         )
     )
+
+
+def eligibility_of(lowest: int) -> Eligibility:
+    """Return what an honest site says of its studies."""
+    return Eligibility(
+        root="e" * 64,
+        padded_size=padded_size(lowest),
+        policy=POLICY,
+        engine=ENGINE,
+        terminology=TERMINOLOGY,
+        purposes=("CLINTRCH",),
+        activity=("MLTRAINING",),
+        recipients=(federation_recipient(NAME),),
+        basis="consent",
+    )
+
+
+def _changed(claim: Mapping[str, Any], part: str, changes: Mapping[str, object]) -> dict[str, Any]:
+    return {**claim, part: claim[part].model_copy(update=dict(changes))}
 
 
 def site_key(name: str) -> Ed25519PrivateKey:

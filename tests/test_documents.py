@@ -14,10 +14,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from securesystemslib.dsse import Envelope
 from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined] # public name, listed without __all__
 
-from consent import ResearchPurpose, open_receipt, parse_purpose, sign_receipt
-from consent.receipt import PAYLOAD_TYPE
+from consent import ResearchPurpose, open_receipt, open_statistics, parse_purpose, sign_receipt, sign_statistics
+from consent.statement import PAYLOAD_TYPE
 from coordinator.api import JoinForm
 from coordinator.config import CoordinatorConfig
+from coordinator.statistics import CHECKS as STATISTICS_CHECKS
 from coordinator.verification import CHECKS
 from models import UpdateFault, parse_task
 from site_node.config import SiteConfig
@@ -57,7 +58,9 @@ def test_every_configuration_key_is_documented_with_its_default(
 
     assert [key for key, _ in rows] == [name for name, _ in expected]
     for (_, told), (_, default) in zip(rows, expected, strict=True):
-        meant = {"True": "true", "False": "false"}.get(str(default), str(getattr(default, "value", default)))
+        meant = {"True": "true", "False": "false", "()": "[]"}.get(
+            str(default), str(getattr(default, "value", default))
+        )
         assert told.strip('" ') in {meant, "required", "table"}
 
 
@@ -81,8 +84,16 @@ def test_the_protocol_names_every_refusal_and_no_other() -> None:
     named = {name for cell in tables for name in re.findall(r"`([a-z]+(?:-[a-z]+)+)`", cell)}
     receipt = {f"receipt-{why}" for why in ("too-large", "malformed", "wrong-type", "bad-signature", "bad-statement")}
     faults = {str(fault) for fault in UpdateFault if "-" in fault}
+    statistics = {why.replace("receipt", "statistics") for why in receipt} | STATISTICS_CHECKS.keys()
 
-    assert named == {*CHECKS, *receipt, *faults, "update-differs-from-receipt"}
+    assert named == {
+        *CHECKS,
+        *receipt,
+        *faults,
+        *statistics,
+        "update-differs-from-receipt",
+        "checkpoint-not-signed",
+    }
 
 
 def _example(title: str) -> str:
@@ -108,6 +119,15 @@ def test_the_receipt_of_the_protocol_is_one_a_site_signs() -> None:
     assert sign_receipt(open_receipt(signed, key.public_key()), key) == signed
 
 
+def test_the_statistics_of_the_protocol_are_some_a_site_signs() -> None:
+    key = Ed25519PrivateKey.generate()
+    envelope = Envelope(rfc8785.dumps(json.loads(_example("Statistics"))), PAYLOAD_TYPE, {})
+    envelope.sign(CryptoSigner(key))
+    signed = rfc8785.dumps(envelope.to_dict())
+
+    assert sign_statistics(open_statistics(signed, key.public_key()), key) == signed
+
+
 def test_every_dependency_is_argued_in_a_decision() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *(d for extra in project["optional-dependencies"].values() for d in extra)]
@@ -129,7 +149,7 @@ def test_a_decision_says_context_options_choice_and_consequences(path: Path) -> 
     [
         "README.md",
         "ARCHITECTURE.md",
-        *(f"docs/{p}.md" for p in ("deidentification", "demo", "protocol", "threat-model")),
+        *(f"docs/{p}.md" for p in ("deidentification", "demo", "protocol", "records", "threat-model")),
     ],
 )
 def test_what_a_page_points_at_exists(page: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consent.purpose import MLTRAINING, PURPOSES, conflicts, covers
+from consent.purpose import MLTRAINING, PURPOSE_WORDS, PURPOSES, conflicts, covers
 
 TABLE: Final = Path(__file__).parents[2].parent / "shared/data/consent/terminology/purpose_of_use.json"
 codes = st.sampled_from(sorted(PURPOSES))
@@ -25,6 +25,11 @@ def test_the_table_is_hl7s() -> None:
 
     assert ours == {code: {code} | (set(concept["ancestors"]) & set(concepts)) for code, concept in concepts.items()}
     assert len(ours) == 62
+    assert {code: concept["display"] for code, concept in concepts.items()} == PURPOSE_WORDS
+
+
+def test_every_purpose_has_its_words() -> None:
+    assert PURPOSE_WORDS.keys() == PURPOSES
 
 
 @pytest.mark.parametrize(

@@ -17,21 +17,21 @@ from pydantic import ValidationError
 from consent.errors import ReceiptInvalid
 from consent.receipt import (
     NO_PREVIOUS,
-    PAYLOAD_TYPE,
     Bucket,
-    Eligibility,
     Epoch,
     GrantClaim,
+    LogClaim,
     Receipt,
     Times,
     bucket_with_hysteresis,
     count_bucket,
     generate_signing_key,
-    key_id,
     open_receipt,
     receipt_digest,
     sign_receipt,
 )
+from consent.statement import PAYLOAD_TYPE, key_id
+from tests.consent.receipts import eligibility, log_claim
 
 Json = dict[str, Any]
 
@@ -51,17 +51,15 @@ def receipt(**changes: Any) -> Receipt:
         "base_model": "a" * 64,
         "task": "b" * 64,
         "update": "c" * 64,
-        "eligibility": Eligibility(
-            policy="d" * 64,
-            purposes=("BIORCH",),
-            activity=("MLTRAINING",),
-            recipients=("Organization/hub",),
-        ),
+        "consent_log": log_claim(KEY),
+        "eligibility": eligibility(64),
         "grants": (GrantClaim(dataset="chest", expires_at=NOON, duo="APPROVE"),),
         "count_bucket": "64-127",
         "weight": 96,
         "times": Times(snapshot=NOON, trained=NOON, recheck=NOON, released=NOON),
         "epoch": Epoch(recheck=812, release=812),
+        "software": "filmroom 0.1.0",
+        "attestation": None,
         "prev": NO_PREVIOUS,
     }
     return Receipt(**{**fields, **changes})
@@ -87,7 +85,7 @@ def test_the_envelope_is_an_in_toto_statement_about_the_update() -> None:
     assert payload == rfc8785.dumps(statement)
     assert statement["_type"] == "https://in-toto.io/Statement/v1"
     assert statement["subject"] == [{"name": "update", "digest": {"sha256": "c" * 64}}]
-    assert statement["predicateType"] == "https://filmroom.org/consent-receipt/v1"
+    assert statement["predicateType"] == "https://filmroom.org/consent-receipt/v2"
     assert "update" not in statement["predicate"]
 
 
@@ -157,6 +155,14 @@ def _predicate(**changes: object) -> bytes:
     return _statement(predicate={**_STATEMENT["predicate"], **changes})
 
 
+def _consent_log(**changes: object) -> bytes:
+    return _predicate(consent_log={**_STATEMENT["predicate"]["consent_log"], **changes})
+
+
+def _eligibility(**changes: object) -> bytes:
+    return _predicate(eligibility={**_STATEMENT["predicate"]["eligibility"], **changes})
+
+
 def _statement(**changes: object) -> bytes:
     return _signed(rfc8785.dumps(_STATEMENT | changes))
 
@@ -182,7 +188,7 @@ FORGED: Final = {
         json.dumps(json.loads(sign_receipt(receipt(), KEY))).encode(),
         "malformed",
     ),
-    "too large": (b" " * 16_385, "too-large"),
+    "too large": (b" " * 32_769, "too-large"),
     "another payload type": (_changed_in_envelope(payloadType="text/plain"), "wrong-type"),
     "another payload type, signed": (_signed(_PAYLOAD, "text/plain"), "wrong-type"),
     "another payload": (
@@ -215,6 +221,11 @@ FORGED: Final = {
     "signed: an exact count": (_predicate(count_bucket="70-70"), "bad-statement"),
     "signed: a telling weight": (_predicate(weight=70), "bad-statement"),
     "signed: no grant": (_predicate(grants=[]), "bad-statement"),
+    "signed: an attestation nobody can check": (_predicate(attestation="tdx"), "bad-statement"),
+    "signed: a note too long": (_consent_log(recheck="n" * 4_097), "bad-statement"),
+    "signed: a proof too long": (_consent_log(since=["a" * 64] * 65), "bad-statement"),
+    "signed: an unknown basis": (_eligibility(basis="custom"), "bad-statement"),
+    "signed: an exact number of studies": (_eligibility(studies=70), "bad-statement"),
     "signed: a time without zone": (
         _predicate(times={**_STATEMENT["predicate"]["times"], "trained": "2026-06-01T12:00:00"}),
         "bad-statement",
@@ -281,10 +292,17 @@ def test_a_receipt_that_would_not_be_accepted_cannot_be_made() -> None:
         receipt(weight=97)
 
 
-def test_a_receipt_with_twenty_grants_stays_far_below_the_limit() -> None:
+def test_a_receipt_with_twenty_grants_full_notes_and_long_proofs_stays_below_the_limit() -> None:
     grants = tuple(GrantClaim(dataset=f"dataset-{n}", expires_at=NOON, duo="APPROVE") for n in range(20))
+    log = LogClaim(snapshot="n" * 4_096, recheck="n" * 4_096, since=("a" * 64,) * 64, consistency=("a" * 64,) * 64)
 
-    assert len(sign_receipt(receipt(grants=grants), KEY)) < 16_384 // 2
+    assert len(sign_receipt(receipt(grants=grants, consent_log=log), KEY)) < 32_768
+
+
+def test_a_receipt_of_a_log_of_a_million_leaves_is_less_than_a_quarter_of_the_limit() -> None:
+    log = log_claim(KEY, since=("a" * 64,) * 20, consistency=("a" * 64,) * 20)
+
+    assert len(sign_receipt(receipt(consent_log=log), KEY)) < 32_768 // 4
 
 
 # ------------------------------------------------------------------ counts

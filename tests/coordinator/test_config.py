@@ -6,7 +6,9 @@ from dataclasses import asdict, fields
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from consent import verifier_key
 from coordinator.app import create_coordinator, open_coordinator
 from coordinator.config import CONFIG_NAME, MAX_HOLD_S, CoordinatorConfig, CoordinatorHome
 from coordinator.errors import ConfigurationError
@@ -15,6 +17,7 @@ from site_node.link import TIMEOUT_S
 if TYPE_CHECKING:
     from pathlib import Path
 
+WITNESS = verifier_key("witness.example", Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key())
 WHOLE = {
     "federation": '"north-sea"',
     "host": '"coordinator.example"',
@@ -24,6 +27,11 @@ WHOLE = {
     "clock_skew_s": "0.5",
     "minimum_count": "4",
     "record_arrivals": '"arrivals"',
+    "release_window_s": "60",
+    "allowed_policies": '["one"]',
+    "allowed_engines": '["two", "three"]',
+    "witnesses": f'["{WITNESS}"]',
+    "witness_quorum": "1",
 }
 
 
@@ -44,6 +52,11 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         "clock_skew_s": 0.5,
         "minimum_count": 4,
         "record_arrivals": "arrivals",
+        "release_window_s": 60,
+        "allowed_policies": ("one",),
+        "allowed_engines": ("two", "three"),
+        "witnesses": (WITNESS,),
+        "witness_quorum": 1,
     }
     assert WHOLE.keys() == {field.name for field in fields(CoordinatorConfig)}
 
@@ -77,6 +90,12 @@ def test_the_federation_alone_is_enough(tmp_path: Path) -> None:
         ("minimum_count", "0"),
         ("minimum_count", "4.5"),
         ("record_arrivals", "true"),
+        ("release_window_s", "0"),
+        ("allowed_policies", '"one"'),
+        ("allowed_engines", "[1]"),
+        ("witnesses", '["no key"]'),
+        ("witness_quorum", "-1"),
+        ("witness_quorum", "2"),
         ("minimum_cuont", "4"),
     ],
 )

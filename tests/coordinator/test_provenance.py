@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
 
-from consent import open_receipt
+from consent import EMPTY_ROOT, POLICY, open_receipt, sign_receipt
+from coordinator import tasks
 from coordinator.errors import RunFailed
 from coordinator.provenance import audit, provenance, receipt_count, write_bundle
-from coordinator.store import contribution, member, round_
+from coordinator.runs import describe
+from coordinator.store import contribution, member, round_, run
+from coordinator.verification import expected_json, read_expected
 from models import model_digest
-from tests.federation import SITES, Federation
+from tests.federation import DOCUMENT, SITES, Federation, Log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,6 +96,13 @@ def another_signer(federation: Federation) -> None:
         db.execute(sa.update(member).where(member.c.site == "north").values(receipt_key=west))
 
 
+def alter_task(federation: Federation) -> None:
+    other = json.dumps({**json.loads(DOCUMENT), "rounds": 4}).encode()
+    digest = tasks.submit(federation.store, other, "acme", datetime.now(UTC))
+    with federation.store.begin() as db:
+        db.execute(sa.update(run).values(task=digest))
+
+
 def changed_receipt(federation: Federation) -> None:
     content = receipt_of(federation, 2, "north").replace(b'"sig":"', b'"sig":"AAAA', 1)
     alter(federation, contribution, 2, "north", receipt=content)
@@ -98,6 +110,20 @@ def changed_receipt(federation: Federation) -> None:
 
 def receipt_of_another_round(federation: Federation) -> None:
     alter(federation, contribution, 2, "north", receipt=receipt_of(federation, 1, "north"))
+
+
+def expectation(federation: Federation, number: int, site: str, **changes: object) -> None:
+    """Change what is kept of what was expected of a receipt."""
+    columns = contribution.c
+    query = sa.select(columns.expected).where(columns.round == number, columns.site == site, columns.kind == "train")
+    with federation.store.connect() as db:
+        kept = read_expected(db.execute(query).scalar_one())
+    alter(federation, contribution, number, site, expected=expected_json(replace(kept, **changes)))  # type: ignore[arg-type] # its fields
+
+
+def receipt_that_came_too_late(federation: Federation) -> None:
+    """Date an answer before its receipt."""
+    alter(federation, contribution, 2, "north", at=0.0)
 
 
 def swapped_model(federation: Federation) -> None:
@@ -110,6 +136,26 @@ def missing_model(federation: Federation) -> None:
 
 
 PLANTED: dict[str, tuple[Callable[[Federation], None], str]] = {
+    "an answer dated before its receipt": (
+        receipt_that_came_too_late,
+        "round 2, train, north: the receipt does not hold: times-out-of-order",
+    ),
+    "nothing of what was expected": (
+        lambda federation: alter(federation, contribution, 2, "north", expected=None),
+        "round 2, train, north: what was expected of the receipt is not on record",
+    ),
+    "another expectation": (
+        lambda federation: expectation(federation, 2, "north", nonce="another"),
+        "round 2, train, north: the receipt does not hold: another-nonce",
+    ),
+    "another consent log before": (
+        lambda federation: expectation(federation, 2, "north", log_root="0" * 64),
+        "round 2, train, north: the receipt does not hold: consent-log-forked",
+    ),
+    "another task of the run": (
+        alter_task,
+        "round 1, train, east: the receipt speaks of something else",
+    ),
     "a changed receipt": (changed_receipt, "round 2, train, north: receipt"),
     "a receipt of another round": (
         receipt_of_another_round,
@@ -145,6 +191,39 @@ def test_the_audit_finds_a_planted_fault_and_says_where(federation: Federation, 
 
     found = faults(federation)
     assert any(fault.startswith(expected) for fault in found), found
+
+
+def test_every_check_that_was_made_is_made_again(federation: Federation) -> None:
+    """A policy that is no longer allowed was allowed then; what was expected then is what counts."""
+    with federation.store.connect() as db:
+        kept = [read_expected(text) for text in db.scalars(sa.select(contribution.c.expected)) if text]
+
+    assert len(kept) == 2 * (federation.task.rounds + 1)
+    assert {one.policies for one in kept} == {(POLICY,)}
+    federation.config = replace(federation.config, allowed_policies=("1" * 64,), minimum_count=1000)
+    assert faults(federation) == []
+
+
+def test_a_consent_log_that_does_not_follow_the_one_accepted_before_is_found(federation: Federation) -> None:
+    """Both receipts hold by themselves: the site signed two histories, and the record of what was asked was changed."""
+    key, log = federation.site("north").key, Log("north")
+    row = receipt_of(federation, 2, "north")
+    claim = open_receipt(row, key.public_key())
+    forked = claim.model_copy(update={"consent_log": log.claim(key, 0)})
+    expectation(federation, 2, "north", log_size=0, log_root=EMPTY_ROOT.hex())
+    alter(federation, contribution, 2, "north", receipt=sign_receipt(forked, key))
+
+    found = faults(federation)
+
+    assert "round 2, train, north: its consent log does not follow the one accepted before" in found
+
+
+def test_a_refused_receipt_is_kept_and_shown_as_an_alert(federation: Federation) -> None:
+    record = describe(federation.store, federation.run)
+
+    assert "round 1, train, west: receipt-bad-signature" in record["alerts"]  # type: ignore[operator] # a list
+    assert receipt_of(federation, 1, "west").startswith(b'{"payload"')
+    assert "ALERT: round 1, train: west refused: receipt-bad-signature" in federation.said
 
 
 def test_the_provenance_tells_who_took_part_and_why_the_others_did_not(federation: Federation) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Array
 from numpy.lib.format import write_array_header_1_0
 
-from coordinator import provenance
+from consent import verifier_key
+from coordinator import members, provenance
 from coordinator.errors import RunFailed
 from coordinator.runs import describe
 from coordinator.strategy import ROUND_ATTEMPTS
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+WITNESS = verifier_key("witness.example", Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key())
 REFUSED, ABSENT = "refused", "no answer before the deadline"
 
 
@@ -43,6 +47,27 @@ FAULTS: dict[str, tuple[Callable[[Site], None], tuple[str, str]]] = {
     "signs other bytes": (lambda site: site.claims(update="c" * 64), (REFUSED, "update-differs-from-receipt")),
     "forges the signature": (Site.forged_signature, (REFUSED, "receipt-bad-signature")),
     "has too few studies": (Site.too_few, (REFUSED, "too-few-studies")),
+    "decides by another policy": (
+        lambda site: site.says_of_its_studies(policy="0" * 64),
+        (REFUSED, "policy-not-allowed"),
+    ),
+    "decides by another engine": (
+        lambda site: site.says_of_its_studies(engine="0" * 64),
+        (REFUSED, "engine-not-allowed"),
+    ),
+    "asks for another purpose": (
+        lambda site: site.says_of_its_studies(purposes=("HRESCH",)),
+        (REFUSED, "another-purpose"),
+    ),
+    "asks for others": (
+        lambda site: site.says_of_its_studies(recipients=("Organization/other",)),
+        (REFUSED, "another-recipient"),
+    ),
+    "pads by its count": (lambda site: site.says_of_its_studies(padded_size=257), (REFUSED, "padding-tells-a-count")),
+    "rewrites its log": (Site.rewrites_its_log, (REFUSED, "consent-log-forked")),
+    "leaves a proof out": (lambda site: site.shows_of_its_log(consistency=()), (REFUSED, "consent-log-inconsistent")),
+    "signs no log": (lambda site: site.shows_of_its_log(recheck="a note"), (REFUSED, "checkpoint-not-signed")),
+    "releases late": (Site.dawdles, (REFUSED, "released-too-late")),
     "sends what is no number": (lambda site: site.sends(float32=np.full(6, np.nan, "f4")), (REFUSED, "non-finite")),
     "sends another shape": (lambda site: site.sends(float32=np.zeros(7, "f4")), (REFUSED, "shape")),
     "sends one array more": (lambda site: site.sends(float64=np.zeros(1)), (REFUSED, "array-set")),
@@ -82,6 +107,30 @@ def test_a_site_that_misbehaves_is_dropped_with_its_reason_and_the_others_are_av
         sent = federation.site(name).history[2]
         mean.add(sent.arrays, sent.claim["weight"])
     assert model_digest(made) == model_digest(mean.result())
+
+
+def test_a_log_that_too_few_witnesses_cosigned_is_refused(tmp_path: Path) -> None:
+    federation = Federation(tmp_path)
+    federation.config = replace(federation.config, witnesses=(WITNESS,), witness_quorum=1)
+
+    with pytest.raises(RunFailed):
+        federation.train()
+
+    assert {federation.outcome(1, name) for name in SITES} == {(REFUSED, "too-few-witnesses")}
+
+
+def test_the_state_of_the_log_that_counts_is_that_of_the_last_counted_receipt(tmp_path: Path) -> None:
+    federation = Federation(tmp_path)
+    federation.train(rounds=1)
+    before = members.logs(federation.store)["north"]
+    federation.site("north").forged_signature()
+
+    federation.train(rounds=2)
+
+    assert members.logs(federation.store)["north"] == before
+    assert members.logs(federation.store)["east"][0] > before[0] == 4 * 64
+    federation.join_again("north")
+    assert "north" not in members.logs(federation.store)
 
 
 def test_a_site_that_was_refused_counts_again_once_it_behaves(tmp_path: Path) -> None:

@@ -54,6 +54,11 @@ def home(root: Path) -> Path:
 @pytest.fixture
 def member(home: Path) -> Path:
     """Return the folder of a site that has joined a federation whose coordinator is down."""
+    return make_member(home)
+
+
+def make_member(home: Path) -> Path:
+    """Let the site in the folder join a federation whose coordinator is down."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "north")])
     now = datetime.now(UTC)

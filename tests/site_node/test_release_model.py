@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from consent import NO_PREVIOUS, open_receipt, receipt_digest
 from site_node import permissions
+from site_node.audit import Audited, audit
 from site_node.config import SiteHome
 from site_node.errors import PeerError
 from site_node.store import open_store, participation
@@ -46,7 +47,10 @@ class Releases(RuleBasedStateMachine):
         self.remember()
 
     def teardown(self) -> None:
-        """Remove the folder."""
+        """Have an auditor replay what happened, and remove the folder."""
+        found = audit(self.store, Audited(self.folder, "demo", "north"))
+        # The studies here are rows; no file is behind them.
+        assert [fault for one in found if "files" not in one.what for fault in one.faults] == []
         self.store.dispose()
         shutil.rmtree(self.folder)
 
