@@ -36,7 +36,7 @@ LEAVES = (
     "while connected: signed timestamps of the node key (to be known, to keep the lease, to ask for work)",
     "per training round: the model's weights after local training, in the shapes of the global model",
     "per training round and evaluation: the task's declared scalar metrics",
-    "per training round and evaluation: one signed consent receipt",
+    "per training round and evaluation: one signed consent receipt, which shows two signed states of the consent log",
     "once per run: the untrained model's weights, layout and digest, which follow from the task alone",
     "instead of a result: one code for every reason to abstain",
     "on a person's command: how many studies consents permit for a task, in ranges, as one signed statement",
