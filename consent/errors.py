@@ -3,8 +3,8 @@
 ConsentError
 ├── UnreadableConsent   a resource is no Consent, or names no id or no patient
 ├── DataUseInvalid      a dataset's terms of use cannot be read
-├── CheckpointInvalid   a note is no state of a log that its site signed
-└── ReceiptInvalid      a consent receipt is not what its site signed
+├── ReceiptInvalid      a consent receipt is not what its site signed
+└── CheckpointInvalid   a checkpoint, a key's text or a request to a witness is not what it must be
 """
 
 from __future__ import annotations
@@ -34,12 +34,16 @@ class DataUseInvalid(ConsentError):
     """A dataset's terms of use are not in the expected form."""
 
 
-class CheckpointInvalid(ConsentError):
-    """A note is no checkpoint of the log, or the log's key did not sign it."""
-
-
 class ReceiptInvalid(ConsentError):
     """A consent receipt was refused; `reason` is a fixed word for the ledger."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+
+
+class CheckpointInvalid(ConsentError):
+    """A checkpoint was refused; `reason` is a fixed word for the ledger."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)

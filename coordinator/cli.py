@@ -27,6 +27,7 @@ from coordinator.errors import ConfigurationError, CoordinatorError, PeerError
 from coordinator.provenance import audit as audit_run
 from coordinator.provenance import receipt_count
 from coordinator.store import member, run
+from coordinator.witness_cli import witness_app
 from models import ModelsError, TaskRefused
 from models.memory import loading
 
@@ -51,6 +52,7 @@ for name, group in (
     ("tasks", tasks_app),
     ("runs", runs_app),
     ("models", models_app),
+    ("witness", witness_app),
 ):
     app.add_typer(group, name=name)
 
