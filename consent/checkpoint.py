@@ -1,9 +1,12 @@
-"""The signed state of a log, and who else saw it: C2SP checkpoints and their cosignatures.
+"""Checkpoints of an append-only log: what a log signs about itself, and what witnesses add.
 
-A checkpoint is a note of three lines, the log's name, its size and its root, and signatures below
-an empty line. A witness cosigns with the moment at which it saw that the log had only grown.
+A checkpoint is a signed note of three lines: origin, size, root. Its log signs it with Ed25519; a
+witness, who saw that the log only grew, adds a line of its own with the moment. A site's log is
+signed with the site's receipt key, so that a new receipt key begins a new log (`log_origin`).
+Pure: keeps nothing, and asks nobody.
 
-Source: C2SP signed-note, tlog-checkpoint, and tlog-cosignature (cosignature/v1).
+Source: C2SP signed-note, tlog-checkpoint v1.0.0, tlog-cosignature (Ed25519, `cosignature/v1`) and
+    the request of tlog-witness. Their words stand in quotes below.
 """
 
 from __future__ import annotations
@@ -20,157 +23,345 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from consent.errors import CheckpointInvalid
-from consent.merkle import HASH_BYTES
+from consent.merkle import EMPTY_ROOT, HASH_BYTES
+from consent.statement import key_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-ED25519: Final = b"\x01"
-"""The type of a note's signature (signed-note, "Signature types")."""
-COSIGNATURE_V1: Final = b"\x04"
-"""The type of a witness's signature, which carries a moment (tlog-cosignature)."""
-MAX_SIZE: Final = 2**53 - 1
-MAX_SECONDS: Final = 253_402_300_800
-"""The year 10000, beyond which no moment can be told."""
-_NAME: Final = re.compile(r"[^\s+]{1,200}")
-_LINE: Final = re.compile(r"— ([^\s+]{1,200}) ([A-Za-z0-9+/]+={0,2})")
+NOTE: Final = 0x01
+"""Signature type of an Ed25519 note (signed-note, "Signature types")."""
+COSIGNATURE: Final = 0x04
+"""Signature type of a timestamped Ed25519 cosignature (tlog-cosignature, "Format")."""
+MAX_NOTE_BYTES: Final = 16_384
+MAX_SIGNATURES: Final = 32
+"""Signed-note: verifiers "MUST accept at least up to 16 signatures"."""
+MAX_PROOF_LINES: Final = 63
+"""Tlog-witness: "The client MUST NOT send more than 63 consistency proof lines"."""
+MAX_REQUEST_BYTES: Final = MAX_NOTE_BYTES + 4096
+MAX_SIZE: Final = 2**63 - 1
+"""No log of Filmroom is larger; a proof of 63 lines reaches so far."""
+
+_KEY_ID_BYTES, _KEY_BYTES, _SIGNATURE_BYTES, _TIME_BYTES = 4, 32, 64, 8
+_DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}")
+_NAME = re.compile(r"[^\s+\x00-\x1f\x7f]{1,256}")  # \s is every Unicode space
+_LINE = "\u2014 "
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A state of the log `origin`: so many leaves, with this root."""
+    """A log's name, how many entries it has, and the root of their tree (32 bytes)."""
 
     origin: str
     size: int
     root: bytes
 
     def __post_init__(self) -> None:
-        """Refuse what no note can say."""
+        """Refuse what no checkpoint may say."""
         if not _NAME.fullmatch(self.origin):
-            raise ValueError("the name of a log has no spaces and no plus")
+            raise ValueError("an origin has 1 to 256 characters, neither a space nor a plus")
         if not 0 <= self.size <= MAX_SIZE or len(self.root) != HASH_BYTES:
-            raise ValueError("not a size and a root of a log")
+            raise ValueError("a checkpoint has a size from 0 and a root of 32 bytes")
+        if self.size == 0 and self.root != EMPTY_ROOT:
+            raise ValueError("an empty log has one root")
+
+
+@dataclass(frozen=True, slots=True)
+class Verifier:
+    """A name and the public key behind it, for one type of signature."""
+
+    name: str
+    kind: int
+    key: Ed25519PublicKey
+
+    @property
+    def key_id(self) -> bytes:
+        """The four bytes by which a signature line names the key.
+
+        Source: signed-note, "key ID = SHA-256(key name || 0x0A || signature type || public key)[:4]".
+        """
+        return hashlib.sha256(self.name.encode() + b"\n" + self._material).digest()[:_KEY_ID_BYTES]
 
     @property
     def text(self) -> str:
-        """The lines that are signed."""
-        return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n"
+        """The key's text form: `NAME+HEX KEY ID+BASE64(TYPE || PUBLIC KEY)`."""
+        return f"{self.name}+{self.key_id.hex()}+{_encode(self._material)}"
+
+    @property
+    def _material(self) -> bytes:
+        return bytes([self.kind]) + self.key.public_bytes_raw()
 
 
-def sign_checkpoint(checkpoint: Checkpoint, key: Ed25519PrivateKey) -> str:
-    """Return the note of `checkpoint`, signed under the log's name."""
-    signature = key.sign(checkpoint.text.encode())
-    return f"{checkpoint.text}\n{_signature(checkpoint.origin, ED25519, key.public_key(), signature)}"
+def log_verifier(name: str, key: Ed25519PublicKey) -> Verifier:
+    """Return the verifier of a log's own signatures.
 
-
-def open_checkpoint(note: str, origin: str, key: Ed25519PublicKey) -> Checkpoint:
-    """Return the checkpoint in `note`, if it is of the log `origin` and the holder of `key` signed it.
-
-    Raises: CheckpointInvalid.
+    Raises: ValueError if a key cannot have this name.
     """
-    checkpoint = _read(note)
-    if checkpoint.origin != origin:
-        raise CheckpointInvalid("of another log")
-    for signature in _signatures(note, origin, ED25519, key):
-        if _holds(key, signature, checkpoint.text.encode()):
-            return checkpoint
-    raise CheckpointInvalid("not signed by this key")
+    return _verifier(name, NOTE, key)
 
 
-def cosign(note: str, name: str, key: Ed25519PrivateKey, at: datetime) -> str:
-    """Return the line by which the witness `name` says that it saw the state in `note` at `at`.
+def witness_verifier(name: str, key: Ed25519PublicKey) -> Verifier:
+    """Return the verifier of a witness's cosignatures.
 
-    Raises: CheckpointInvalid if there is no checkpoint in it.
+    Raises: ValueError if a key cannot have this name.
     """
-    seconds = int(at.timestamp())
-    signature = seconds.to_bytes(8) + key.sign(_cosigned(seconds, _read(note)))
-    return _signature(name, COSIGNATURE_V1, key.public_key(), signature)
+    return _verifier(name, COSIGNATURE, key)
 
 
-def cosigners(note: str, witnesses: Sequence[str]) -> dict[str, datetime]:
-    """Return, for each of `witnesses` that cosigned `note`, when; they are named by their verifier keys.
+def parse_verifier(text: str, kind: int) -> Verifier:
+    """Return the verifier whose text form this is, if it is for signatures of `kind`.
 
-    Raises: ValueError if one of these is no verifier key; CheckpointInvalid if there is no checkpoint.
+    Raises: CheckpointInvalid with reason `bad-vkey`.
     """
-    checkpoint, found = _read(note), dict[str, datetime]()
-    for witness in witnesses:
-        name, key = read_verifier_key(witness)
-        for blob in _signatures(note, name, COSIGNATURE_V1, key):
-            seconds = int.from_bytes(blob[:8])
-            if seconds < MAX_SECONDS and _holds(key, blob[8:], _cosigned(seconds, checkpoint)):
-                found[witness] = datetime.fromtimestamp(seconds, UTC)
+    name, _, rest = text.partition("+")
+    named, _, encoded = rest.partition("+")
+    material = _decode(encoded) if len(encoded) <= MAX_NOTE_BYTES else None
+    if not _NAME.fullmatch(name) or material is None or len(material) != 1 + _KEY_BYTES or material[0] != kind:
+        raise CheckpointInvalid("bad-vkey")
+    found = Verifier(name, kind, Ed25519PublicKey.from_public_bytes(material[1:]))
+    if found.key_id.hex() != named:
+        raise CheckpointInvalid("bad-vkey", "key id")
     return found
 
 
-def verifier_key(name: str, key: Ed25519PublicKey) -> str:
-    """Return the text by which a witness's public key is given to those who count its cosignatures.
+def log_origin(federation: str, site: str, key: Ed25519PublicKey) -> str:
+    """Return the origin of the log that `site` signs with its receipt key: another key, another log."""
+    return f"filmroom.org/log/{federation}/{site}/{key_id(key)[:16]}"
 
-    Raises: ValueError if `name` has spaces or a plus.
+
+# ------------------------------------------------------------------ the log signs
+
+
+def sign_checkpoint(checkpoint: Checkpoint, name: str, key: Ed25519PrivateKey) -> str:
+    """Return the note of `checkpoint`, signed by its log; `name` is the origin (tlog-checkpoint: SHOULD)."""
+    body = _body(checkpoint)
+    signer = log_verifier(name, key.public_key())
+    return f"{body}\n{_signature_line(signer, key.sign(body.encode()))}"
+
+
+def open_checkpoint(note: str, log: Verifier) -> Checkpoint:
+    """Return the checkpoint in `note`, if `log` signed it. Lines of other signers are ignored.
+
+    Raises: CheckpointInvalid whose `reason` is `too-large`, `malformed`, `unsigned` (no line is by
+        this key) or `bad-signature`.
+    Source: signed-note, "If the key name and ID match a known key, verifiers MUST verify the
+        signature"; "If no signature from a known key verifies successfully, clients MUST reject".
     """
-    if not _NAME.fullmatch(name):
-        raise ValueError("the name of a witness has no spaces and no plus")
-    raw = COSIGNATURE_V1 + key.public_bytes_raw()
-    return f"{name}+{_key_hash(name, COSIGNATURE_V1, key).hex()}+{base64.b64encode(raw).decode()}"
+    body, lines = _split(note)
+    signatures = _by(log, lines)
+    if not signatures:
+        raise CheckpointInvalid("unsigned")
+    for signature in signatures:
+        if not _verifies(log.key, signature, body.encode()):
+            raise CheckpointInvalid("bad-signature")
+    return _read_body(body)
 
 
-def read_verifier_key(text: str) -> tuple[str, Ed25519PublicKey]:
-    """Return name and key of a witness.
+def origin_of(note: str) -> str:
+    """Return the origin an unverified note claims, to find the key it has to be signed with.
 
-    Raises: ValueError if `text` is none, or its parts do not belong together.
+    Raises: CheckpointInvalid with reason `too-large` or `malformed`.
     """
-    name, _, rest = text.partition("+")
-    raw = base64.b64decode(rest.partition("+")[2], validate=True)
-    if raw[:1] != COSIGNATURE_V1:
-        raise ValueError("not the key of a witness")
-    key = Ed25519PublicKey.from_public_bytes(raw[1:])
-    if verifier_key(name, key) != text:
-        raise ValueError("not a verifier key: its parts do not belong together")
-    return name, key
+    return _read_body(_split(note)[0]).origin
 
 
-def _read(note: str) -> Checkpoint:
-    """Return what a note says; only the one spelling `Checkpoint.text` writes counts."""
-    text, gap, _ = note.partition("\n\n")
-    lines = f"{text}\n".splitlines()
+# ------------------------------------------------------------------ witnesses cosign
+
+
+def cosign(note: str, name: str, key: Ed25519PrivateKey, at: datetime) -> str:
+    """Return the signature line of a witness over the checkpoint in `note`, as of the second of `at`.
+
+    The note has to be opened before: nothing is verified here.
+
+    Raises: CheckpointInvalid with reason `too-large` or `malformed`.
+    Source: tlog-cosignature, "Ed25519 signed message".
+    """
+    body, _ = _split(note)
+    _read_body(body)
+    seconds = int(at.timestamp())
+    signer = witness_verifier(name, key.public_key())
+    signature = key.sign(_cosigned(seconds, body))
+    return _signature_line(signer, seconds.to_bytes(_TIME_BYTES) + signature)
+
+
+def cosigners(note: str, witnesses: Sequence[Verifier]) -> Mapping[str, datetime]:
+    """Return which of `witnesses` cosigned `note`, and when; a line that does not verify does not count.
+
+    Raises: CheckpointInvalid with reason `too-large` or `malformed`.
+    """
+    body, lines = _split(note)
+    found: dict[str, datetime] = {}
+    for witness in witnesses:
+        for signature in _by(witness, lines):
+            seconds = int.from_bytes(signature[:_TIME_BYTES])
+            message = _cosigned(seconds, body)
+            if _verifies(witness.key, signature[_TIME_BYTES:], message) and (at := _moment(seconds)) is not None:
+                found[witness.name] = max(at, found.get(witness.name, at))
+    return found
+
+
+def add_cosignatures(note: str, lines: str) -> str:
+    """Return `note` with the signature lines added that it does not have yet.
+
+    Raises: CheckpointInvalid with reason `too-large` or `malformed`.
+    """
+    body, held = _split(note)
+    new = [line for line in _signature_lines(lines) if line not in held]
+    joined = f"{body}\n" + "".join(f"{line}\n" for line in dict.fromkeys([*held, *new]))
+    _split(joined)
+    return joined
+
+
+# ------------------------------------------------------------------ the request to a witness
+
+
+@dataclass(frozen=True, slots=True)
+class WitnessRequest:
+    """What is asked of a witness: to cosign `note`, which follows the log of `old` entries by `proof`."""
+
+    old: int
+    proof: tuple[bytes, ...]
+    note: str
+
+
+def write_request(request: WitnessRequest) -> bytes:
+    """Return the body of add-checkpoint.
+
+    Source: tlog-witness, "The request body MUST be a sequence of an old size line, zero or more
+        consistency proof lines, and an empty line, followed by a checkpoint."
+    """
+    lines = [f"old {request.old}", *map(_encode, request.proof), "", request.note]
+    return "\n".join(lines).encode()
+
+
+def read_request(body: bytes) -> WitnessRequest:
+    """Return what the body of add-checkpoint asks.
+
+    Raises: CheckpointInvalid with reason `too-large` or `malformed`.
+    """
+    if len(body) > MAX_REQUEST_BYTES:
+        raise CheckpointInvalid("too-large")
     try:
-        origin, size, root = lines
-        checkpoint = Checkpoint(origin, int(size), base64.b64decode(root, validate=True))
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        raise CheckpointInvalid("malformed", "not UTF-8") from error
+    head, separator, note = text.partition("\n\n")
+    first, *encoded = head.split("\n")
+    word, _, old = first.partition(" ")
+    hashes = [_decode(line) for line in encoded]
+    proof = tuple(item for item in hashes if item is not None and len(item) == HASH_BYTES)
+    if (word, bool(separator)) != ("old", True) or not _is_size(old):
+        raise CheckpointInvalid("malformed", "old size")
+    if len(proof) != len(hashes) or len(proof) > MAX_PROOF_LINES:
+        raise CheckpointInvalid("malformed", "proof")
+    return WitnessRequest(int(old), proof, note)
+
+
+# ------------------------------------------------------------------ the texts
+
+
+def _body(checkpoint: Checkpoint) -> str:
+    return f"{checkpoint.origin}\n{checkpoint.size}\n{_encode(checkpoint.root)}\n"
+
+
+def _read_body(body: str) -> Checkpoint:
+    """Read the three lines; extension lines are refused, which tlog-checkpoint does NOT RECOMMEND."""
+    lines = body.split("\n")
+    if len(lines) != 4 or lines[3] or not _is_size(lines[1]):  # noqa: PLR2004 -- three lines, each ended
+        raise CheckpointInvalid("malformed", "checkpoint")
+    try:
+        return Checkpoint(lines[0], int(lines[1]), _decode(lines[2]) or b"")
     except ValueError as error:
-        raise CheckpointInvalid("not a checkpoint") from error
-    if not gap or checkpoint.text != f"{text}\n":
-        raise CheckpointInvalid("not a checkpoint")
-    return checkpoint
+        raise CheckpointInvalid("malformed", "checkpoint") from error
 
 
-def _signatures(note: str, name: str, kind: bytes, key: Ed25519PublicKey) -> Iterator[bytes]:
-    """Yield the signatures of a note that claim to be by `key`; others are passed over, as they must be."""
-    for line in note.partition("\n\n")[2].split("\n"):
-        found = _LINE.fullmatch(line)
-        if found and found[1] == name:
-            try:
-                blob = base64.b64decode(found[2], validate=True)
-            except binascii.Error:
-                continue
-            if blob[:4] == _key_hash(name, kind, key):
-                yield blob[4:]
+def _split(note: str) -> tuple[str, list[str]]:
+    """Return a note's text and its signature lines, not verified.
+
+    Source: signed-note, "the text is separated from the signatures by the last empty line in the
+        note"; "MUST NOT contain any ASCII control characters other than newline".
+    """
+    if len(note) > MAX_NOTE_BYTES or len(note.encode(errors="replace")) > MAX_NOTE_BYTES:
+        raise CheckpointInvalid("too-large")
+    if any(character < " " and character != "\n" for character in note):
+        raise CheckpointInvalid("malformed", "control character")
+    body, separator, signatures = note.rpartition("\n\n")
+    lines = _signature_lines(signatures)
+    if not separator or not lines:
+        raise CheckpointInvalid("malformed", "no signature")
+    return body + "\n", lines
 
 
-def _signature(name: str, kind: bytes, key: Ed25519PublicKey, signature: bytes) -> str:
-    blob = _key_hash(name, kind, key) + signature
-    return f"— {name} {base64.b64encode(blob).decode()}\n"
+def _signature_lines(text: str) -> list[str]:
+    """Return the lines, each of the form of a signature."""
+    *lines, rest = text.split("\n")
+    if rest or len(lines) > MAX_SIGNATURES:
+        raise CheckpointInvalid("malformed" if rest else "too-large", "signature lines")
+    if any(_signature_of(line) is None for line in lines):
+        raise CheckpointInvalid("malformed", "signature line")
+    return lines
 
 
-def _key_hash(name: str, kind: bytes, key: Ed25519PublicKey) -> bytes:
-    return hashlib.sha256(name.encode() + b"\n" + kind + key.public_bytes_raw()).digest()[:4]
+def _signature_of(line: str) -> tuple[str, bytes, bytes] | None:
+    """Return name, key id and signature of a line; None if it has not that form."""
+    name, _, encoded = line.removeprefix(_LINE).partition(" ")
+    content = _decode(encoded)
+    if not line.startswith(_LINE) or not _NAME.fullmatch(name) or content is None or len(content) <= _KEY_ID_BYTES:
+        return None
+    return name, content[:_KEY_ID_BYTES], content[_KEY_ID_BYTES:]
 
 
-def _cosigned(seconds: int, checkpoint: Checkpoint) -> bytes:
-    return f"cosignature/v1\ntime {seconds}\n{checkpoint.text}".encode()
+def _by(verifier: Verifier, lines: Iterable[str]) -> list[bytes]:
+    """Return the signatures of the lines whose name and key id are the verifier's."""
+    found = (_signature_of(line) for line in lines)
+    wanted = (verifier.name, verifier.key_id)
+    return [signature for name, number, signature in filter(None, found) if (name, number) == wanted]
 
 
-def _holds(key: Ed25519PublicKey, signature: bytes, message: bytes) -> bool:
+def _signature_line(signer: Verifier, signature: bytes) -> str:
+    return f"{_LINE}{signer.name} {_encode(signer.key_id + signature)}\n"
+
+
+def _cosigned(seconds: int, body: str) -> bytes:
+    return f"cosignature/v1\ntime {seconds}\n{body}".encode()
+
+
+def _moment(seconds: int) -> datetime | None:
+    """Return the moment; None if it is later than dates go."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None
+
+
+def _verifies(key: Ed25519PublicKey, signature: bytes, message: bytes) -> bool:
+    if len(signature) != _SIGNATURE_BYTES:
+        return False
     try:
         key.verify(signature, message)
     except InvalidSignature:
         return False
     return True
+
+
+def _verifier(name: str, kind: int, key: Ed25519PublicKey) -> Verifier:
+    if not _NAME.fullmatch(name):
+        raise ValueError("a key's name has 1 to 256 characters, neither a space nor a plus")
+    return Verifier(name, kind, key)
+
+
+def _is_size(text: str) -> bool:
+    return _DECIMAL.fullmatch(text) is not None and int(text) <= MAX_SIZE
+
+
+def _encode(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def _decode(text: str) -> bytes | None:
+    """Return what is encoded; None unless it is the one spelling of RFC 4648 section 4."""
+    try:
+        content = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return content if _encode(content) == text else None

@@ -3,7 +3,7 @@
 ConsentError
 ├── UnreadableConsent   a resource is no Consent, or names no id or no patient
 ├── DataUseInvalid      a dataset's terms of use cannot be read
-├── CheckpointInvalid   a note is no state of a log that its site signed
+├── CheckpointInvalid   a checkpoint, a key's text or a request to a witness is not what it must be
 └── StatementInvalid    a signed statement is not what its site signed
     ├── ReceiptInvalid     the receipt of an update
     ├── NoticeInvalid      the notice of a withdrawal
@@ -37,16 +37,18 @@ class DataUseInvalid(ConsentError):
     """A dataset's terms of use are not in the expected form."""
 
 
-class CheckpointInvalid(ConsentError):
-    """A note is no checkpoint of the log, or the log's key did not sign it."""
-
-
-class StatementInvalid(ConsentError):
-    """A signed statement was refused; `reason` is a fixed word for the ledger."""
-
+class _Refused(ConsentError):
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
+
+
+class CheckpointInvalid(_Refused):
+    """A checkpoint was refused; `reason` is a fixed word for the ledger."""
+
+
+class StatementInvalid(_Refused):
+    """A signed statement was refused; `reason` is a fixed word for the ledger."""
 
 
 class ReceiptInvalid(StatementInvalid):

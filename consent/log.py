@@ -84,11 +84,6 @@ def batch_of(pending: int) -> int:
     return max(BATCH, 1 << (pending - 1).bit_length()) if pending else BATCH
 
 
-def log_origin(federation: str, site: str) -> str:
-    """Return the name of a site's log, the first line of its checkpoints (C2SP tlog-checkpoint)."""
-    return f"filmroom.org/consent-log/{federation}/{site}"
-
-
 def _hmac(salt: bytes, kind: str, text: str) -> str:
     return hmac.digest(salt, _bytes(f"{kind}\0{text}"), "sha256").hex()
 

@@ -28,6 +28,7 @@ from coordinator.provenance import audit as audit_run
 from coordinator.provenance import receipt_count
 from coordinator.statistics_cli import show_statistics
 from coordinator.store import member, run
+from coordinator.witness_cli import witness_app
 from models import ModelsError, TaskRefused
 from models.memory import loading
 
@@ -52,6 +53,7 @@ for name, group in (
     ("tasks", tasks_app),
     ("runs", runs_app),
     ("models", models_app),
+    ("witness", witness_app),
 ):
     app.add_typer(group, name=name)
 app.command("statistics")(show_statistics)

@@ -8,7 +8,7 @@ import tomllib
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from consent import read_verifier_key
+from consent import COSIGNATURE, CheckpointInvalid, parse_verifier
 from coordinator.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ class CoordinatorConfig:
             raise ConfigurationError(f"hold_s: must be at most {MAX_HOLD_S:g}; a site hangs up soon after")
         for witness in self.witnesses:
             try:
-                read_verifier_key(witness)
-            except ValueError as error:
+                parse_verifier(witness, COSIGNATURE)
+            except CheckpointInvalid as error:
                 raise ConfigurationError("witnesses: one is not a verifier key of a witness") from error
         if not 0 <= self.witness_quorum <= len(self.witnesses):
             raise ConfigurationError("witness_quorum: must be a number from 0 to that of the witnesses")

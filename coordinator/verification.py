@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter
 
 from consent import (
+    COSIGNATURE,
     Bucket,
     Checkpoint,
     CheckpointInvalid,
@@ -21,9 +22,11 @@ from consent import (
     cosigners,
     federation_recipient,
     log_origin,
+    log_verifier,
     open_checkpoint,
     open_receipt,
     padded_size,
+    parse_verifier,
     verify_consistency,
 )
 
@@ -91,11 +94,9 @@ def verify(
         return Refused(f"receipt-{error.reason}")
     if receipt.update != arrived:
         return Refused("update-differs-from-receipt")
-    origin = log_origin(expected.federation, expected.site)
+    origin = log_origin(expected.federation, expected.site, key)
     try:
-        log = [
-            open_checkpoint(note, origin, key) for note in (receipt.consent_log.snapshot, receipt.consent_log.recheck)
-        ]
+        log = [_opened(note, origin, key) for note in (receipt.consent_log.snapshot, receipt.consent_log.recheck)]
     except CheckpointInvalid:
         return Refused("checkpoint-not-signed")
     evidence = Evidence(receipt, *log)
@@ -103,6 +104,14 @@ def verify(
         if not holds(evidence, expected, at):
             return Refused(reason)
     return evidence
+
+
+def _opened(note: str, origin: str, key: Ed25519PublicKey) -> Checkpoint:
+    """Return the state of the log in a note that is of this log and signed by it."""
+    checkpoint = open_checkpoint(note, log_verifier(origin, key))
+    if checkpoint.origin != origin:
+        raise CheckpointInvalid("another-origin")
+    return checkpoint
 
 
 _EXPECTED: TypeAdapter[Expected] = TypeAdapter(Expected)
@@ -146,7 +155,8 @@ def _grew(before: Checkpoint, now: Checkpoint, proof: tuple[str, ...]) -> bool:
 def _is_witnessed(evidence: Evidence, expected: Expected, at: datetime) -> bool:
     """Whether enough witnesses signed the second state of the log, after the round was opened."""
     earliest, latest = expected.asked_at - expected.clock_skew, at + expected.clock_skew
-    seen = cosigners(evidence.receipt.consent_log.recheck, expected.witnesses)
+    witnesses = [parse_verifier(text, COSIGNATURE) for text in expected.witnesses]
+    seen = cosigners(evidence.receipt.consent_log.recheck, witnesses)
     return sum(earliest <= moment <= latest for moment in seen.values()) >= expected.witness_quorum
 
 

@@ -34,6 +34,7 @@ from consent import (
     entry_leaf,
     federation_recipient,
     log_origin,
+    log_verifier,
     nodes_of,
     open_checkpoint,
     open_receipt,
@@ -118,14 +119,15 @@ class _Tally:
 class _Signed:
     """Opens what this site signed, with the keys it ever had."""
 
-    origin: str
+    federation: str
+    site: str
     keys: Sequence[Ed25519PublicKey]
 
     def state(self, note: str) -> Checkpoint | None:
         """Return the state of the log in a note."""
         for key in self.keys:
             with suppress(CheckpointInvalid):
-                return open_checkpoint(note, self.origin, key)
+                return open_checkpoint(note, log_verifier(log_origin(self.federation, self.site, key), key))
         return None
 
     def receipt(self, envelope: bytes) -> Receipt | None:
@@ -168,7 +170,7 @@ def audit(store: sa.Engine, audited: Audited, run: str | None = None, sample: Sa
     """
     with store.connect() as db:
         tallies: dict[str, _Tally] = defaultdict(_Tally)
-        signed = _Signed(log_origin(audited.federation, audited.site), claims.signers(db))
+        signed = _Signed(audited.federation, audited.site, claims.signers(db))
         records = _check_records(db, tallies["consent records against their leaves"])
         leaves = _check_log(db, tallies["leaves of the log against the records"])
         newest = _check_tree(db, leaves, signed, tallies)

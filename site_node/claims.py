@@ -22,6 +22,7 @@ from consent import (
     Eligibility,
     LogClaim,
     key_id,
+    log_origin,
     padded_size,
     sign_checkpoint,
 )
@@ -88,11 +89,13 @@ class Claim:
 
 
 class Claims:
-    """Makes claims from the site's store, and signs the states of the log under its name, `origin`."""
+    """Makes claims from the site's store, and signs the states of the log; `site` is (federation, site)."""
 
-    def __init__(self, store: sa.Engine, origin: str, key: Ed25519PrivateKey, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, store: sa.Engine, site: tuple[str, str], key: Ed25519PrivateKey, clock: Callable[[], datetime]
+    ) -> None:
         self._store = store
-        self._origin = origin
+        self._origin = log_origin(*site, key.public_key())
         self._key = key
         self._clock = clock
         with store.begin() as db:
@@ -119,7 +122,7 @@ class Claims:
         return Claim(frozen, checked, log, since, consistency, rows, tree, bucket)
 
     def _sign(self, size: int, root: bytes) -> str:
-        return sign_checkpoint(Checkpoint(self._origin, size, root), self._key)
+        return sign_checkpoint(Checkpoint(self._origin, size, root), self._origin, self._key)
 
 
 def keep(db: sa.Connection, opening: Opening, claim: Claim) -> None:

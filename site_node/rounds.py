@@ -32,7 +32,6 @@ from consent import (
     bucket_with_hysteresis,
     count_bucket,
     key_id,
-    log_origin,
     open_receipt,
     receipt_digest,
     sign_receipt,
@@ -172,7 +171,7 @@ class Rounds:
         self._trainer = trainer
         self._federation, self._site = site
         self._key = receipt_key
-        self._claims = Claims(store, log_origin(*site), receipt_key, clock)
+        self._claims = Claims(store, site, receipt_key, clock)
         self._clock = clock
         self._say = say
 

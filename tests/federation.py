@@ -121,7 +121,8 @@ class Log:
         """Return the signed note of the state of now."""
         size = len(self._leaves)
         root = tree_root(size, nodes_of(self._leaves))
-        return sign_checkpoint(Checkpoint(origin or log_origin(NAME, self._name), size, root), key)
+        name = origin or log_origin(NAME, self._name, key.public_key())
+        return sign_checkpoint(Checkpoint(name, size, root), name, key)
 
     def proof(self, old: int, new: int) -> tuple[str, ...]:
         """Return the proof that the log grew from one size to another."""

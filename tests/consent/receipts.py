@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from consent import (
     BATCH,
     ENGINE,
@@ -23,6 +25,7 @@ from consent import (
 )
 
 FEDERATION: Final = "north-sea"
+KEY: Final = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 LEAVES: Final = [leaf_hash(str(number).encode()) for number in range(20 * BATCH)]
 
 
@@ -30,7 +33,12 @@ def state(batches: int, other: bytes = b"") -> Checkpoint:
     """Return a state of the log of `north` with so many batches; `other` replaces its first leaf."""
     leaves = [leaf_hash(other), *LEAVES[1:]] if other else LEAVES
     size = batches * BATCH
-    return Checkpoint(log_origin(FEDERATION, "north"), size, tree_root(size, nodes_of(leaves)))
+    return Checkpoint(log_origin(FEDERATION, "north", KEY.public_key()), size, tree_root(size, nodes_of(leaves)))
+
+
+def signed(checkpoint: Checkpoint, key: Ed25519PrivateKey) -> str:
+    """Return the note of a state, signed under its own name."""
+    return sign_checkpoint(checkpoint, checkpoint.origin, key)
 
 
 def grown(old: int, new: int) -> tuple[str, ...]:
@@ -43,8 +51,8 @@ def grown(old: int, new: int) -> tuple[str, ...]:
 def log_claim(key: Any, known: int = 3, first: int = 4, second: int = 5, **changes: Any) -> LogClaim:
     """Return what a receipt says of the log; sizes in batches."""
     said = {
-        "snapshot": sign_checkpoint(state(first), key),
-        "recheck": sign_checkpoint(state(second), key),
+        "snapshot": signed(state(first), key),
+        "recheck": signed(state(second), key),
         "since": grown(known, first),
         "consistency": grown(first, second),
     }

@@ -250,5 +250,5 @@ def test_a_proof_does_not_climb_above_the_root() -> None:
     assert not verify_inclusion(LEAVES[0], 0, 1, (SOME_HASH,), above)
 
     old, new, proof = CONSISTENCY[3]
-    before, after = (node_hash(SOME_HASH, ROOTS[size]) for size in (old, new))
-    assert not verify_consistency(old, new, before, after, (*proof, SOME_HASH))
+    first, second = node_hash(SOME_HASH, ROOTS[old]), node_hash(SOME_HASH, ROOTS[new])
+    assert not verify_consistency(old, new, first, second, (*proof, SOME_HASH))

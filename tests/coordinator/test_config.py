@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from consent import verifier_key
+from consent import witness_verifier
 from coordinator.app import create_coordinator, open_coordinator
 from coordinator.config import CONFIG_NAME, MAX_HOLD_S, CoordinatorConfig, CoordinatorHome
 from coordinator.errors import ConfigurationError
@@ -17,7 +17,7 @@ from site_node.link import TIMEOUT_S
 if TYPE_CHECKING:
     from pathlib import Path
 
-WITNESS = verifier_key("witness.example", Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key())
+WITNESS = witness_verifier("witness.example", Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key()).text
 WHOLE = {
     "federation": '"north-sea"',
     "host": '"coordinator.example"',

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Array
 from numpy.lib.format import write_array_header_1_0
 
-from consent import verifier_key
+from consent import witness_verifier
 from coordinator import members, provenance
 from coordinator.errors import RunFailed
 from coordinator.runs import describe
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-WITNESS = verifier_key("witness.example", Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key())
+WITNESS = witness_verifier("witness.example", Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key()).text
 REFUSED, ABSENT = "refused", "no answer before the deadline"
 
 

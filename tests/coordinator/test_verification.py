@@ -25,10 +25,10 @@ from consent import (
     log_origin,
     sign_checkpoint,
     sign_receipt,
-    verifier_key,
+    witness_verifier,
 )
 from coordinator.verification import CHECKS, Evidence, Expected, Refused, expected_json, read_expected, verify
-from tests.consent.receipts import eligibility, grown, log_claim, state
+from tests.consent.receipts import eligibility, grown, log_claim, signed, state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -225,9 +225,11 @@ def test_a_log_that_did_not_grow_from_the_one_seen_before_is_refused(before: Map
     "note",
     [
         "no note",
-        sign_checkpoint(state(4), Ed25519PrivateKey.generate()),
-        sign_checkpoint(replace(state(4), origin=log_origin("north-sea", "west")), KEY),
-        sign_checkpoint(replace(state(4), origin=log_origin("south-sea", "north")), KEY),
+        signed(state(4), Ed25519PrivateKey.generate()),
+        signed(replace(state(4), origin=log_origin("north-sea", "west", KEY.public_key())), KEY),
+        sign_checkpoint(
+            replace(state(4), origin=log_origin("south-sea", "north", KEY.public_key())), state(4).origin, KEY
+        ),
     ],
     ids=["no note", "another key's", "another site's", "another federation's"],
 )
@@ -259,7 +261,7 @@ def test_cosignatures_count_for_each_witness_since_the_round_was_opened(
     names, keys = ("a.example", "b.example"), [Ed25519PrivateKey.generate() for _ in range(2)]
     expects = replace(
         EXPECTED,
-        witnesses=tuple(verifier_key(name, key.public_key()) for name, key in zip(names, keys, strict=True)),
+        witnesses=tuple(witness_verifier(name, key.public_key()).text for name, key in zip(names, keys, strict=True)),
         witness_quorum=quorum,
     )
     log = log_claim(KEY)
