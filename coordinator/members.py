@@ -130,13 +130,17 @@ def admits(store: sa.Engine, certificate_sha256: str) -> bool:
         return db.execute(query).first() is not None
 
 
-def of_certificate(store: sa.Engine, certificate_sha256: str) -> Member | None:
-    """Return the member whose certificate has this digest; None if there is none, or it is revoked."""
-    columns = member.c
-    query = sa.select(member).where(columns.certificate_sha256 == certificate_sha256, columns.revoked_at.is_(None))
+def by_certificate(store: sa.Engine, certificate_sha256: str) -> Member:
+    """Return the member who shows the certificate with this digest.
+
+    Raises: PeerError if nobody does, or the membership was revoked.
+    """
+    query = sa.select(member).where(member.c.certificate_sha256 == certificate_sha256, member.c.revoked_at.is_(None))
     with store.connect() as db:
         row = db.execute(query).first()
-    return Member(row.site, int(row.node_id), _receipt_key(row.receipt_key)) if row else None
+    if row is None:
+        raise PeerError("not a member")
+    return Member(row.site, int(row.node_id), _receipt_key(row.receipt_key))
 
 
 def revoke(store: sa.Engine, site: str, at: datetime) -> None:

@@ -16,12 +16,12 @@ import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from consent import ReceiptInvalid, key_id, open_receipt, receipt_digest
+from consent import NoticeInvalid, ReceiptInvalid, key_id, open_notice, open_receipt, receipt_digest
 from coordinator.errors import ConfigurationError, RunFailed
 from coordinator.runs import RunRecord, describe
-from coordinator.store import member
+from coordinator.store import contribution, member, withdrawal_notice, withdrawn_receipt
 from coordinator.verification import Refused, read_expected, verify
-from models import bundle_files, canonical, task_digest
+from models import bundle_files, bundle_texts, canonical, layout_digest, task_digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,6 +42,8 @@ def provenance(store: sa.Engine, federation: str, run: str, task: Task) -> dict[
         "run": run,
         "task": {"digest": task_digest(task), "document": json.loads(canonical(task))},
         "started_at": record["started_at"],
+        "derived_from": _lineage(record),
+        "contains_withdrawn": _is_flagged(record),
         "receipt_keys": {site: [pem.decode() for pem in pems] for site, pems in _receipt_keys(store).items()},
         "rounds": [_round(record, row) for row in _rows(record, "rounds")],
         "evaluation": [_contribution(row) for row in _rows(record, "contributions") if row["kind"] == "evaluate"],
@@ -50,7 +52,8 @@ def provenance(store: sa.Engine, federation: str, run: str, task: Task) -> dict[
 
 def write_bundle(record: RunRecord, task: Task, document: Mapping[str, Any]) -> Path:
     """Write the final model as a MONAI bundle below the run's folder and return its folder."""
-    files = bundle_files(task, record.model(task.rounds), record.layout(), document)
+    flagged = bool(document["contains_withdrawn"])
+    files = bundle_files(task, record.model(task.rounds), record.layout(), document, contains_withdrawn=flagged)
     folder = record.folder / "bundle"
     for name, content in files.items():
         path = folder / name
@@ -59,17 +62,33 @@ def write_bundle(record: RunRecord, task: Task, document: Mapping[str, Any]) -> 
     return folder
 
 
+def texts_as_they_stand(store: sa.Engine, federation: str, record: RunRecord, task: Task) -> dict[str, bytes]:
+    """Return the texts of a finished bundle, by path, as the record has it now.
+
+    What was written at the end of the run does not know of a contribution that was withdrawn since.
+    """
+    document = provenance(store, federation, record.name, task)
+    digests = {
+        "task": task_digest(task),
+        "layout": layout_digest(record.layout()),
+        "model": document["rounds"][-1]["model_after"],
+    }
+    return bundle_texts(task, digests, document, contains_withdrawn=bool(document["contains_withdrawn"]))
+
+
 def audit(store: sa.Engine, run: str, folder: Path) -> list[str]:
     """Make every check on every counted receipt again, and on the chains they form; return the faults found.
 
     A receipt is checked against what was expected of it when it came, which is kept with it and must itself be of this
     run, round, task and base model. The model of each round is the base of the next, the models on disk are the ones on
-    record, and the receipts and the consent logs of each site follow one another.
+    record, and the receipts and the consent logs of each site follow one another. Rounds carried over are those of the
+    run they come from, the notices of withdrawal were signed by their members, and nothing was counted that was
+    answered to be in no model.
     """
     record = describe(store, run)
     keys = {site: [_key(pem) for pem in pems] for site, pems in _receipt_keys(store).items()}
     rounds = _rows(record, "rounds")
-    before = {row["round"]: row["model_before"] for row in rounds}
+    before, after = ({row["round"]: row[f"model_{side}"] for row in rounds} for side in ("before", "after"))
     faults = [
         f"round {row['round']}: starts from another model than round {last['round']} made"
         for last, row in pairwise(rounds)
@@ -80,13 +99,14 @@ def audit(store: sa.Engine, run: str, folder: Path) -> list[str]:
     counted = [row for row in _rows(record, "contributions") if row["outcome"] == "counted"]
     verified: list[_Verified] = []
     for row in counted:
-        trained = row["kind"] == "train" and row["round"] in before  # else it is of the last model, or never closed
-        base = before[row["round"]] if trained else rounds[-1]["model_after"]
+        models = before if row["kind"] == "train" else after
+        base = models.get(row["round"], rounds[-1]["model_after"])  # a round that never closed starts from the last
         answer = _verified_again(record, row, _signer(row, keys), base)
         if isinstance(answer, _Verified):
             verified.append(answer)
         else:
             faults += [f"{_where(row)}: {fault}" for fault in answer]
+    faults += [*_lineage_faults(store, record), *_withdrawal_faults(store, record, keys)]
     return faults or _chain_faults(verified)
 
 
@@ -125,7 +145,7 @@ def _verified_again(
     except ValueError:
         return ["what was expected of the receipt is not on record"]
     claimed = (receipt.run, receipt.round, receipt.kind, receipt.site, receipt.update, receipt.weight, receipt.task)
-    names = ("run", "round", "kind", "site", "update", "weight")
+    names = ("made_in", "round", "kind", "site", "update", "weight")
     recorded = (*(row[name] for name in names), record["task"])
     faults = [] if claimed == recorded else ["the receipt speaks of something else"]
     if receipt.base_model != base:
@@ -137,17 +157,17 @@ def _verified_again(
 
 
 def _chain_faults(verified: Sequence[_Verified]) -> list[str]:
-    """Return where a receipt or its consent log does not follow the one by the same key that was counted before it."""
-    faults, last = [], dict[str, _Verified]()
+    """Return where a receipt or its consent log does not follow the one before it, by the same key in the same run."""
+    faults, last = [], dict[tuple[str, str], _Verified]()
     for one in sorted(verified, key=lambda one: one.row["at"]):
-        before = last.get(one.key_id)
+        before = last.get((one.key_id, one.row["made_in"]))
         if before is not None:
             if one.evidence.receipt.prev != receipt_digest(before.row["receipt"].encode()):
                 faults.append(f"{_where(one.row)}: does not follow the receipt counted before")
             log = before.evidence.recheck
             if (one.expected.log_size, one.expected.log_root) != (log.size, log.root.hex()):
                 faults.append(f"{_where(one.row)}: its consent log does not follow the one accepted before")
-        last[one.key_id] = one
+        last[one.key_id, one.row["made_in"]] = one
     return faults
 
 
@@ -155,9 +175,87 @@ def _where(row: Mapping[str, Any]) -> str:
     return f"round {row['round']}, {row['kind']}, {row['site']}"
 
 
+def _lineage_faults(store: sa.Engine, record: Mapping[str, object]) -> list[str]:
+    """Return where a round that was carried over is not that of the run it comes from."""
+    if record["derived_from"] is None:
+        foreign = [row for name in ("rounds", "contributions") for row in _rows(record, name)]
+        return [f"round {row['round']}: made in another run" for row in foreign if row["made_in"] != record["run"]]
+    earlier, last = describe(store, str(record["derived_from"])), int(str(record["carried_rounds"]))
+    own, theirs = _carried(record, last), _carried(earlier, last)
+    beyond = sorted(
+        {row["round"] for row in _rows(record, "rounds") if (row["made_in"] == record["run"]) is (row["round"] <= last)}
+    )
+    return [
+        *(f"round {number}: is not as run {earlier['run']} made it" for number in own if own[number] != theirs[number]),
+        *(f"round {number}: not carried over as the run's lineage says" for number in beyond),
+    ]
+
+
+def _carried(record: Mapping[str, object], last: int) -> dict[int, list[tuple[Any, ...]]]:
+    """Return what makes each round up to `last`: its models, and the receipts that were counted."""
+    made: dict[int, list[tuple[Any, ...]]] = {number: [] for number in range(last + 1)}
+    for row in _rows(record, "rounds"):
+        if row["round"] <= last:
+            made[row["round"]].append((row["model_before"], row["model_after"], row["made_in"]))
+    for row in _rows(record, "contributions"):
+        if row["round"] <= last and row["kind"] == "train":
+            made[row["round"]].append((row["site"], row["outcome"], row["receipt"], row["made_in"]))
+    return made
+
+
+def _withdrawal_faults(store: sa.Engine, record: Mapping[str, object], keys: _Keys) -> list[str]:
+    """Return the notices on this run that their member did not sign, and what was counted against an answer."""
+    runs = {row["made_in"] for row in _rows(record, "rounds")} | {record["run"]}
+    closed = {row["round"] for row in _rows(record, "rounds")}
+    counted = sa.and_(
+        withdrawn_receipt.c.receipt == contribution.c.receipt_digest, withdrawn_receipt.c.site == contribution.c.site
+    )
+    with store.connect() as db:
+        notices = db.execute(sa.select(withdrawal_notice).where(withdrawal_notice.c.run.in_(runs))).all()
+        against = db.execute(
+            sa.select(contribution.c.round, contribution.c.kind, contribution.c.site)
+            .join(withdrawn_receipt, counted)
+            .where(
+                contribution.c.run == record["run"],
+                contribution.c.outcome == "counted",
+                withdrawn_receipt.c.standing != "aggregated",
+            )
+        ).all()
+    return [
+        *(f"the notice {row.digest[:12]} of {row.site}: not signed by it" for row in notices if not _signed(row, keys)),
+        *(
+            f"round {row.round}, {row.kind}, {row.site}: counted although it was taken back"
+            for row in against
+            if row.round in closed
+        ),
+    ]
+
+
+def _signed(notice: sa.Row[Any], keys: _Keys) -> bool:
+    for key in keys[notice.site]:
+        try:
+            return bool(open_notice(notice.envelope, key).run == notice.run)
+        except NoticeInvalid:
+            continue
+    return False
+
+
+def _lineage(record: Mapping[str, object]) -> dict[str, object] | None:
+    if record["derived_from"] is None:
+        return None
+    return {"run": record["derived_from"], "carried_rounds": record["carried_rounds"]}
+
+
+def _is_flagged(record: Mapping[str, object]) -> bool:
+    in_model = any(row["contains_withdrawn"] for row in _rows(record, "rounds"))
+    return in_model or bool(record["measured_with_withdrawn"])
+
+
 def _round(record: Mapping[str, object], row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "round": row["round"],
+        "made_in": row["made_in"],
+        "contains_withdrawn": row["contains_withdrawn"],
         "model_before": row["model_before"],
         "model_after": row["model_after"],
         "metrics": row["metrics"],
@@ -171,8 +269,10 @@ def _round(record: Mapping[str, object], row: Mapping[str, Any]) -> dict[str, An
 
 
 def _contribution(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what others may know: an update that was taken back reads as an abstention, whatever its reason."""
     kept = ("site", "outcome", "reason", "weight", "update", "metrics", "receipt")
-    return {key: row[key] for key in kept}
+    told = {"retracted": "abstained"}.get(row["outcome"], row["outcome"])
+    return {key: row[key] for key in kept} | {"outcome": told}
 
 
 def _rows(record: Mapping[str, object], name: str) -> list[dict[str, Any]]:

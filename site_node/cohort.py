@@ -35,6 +35,11 @@ class Cohort:
         """The de-identified StudyInstanceUIDs of the permitted items."""
         return frozenset(item.StudyInstanceUID for item in self.items)
 
+    @property
+    def used(self) -> tuple[Study, ...]:
+        """The same studies with what consent turns on, in the order of their UID."""
+        return tuple(sorted(set(map(_study, self.items)), key=lambda study: (study.StudyInstanceUID, study.patient)))
+
 
 def freeze(
     items: Sequence[Item],

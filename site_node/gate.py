@@ -15,11 +15,13 @@ from consent import (
     DataUseVerdict,
     Deny,
     GrantClaim,
+    Outcome,
     Permit,
     Request,
     ResearchKind,
     ResearchPurpose,
     covers,
+    decide_under,
     exceeds,
     federation_recipient,
     match_data_use,
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
-    from consent import DataUse, LegalBasis
+    from consent import DataUse, LegalBasis, Study
     from models import Task
     from site_node.access_requests import Granted
     from site_node.cohort import Item
@@ -120,6 +122,27 @@ class Gate:
         """Return the consent epoch of now."""
         with self._store.connect() as db:
             return current_epoch(db)
+
+    def withdrawn(self, digest: str, used: Sequence[Study], released_at: datetime, at: datetime) -> dict[str, Outcome]:
+        """Return the studies whose use at `released_at` is not permitted by the records of now, and what they say.
+
+        A consent that has merely expired permitted it then; one that was renewed since permits it now.
+        """
+        with self._store.connect() as db:
+            offered = permissions.tasks(db).get(digest)
+            data = permissions.datasets(db).get(offered.dataset or "") if offered else None
+            consents = self._consents.read(db, current_epoch(db))
+        request = request_of(offered.task, self._recipients) if offered else Deny("task: never offered here")
+        if isinstance(request, Deny):
+            return {study.StudyInstanceUID: Outcome.REVIEW for study in used}
+        basis = data.basis if data else CONSENT
+        found: dict[str, Outcome] = {}
+        for study in used:
+            records = consents.get(study.patient, ())
+            outcomes = [decide_under(basis, records, study, request, moment).outcome for moment in (at, released_at)]
+            if Outcome.PERMIT not in outcomes:
+                found[study.StudyInstanceUID] = outcomes[0]
+        return found
 
     def enough(self, answer: Snapshot | Deny) -> Snapshot | Deny:
         """Return the answer, or that it permits fewer studies than this site or the task asks for."""

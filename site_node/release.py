@@ -40,6 +40,7 @@ LEAVES = (
     "once per run: the untrained model's weights, layout and digest, which follow from the task alone",
     "instead of a result: one code for every reason to abstain",
     "on a person's command: how many studies consents permit for a task, in ranges, as one signed statement",
+    "after a withdrawal: one signed notice that names the receipts of updates that may no longer be used",
 )
 
 ABSTAIN = 1001
@@ -154,3 +155,11 @@ def tell_statistics(address: str, identity: Identity, envelope: bytes) -> None:
     Raises: PeerRefused if the coordinator will not have it; PeerError if it cannot be reached.
     """
     link.post_statistics(address, identity, envelope)
+
+
+def give_notice(address: str, identity: Identity, envelope: bytes) -> Mapping[str, str]:
+    """Tell the coordinator which updates may no longer be used, and return its word for each receipt.
+
+    Raises: PeerError if it cannot be told.
+    """
+    return link.post_notice(address, identity, envelope)

@@ -86,9 +86,12 @@ def test_the_protocol_names_every_refusal_and_no_other() -> None:
     faults = {str(fault) for fault in UpdateFault if "-" in fault}
     statistics = {why.replace("receipt", "statistics") for why in receipt} | STATISTICS_CHECKS.keys()
 
+    notice = {f"notice-{why}" for why in ("malformed", "wrong-type", "bad-signature", "bad-statement")}
+
     assert named == {
         *CHECKS,
         *receipt,
+        *notice,
         *faults,
         *statistics,
         "update-differs-from-receipt",
@@ -149,7 +152,7 @@ def test_a_decision_says_context_options_choice_and_consequences(path: Path) -> 
     [
         "README.md",
         "ARCHITECTURE.md",
-        *(f"docs/{p}.md" for p in ("deidentification", "demo", "protocol", "records", "threat-model")),
+        *(f"docs/{p}.md" for p in ("deidentification", "demo", "protocol", "records", "threat-model", "withdrawal")),
     ],
 )
 def test_what_a_page_points_at_exists(page: str) -> None:

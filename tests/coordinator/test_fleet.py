@@ -510,3 +510,19 @@ def test_a_site_that_was_killed_takes_its_own_lease_over(consortium: Consortium,
     with connect(consortium.address, identity) as link:
         assert link.node_id == identity.node_id
     assert fleet.register(node_pem(identity), "north") == identity.node_id
+
+
+def test_answers_are_waited_for_no_longer_once_the_run_is_not_wanted(consortium: Consortium, fleet: Fleet) -> None:
+    identity = consortium.member(fleet, "north")
+    asked: list[float] = []
+
+    def wanted() -> bool:
+        asked.append(time.monotonic())
+        return len(asked) < 2
+
+    with fleet.open_run("tissue", DIGEST, wanted) as grid, connect(consortium.address, identity):
+        started = time.monotonic()
+        replies = list(grid.send_and_receive([question(identity.node_id)], timeout=60.0))
+
+    assert replies == []
+    assert time.monotonic() - started < 10

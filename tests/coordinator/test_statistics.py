@@ -183,7 +183,7 @@ class Line:
 @pytest.fixture
 def line(consortium: Consortium, tmp_path: Path) -> Iterator[Line]:
     store = open_store(tmp_path / "coordinator.db")
-    pages = member_pages(store, FEDERATION, lambda: datetime.now(UTC))
+    pages = member_pages(store, FEDERATION, lambda: datetime.now(UTC), lambda _line: None)
     admits = lambda certificate: members.admits(store, certificate)  # noqa: E731 -- as the service binds it
     address = (HOST, consortium.port)
     fleet = Fleet(tmp_path / "fleet.db", address, consortium.authority, pages, admits, 1.0, None)

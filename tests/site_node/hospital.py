@@ -280,6 +280,7 @@ class Hospital:
             "deadline": (NOON + timedelta(minutes=5)).isoformat(),
             "receipt_head": NO_PREVIOUS,
             "log_size": 0,
+            "carried_receipt": NO_PREVIOUS,
         } | values
 
     def ask(self, message_id: str = "m1", **values: Any) -> str:
