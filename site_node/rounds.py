@@ -10,7 +10,7 @@ import json
 import os
 import time
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import sqlalchemy as sa
@@ -62,6 +62,8 @@ if TYPE_CHECKING:
 
 # Consents of other patients may change between the re-check and the release; then both are done again.
 RELEASE_ATTEMPTS = 3
+# A change is noticed at once while training; what ends by itself, by asking again this often.
+ASK_AGAIN = timedelta(seconds=10)
 
 _Text = Annotated[str, Field(min_length=1, max_length=256)]
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -153,6 +155,14 @@ class Rounds:
         self._clock = clock
         self._say = say
 
+    def tidy(self) -> None:
+        """Remove what a killed predecessor had made and not committed, or handed over already."""
+        with self._store.connect() as db:
+            waiting = set(db.scalars(sa.select(outbox.c.arrays)))
+        for path in self._home.outbox.iterdir():
+            if path.name not in waiting:
+                path.unlink()
+
     def resume(self, line: Line) -> None:
         """Answer what a killed predecessor left: hand over what was committed, abstain from the rest.
 
@@ -189,6 +199,7 @@ class Rounds:
         except Abstention as abstention:
             self._say(f"abstained: {abstention.reason}")
             self._trainer.forget()
+            self._file(head.metadata.message_id).unlink(missing_ok=True)
             self._abstained(work, abstention.reason)
             line.abstain(head)
         self._settle(head.metadata.message_id)
@@ -278,13 +289,14 @@ class Rounds:
 
     def _compute(self, work: _Work, snapshot: Snapshot) -> Trained | None:
         in_time = self._in_time(work)
-        seen = [snapshot.epoch]
+        epoch, asked_at = snapshot.epoch, snapshot.at
 
         def may_go_on() -> bool:
-            epoch = self._gate.epoch()
-            if epoch != seen[0]:
-                seen[0] = epoch
-                if isinstance(self._gate.recheck(snapshot, self._clock()), Deny):
+            nonlocal epoch, asked_at
+            seen, now = self._gate.epoch(), self._clock()
+            if seen != epoch or not asked_at <= now < asked_at + ASK_AGAIN:
+                epoch, asked_at = seen, now
+                if isinstance(self._gate.recheck(snapshot, now), Deny):
                     return False
             return in_time()
 
@@ -330,15 +342,18 @@ class Rounds:
     ) -> Release | None:
         """Commit the release if the consent epoch is still the one that was re-checked; else None."""
         started = time.perf_counter()
-        path = self._home.outbox / f"{work.message_id}.safetensors"
+        path = self._file(work.message_id)
         if arrays:
             _write(path, save(dict(arrays)))
         digest = update_digest(arrays, metrics)
         with self._store.begin() as db:
             now = self._clock()
-            if current_epoch(db) != checked.epoch or now >= checked.grants[0].expires_at:
+            # The epoch tells what people changed since; the gate, what ended by itself or is not recent any more.
+            if current_epoch(db) != checked.epoch or isinstance(self._gate.recheck(snapshot, now), Deny):
                 path.unlink(missing_ok=True)
                 return None
+            if not snapshot.at <= trained_at <= checked.at <= now:
+                raise Abstention("this machine's clock went back during the round")
             times = Times(snapshot=snapshot.at, trained=trained_at, recheck=checked.at, released=now)
             receipt = self._receipt(db, work, checked, times, digest)
             envelope = sign_receipt(receipt, self._key)
@@ -459,7 +474,10 @@ class Rounds:
         with self._store.begin() as db:
             db.execute(sa.delete(inflight).where(inflight.c.message_id == message_id))
             db.execute(sa.delete(outbox).where(outbox.c.message_id == message_id))
-        (self._home.outbox / f"{message_id}.safetensors").unlink(missing_ok=True)
+        self._file(message_id).unlink(missing_ok=True)
+
+    def _file(self, message_id: str) -> Path:
+        return self._home.outbox / f"{message_id}.safetensors"
 
 
 def _write(path: Path, content: bytes) -> None:
