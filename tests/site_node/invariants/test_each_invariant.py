@@ -84,6 +84,17 @@ def test_I1_a_withdrawal_before_any_operation_counts_up_to_the_commit_and_from_t
     assert 10 < last < total - 4
 
 
+def test_I1_a_receipt_names_the_epoch_of_its_commit_whenever_another_patient_consents(ward: Ward) -> None:
+    total = operations(ward)
+
+    for number in range(total - 30, total + 1, 2):
+        assert ward.ask({number: [says("N0", "permit"), arrives("N8"), withdraws("N8")]}, round=number) in ANSWERS
+        assert ward.happen(lifts("N8"))
+
+
+ANSWERS = {"release", "abstain"}  # the ward compares the epoch of each release
+
+
 # ------------------------------------------------------------------ I3
 
 
