@@ -22,6 +22,7 @@ from site_node.store import consent_epoch, consent_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from collections.abc import Set as AbstractSet
     from datetime import datetime
 
     from consent import ParsedConsent, Provision
@@ -142,6 +143,18 @@ def held_numbers(db: sa.Connection, patients: Iterable[str]) -> dict[str, tuple[
     for row in rows:
         found[row.patient].append(row.number)
     return {patient: tuple(numbers) for patient, numbers in found.items()}
+
+
+def last_number(db: sa.Connection) -> int:
+    """Return the number of the last record that was taken, in the state `db` sees."""
+    return int(db.scalar(sa.select(sa.func.max(consent_record.c.number))) or 0)
+
+
+def came_and_went(db: sa.Connection, patients: AbstractSet[str], after: int) -> bool:
+    """Return whether a record of one of the patients, taken after the one numbered `after`, is superseded already."""
+    columns = consent_record.c
+    query = sa.select(columns.patient).where(columns.number > after, columns.superseded_at.is_not(None))
+    return not patients.isdisjoint(db.scalars(query))
 
 
 class ConsentReader:

@@ -7,19 +7,22 @@ consistent state of the database and says which consent epoch it saw, so that a 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 from consent import (
     CONSENT,
+    DatasetApproval,
     DataUseDecision,
     DataUseVerdict,
     Deny,
+    Grant,
     GrantClaim,
     Outcome,
     Permit,
     Request,
     ResearchKind,
     ResearchPurpose,
+    TaskApproval,
     covers,
     decide_under,
     exceeds,
@@ -33,7 +36,7 @@ from consent import (
 from site_node import access_requests, permissions, sources
 from site_node.catalogue import holds_all, labelled_images, series_with_labels
 from site_node.cohort import Cohort, freeze
-from site_node.consents import ConsentReader, current_epoch, held_numbers
+from site_node.consents import ConsentReader, came_and_went, current_epoch, held_numbers, last_number
 from site_node.store import reading
 
 if TYPE_CHECKING:
@@ -46,6 +49,8 @@ if TYPE_CHECKING:
     from models import Task
     from site_node.access_requests import Granted
     from site_node.cohort import Item
+
+_Decision = TypeVar("_Decision", Grant, TaskApproval, DatasetApproval)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,18 @@ class Snapshot:
     basis: LegalBasis = CONSENT
     records: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Of each patient asked about, the numbers of the consent records held."""
+    decided: frozenset[Grant | TaskApproval | DatasetApproval] = frozenset()
+    """What people had decided by then, as it was made; what is decided later counts from the next round on."""
+    last_record: int = 0
+    """The number of the last consent record taken by then."""
+
+
+class _Use(NamedTuple):
+    """The grant under which a dataset may be used and how its terms were met, its basis, and what was decided."""
+
+    claim: GrantClaim
+    basis: LegalBasis
+    decided: frozenset[Grant | TaskApproval | DatasetApproval]
 
 
 class Gate:
@@ -83,7 +100,7 @@ class Gate:
         """Return the task if this hospital approved it; for work that uses no patient's data."""
         with self._store.connect() as db:
             offered = permissions.tasks(db).get(digest)
-        approvals = [offered.approval] if offered and offered.approval else []
+        approvals = [_on_record(offered.approval, at)] if offered and offered.approval else []
         verdict = permits_task(approvals, digest, at)
         if isinstance(verdict, Deny):
             return verdict
@@ -103,16 +120,19 @@ class Gate:
     def recheck(self, snapshot: Snapshot, at: datetime) -> Snapshot | Deny:
         """Return the same items under the state of now, or why they may no longer be used together.
 
-        The set is never thinned out: one study less, and the whole work done with it is void.
+        The set is never thinned out: one study less, and the whole work done with it is void. Nor does it grow: what
+        was taken back meanwhile and given anew counts from the next round on.
         """
         task = self.approved_task(snapshot.task_digest, at)
         if isinstance(task, Deny):
             return task
-        current = self.enough(self._evaluate(task, snapshot.task_digest, snapshot.cohort.items, at))
+        current = self.enough(self._evaluate(task, snapshot.task_digest, snapshot.cohort.items, at, snapshot))
         if isinstance(current, Snapshot) and current.grants[0].dataset != snapshot.grants[0].dataset:
             return Deny("dataset: the task was assigned to another")
         if isinstance(current, Snapshot) and len(current.cohort.items) < len(snapshot.cohort.items):
             return Deny("consent: a study in use is no longer permitted")
+        if isinstance(current, Snapshot) and not current.decided <= snapshot.decided:
+            return Deny("task or dataset: approved anew meanwhile: it counts from the next round on")
         # After the epoch was read: what is taken out later begins a new one, and the release compares.
         if not holds_all(self._store, snapshot.cohort.items):
             return Deny("catalogue: an image in use was taken out")
@@ -153,10 +173,15 @@ class Gate:
             return Deny(f"cohort: fewer than {minimum} studies are permitted")
         return answer
 
-    def _evaluate(self, task: Task, digest: str, items: Sequence[Item], at: datetime) -> Snapshot | Deny:
+    def _evaluate(
+        self, task: Task, digest: str, items: Sequence[Item], at: datetime, before: Snapshot | None = None
+    ) -> Snapshot | Deny:
         with self._store.connect() as db:
             epoch = current_epoch(db)
-            use = _permitted_use(db, task, digest, at)
+            use = _permitted_use(db, task, digest, at, before)
+            if before and came_and_went(db, {item.patient for item in items}, before.last_record):
+                return Deny("consent: of a study in use, taken back and given anew: it counts from the next round on")
+            last_record = last_number(db)
             recent = permits_sources(sources.known(db), self._max_consent_age, at)
             consents = self._consents.read(db, epoch)
             records = held_numbers(db, (item.patient for item in items))
@@ -164,12 +189,12 @@ class Gate:
             return use
         if isinstance(recent, Deny):
             return recent
-        claim, basis = use
+        claim, basis, decided = use
         request = request_of(task, self._recipients)
         if isinstance(request, Deny):
             return request
         cohort = freeze(items, consents, request, at, basis)
-        return Snapshot(task, digest, request, (claim,), cohort, epoch, at, basis, records)
+        return Snapshot(task, digest, request, (claim,), cohort, epoch, at, basis, records, decided, last_record)
 
 
 def request_of(task: Task, recipients: tuple[str, ...]) -> Request | Deny:
@@ -186,17 +211,22 @@ def request_of(task: Task, recipients: tuple[str, ...]) -> Request | Deny:
         return Deny(f"task: {error}")
 
 
-def _permitted_use(db: sa.Connection, task: Task, digest: str, at: datetime) -> tuple[GrantClaim, LegalBasis] | Deny:
-    """Return the grant under which the task's dataset may be used, with how its terms were met, and its basis."""
+def _permitted_use(db: sa.Connection, task: Task, digest: str, at: datetime, before: Snapshot | None) -> _Use | Deny:
+    """Return under what the task's dataset may be used; grants that were made after `before` do not count."""
     offered = permissions.tasks(db)[digest]
     data = permissions.datasets(db).get(offered.dataset or "")
     if data is None:
         return Deny("dataset: none is assigned to this task")
-    granted = [_within_time_limit(made, data.terms) for made in access_requests.granted(db)]
+    known = [made for made in access_requests.granted(db) if before is None or _made(made.grant) in before.decided]
+    granted = [_within_time_limit(replace(made, grant=_on_record(made.grant, at)), data.terms) for made in known]
+    approvals = [_on_record(offered.approval, at)] if offered.approval else []
+    releases = [_on_record(data.approval, at)] if data.approval else []
+    grants = frozenset(_made(made.grant) for made in known)
+    decided = grants | frozenset(map(_made, approvals)) | frozenset(map(_made, releases))
     purpose = research_purpose(task)
     for verdict in (
-        permits_task([offered.approval] if offered.approval else [], digest, at),
-        permits_dataset([data.approval] if data.approval else [], data.name, at),
+        permits_task(approvals, digest, at),
+        permits_dataset(releases, data.name, at),
         permits_project([made.grant for made in granted], data.name, task.project, at),
         _keeps_to(data.terms, purpose, at),
     ):
@@ -213,7 +243,20 @@ def _permitted_use(db: sa.Connection, task: Task, digest: str, at: datetime) -> 
         return Deny("dataset: another modality than the task's")
     # Terms that need a human are met by the humans who made the grant; the receipt says so.
     duo: Literal["APPROVE", "MANUAL"] = "APPROVE" if terms.decision is DataUseDecision.APPROVE else "MANUAL"
-    return GrantClaim(dataset=data.name, expires_at=chosen.grant.expires_at, duo=duo), data.basis
+    claim = GrantClaim(dataset=data.name, expires_at=chosen.grant.expires_at, duo=duo)
+    return _Use(claim, data.basis, decided)
+
+
+def _on_record(decision: _Decision, at: datetime) -> _Decision:
+    """Return the decision as it holds at `at`: what was taken back is, even if the clock was ahead when it was."""
+    if decision.revoked_at is None or decision.revoked_at <= at:
+        return decision
+    return replace(decision, revoked_at=at)
+
+
+def _made(decision: _Decision) -> _Decision:
+    """Return the decision as it was made, taken back since or not."""
+    return replace(decision, revoked_at=None)
 
 
 def _within_time_limit(made: Granted, terms: DataUse) -> Granted:

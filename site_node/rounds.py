@@ -6,12 +6,13 @@ the consent epoch. Whatever goes wrong on the way, the answer is the same one co
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
@@ -66,6 +67,8 @@ if TYPE_CHECKING:
 RELEASE_ATTEMPTS = 3
 MAX_LOG_SIZE = 2**40  # a million leaves a day for three thousand years
 SOFTWARE = f"filmroom {version('filmroom')}"
+# A change is noticed at once while training; what ends by itself, by asking again this often.
+ASK_AGAIN = timedelta(seconds=10)
 
 _Text = Annotated[str, Field(min_length=1, max_length=256)]
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -180,6 +183,14 @@ class Rounds:
         self._clock = clock
         self._say = say
 
+    def tidy(self) -> None:
+        """Remove what a killed predecessor had made and not committed, or handed over already."""
+        with self._store.connect() as db:
+            waiting = set(db.scalars(sa.select(outbox.c.arrays)))
+        for path in self._home.outbox.iterdir():
+            if path.name not in waiting:
+                path.unlink()
+
     def resume(self, line: Line) -> None:
         """Answer what a killed predecessor left: hand over what was committed, abstain from the rest.
 
@@ -217,6 +228,7 @@ class Rounds:
         except Abstention as abstention:
             self._say(f"abstained: {abstention.reason}")
             self._trainer.forget()
+            self._file(head.metadata.message_id).unlink(missing_ok=True)
             if not isinstance(abstention, Discarded):
                 self._abstained(work, abstention.reason)
             line.abstain(head)
@@ -318,13 +330,14 @@ class Rounds:
 
     def _compute(self, work: _Work, snapshot: Snapshot) -> Trained | None:
         in_time = self._in_time(work)
-        seen = [snapshot.epoch]
+        epoch, asked_at = snapshot.epoch, snapshot.at
 
         def may_go_on() -> bool:
-            epoch = self._gate.epoch()
-            if epoch != seen[0]:
-                seen[0] = epoch
-                if isinstance(self._gate.recheck(snapshot, self._clock()), Deny):
+            nonlocal epoch, asked_at
+            seen, now = self._gate.epoch(), self._clock()
+            if seen != epoch or not asked_at <= now < asked_at + ASK_AGAIN:
+                epoch, asked_at = seen, now
+                if isinstance(self._gate.recheck(snapshot, now), Deny):
                     return False
             return in_time()
 
@@ -389,7 +402,7 @@ class Rounds:
         Raises: Abstention; the release is then discarded, and the record says so.
         """
         if lineage.discard(self._store, self._gate, message_id, self._clock(), may_have_left=may_have_left):
-            (self._home.outbox / f"{message_id}.safetensors").unlink(missing_ok=True)
+            self._file(message_id).unlink(missing_ok=True)
             raise Discarded("consent: a study was withdrawn before the update was handed over; it was discarded")
 
     def _commit(
@@ -401,17 +414,20 @@ class Rounds:
         metrics: Mapping[str, float],
     ) -> Release | None:
         """Commit the release if the consent epoch is still the one that was re-checked; else None."""
-        started, checked = time.perf_counter(), claim.checked
-        path = self._home.outbox / f"{work.message_id}.safetensors"
+        started, snapshot, checked = time.perf_counter(), claim.frozen.snapshot, claim.checked
+        path = self._file(work.message_id)
         if arrays:
             _write(path, save(dict(arrays)))
         digest = update_digest(arrays, metrics)
         with self._store.begin() as db:
             now = self._clock()
-            if current_epoch(db) != checked.epoch or now >= checked.grants[0].expires_at:
+            # The epoch tells what people changed since; the gate, what ended by itself or is not recent any more.
+            if current_epoch(db) != checked.epoch or isinstance(self._gate.recheck(snapshot, now), Deny):
                 path.unlink(missing_ok=True)
                 return None
-            times = Times(snapshot=claim.frozen.snapshot.at, trained=trained_at, recheck=checked.at, released=now)
+            if not snapshot.at <= trained_at <= checked.at <= now:
+                raise Abstention("this machine's clock went back during the round")
+            times = Times(snapshot=snapshot.at, trained=trained_at, recheck=checked.at, released=now)
             receipt = self._receipt(db, work, claim, times, digest)
             envelope = sign_receipt(receipt, self._key)
             work.watch.receipt += time.perf_counter() - started
@@ -549,7 +565,11 @@ class Rounds:
             db.execute(sa.delete(inflight).where(inflight.c.message_id == message_id))
             db.execute(sa.delete(outbox).where(outbox.c.message_id == message_id))
             db.execute(sa.delete(frozen_set).where(frozen_set.c.message_id == message_id))
-        (self._home.outbox / f"{message_id}.safetensors").unlink(missing_ok=True)
+        self._file(message_id).unlink(missing_ok=True)
+
+    def _file(self, message_id: str) -> Path:
+        """Return where an update waits; the coordinator chose the id, so a digest of it names the file."""
+        return self._home.outbox / f"{hashlib.sha256(message_id.encode()).hexdigest()}.safetensors"
 
 
 def _write(path: Path, content: bytes) -> None:

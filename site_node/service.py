@@ -55,6 +55,7 @@ def serve(site: Site, say: Callable[[str], None], progress: Callable[[int, int],
             say,
         )
         try:
+            rounds.tidy()
             trainer.start()
             gate.warm()
             trainer.wait_ready()

@@ -66,6 +66,7 @@ class Trainer:
         """Start the worker and return at once; it imports its libraries meanwhile."""
         if self._process is None or self._process.poll() is not None:
             self.stop()
+            shutil.rmtree(self._home.work, ignore_errors=True)  # of a node that was killed
             threads = str(self._config.training_threads)
             self._lines, self._ready = b"", False
             self._process = subprocess.Popen(  # noqa: S603 -- our own module, no shell

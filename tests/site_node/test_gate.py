@@ -327,10 +327,10 @@ def test_the_withdrawal_of_a_patient_who_is_not_used_changes_nothing(hospital: H
 
 
 def test_work_done_under_one_dataset_does_not_leave_under_another(hospital: Hospital) -> None:
-    before = snapshot(hospital)
     permissions.register_dataset(hospital.store, "other-mr", TERMS, "MR", "steward", NOON)
     permissions.approve_dataset(hospital.store, "other-mr", "manager", NOON)
     grant(hospital.store, "other-mr", NOON, NOON + timedelta(days=1))
+    before = snapshot(hospital)
 
     permissions.approve_task(hospital.store, hospital.task, "other-mr", "manager", NOON)
 

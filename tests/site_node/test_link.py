@@ -27,12 +27,12 @@ class Coordinator:
     parts: Mapping[str, bytes]
     confirmed: list[str] = field(default_factory=list)
 
-    def PullObject(self, request: Any) -> Any:  # noqa: N802 -- Flower's name
+    def PullObject(self, request: Any) -> Any:
         """Hand a part over."""
         content = self.parts[request.object_id]
         return SimpleNamespace(object_found=True, object_available=True, object_content=content)
 
-    def ConfirmMessageReceived(self, request: Any) -> None:  # noqa: N802 -- as above
+    def ConfirmMessageReceived(self, request: Any) -> None:
         """Note that a message was received."""
         self.confirmed.append(request.message_object_id)
 

@@ -313,7 +313,7 @@ def test_a_grant_that_ends_before_the_commit_releases_nothing(hospital: Hospital
 
     assert hospital.ask(deadline=(NOON + timedelta(days=60)).isoformat()) == "abstain"
 
-    assert reasons(hospital) == ["grant: expired"]
+    assert reasons(hospital) == ["stopped: a permission was taken back, or time ran out; work discarded"]
 
 
 def test_a_grant_that_ends_at_any_reading_of_the_clock_ends_before_no_release(hospital: Hospital) -> None:
@@ -588,5 +588,5 @@ def test_consents_that_grow_too_old_while_training_release_nothing(hospital: Hos
     hospital.trainer.during = three_minutes_pass
 
     assert hospital.ask() == "abstain"
-    assert reasons(hospital) == ["consent: not read within 0.05 h: file"]
+    assert reasons(hospital) == ["stopped: a permission was taken back, or time ran out; work discarded"]
     assert list(hospital.home.outbox.iterdir()) == []
