@@ -90,6 +90,7 @@ class Instruction(BaseModel):
     sent_at: _Moment
     deadline: _Moment
     receipt_head: _Sha256
+    carried_receipt: _Sha256
     whole: bool = False
 
 
@@ -414,11 +415,23 @@ class Rounds:
         )
 
     def _bucket(self, db: sa.Connection, instruction: Instruction, studies: int) -> Bucket:
-        made = self._receipts(db, participation.c.run == instruction.run)
+        """Return the range that stands for the number of studies, which goes on from the one before it in the run.
+
+        A run that takes up an earlier one goes on from the rounds it carried over, so that a withdrawal does not show.
+        """
+        made = self._receipts(db, participation.c.run == instruction.run) or self._carried(db, instruction)
         if not made:
             return count_bucket(studies)
         previous = open_receipt(made[-1], self._key.public_key())
         return bucket_with_hysteresis(studies, Bucket(previous.count_bucket, previous.weight))
+
+    def _carried(self, db: sa.Connection, instruction: Instruction) -> list[bytes]:
+        """Return the receipt of an earlier run of the task that the instruction names, if it is one of this site."""
+        for envelope in self._receipts(db):
+            if receipt_digest(envelope) == instruction.carried_receipt:
+                receipt = open_receipt(envelope, self._key.public_key())
+                return [envelope] if (receipt.task, receipt.kind) == (instruction.task, "train") else []
+        return []
 
     def _previous(self, db: sa.Connection, head: str) -> str:
         """Return the receipt this one follows: the last the coordinator has, if it is ours and it forgot none.
