@@ -141,7 +141,7 @@ class Gate:
             return {study.StudyInstanceUID: Outcome.REVIEW for study in used}
         basis = data.basis if data else CONSENT
         found: dict[str, Outcome] = {}
-        for study in used:
+        for study in (replace(study, modality=offered.task.input.modality) for study in used) if offered else ():
             records = consents.get(study.patient, ())
             outcomes = [decide_under(basis, records, study, request, moment).outcome for moment in (at, released_at)]
             if Outcome.PERMIT not in outcomes:
@@ -171,7 +171,7 @@ class Gate:
         request = _request(task, self._recipients)
         if isinstance(request, Deny):
             return request
-        cohort = freeze(items, consents, request, at, basis)
+        cohort = freeze(items, consents, request, at, basis, task.input.modality)
         return Snapshot(task, digest, request, (claim,), cohort, epoch, at, basis)
 
 
@@ -184,6 +184,7 @@ def _request(task: Task, recipients: tuple[str, ...]) -> Request | Deny:
             retrospective=task.purpose.retrospective,
             linked=task.purpose.linked,
             outside_gdpr=task.purpose.outside_gdpr is not False,
+            project=task.project,
         )
     except ValueError as error:
         return Deny(f"task: {error}")
