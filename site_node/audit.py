@@ -161,6 +161,7 @@ class _Opening:
     newest: int
     request: Request
     basis: LegalBasis
+    modality: str
 
 
 def audit(store: sa.Engine, audited: Audited, run: str | None = None, sample: Sample | None = None) -> list[Finding]:
@@ -376,7 +377,7 @@ def _decided(
     if (said.policy, said.engine) != (POLICY, ENGINE):
         return "it was decided by another version of Filmroom; audit it with that one"
     name = _name((receipt.run, receipt.round, receipt.kind, receipt.nonce))
-    return _Opening(name, receipt, rows, tree, newest, request, data.basis)
+    return _Opening(name, receipt, rows, tree, newest, request, data.basis, offered.task.input.modality)
 
 
 def _name(opening: tuple[object, ...]) -> str:
@@ -428,7 +429,7 @@ def _check_decisions(
 
 def _again(row: Row, parsed: Mapping[int, ConsentRecord], opening: _Opening, at: datetime) -> Outcome:
     day = date.fromisoformat(row.study_date) if row.study_date else None
-    study = Study(row.patient, row.study, day)
+    study = Study(row.patient, row.study, day, modality=opening.modality)
     consents = [parsed[number] for number in row.records]
     return decide_under(opening.basis, consents, study, opening.request, at).outcome
 

@@ -47,13 +47,14 @@ def freeze(
     request: Request,
     at: datetime,
     basis: LegalBasis = CONSENT,
+    modality: str | None = None,
 ) -> Cohort:
     """Return the items whose study may be used for `request` at `at` on `basis`, by consent unless another is given.
 
     Where two patients or dates are known under one StudyInstanceUID, all must permit.
     """
     verdicts: dict[str, Verdict] = {}
-    asked = tuple(dict.fromkeys(map(_study, items)))
+    asked = tuple(dict.fromkeys(_study(item, modality) for item in items))
     for study in asked:
         verdict = decide_under(basis, consents.get(study.patient, ()), study, request, at)
         if study.StudyInstanceUID not in verdicts or verdict.outcome is not Outcome.PERMIT:
@@ -80,6 +81,6 @@ def split(items: Iterable[Item], fraction: float, seed: int) -> tuple[tuple[Item
     return tuple(train), tuple(validate)
 
 
-def _study(item: Item) -> Study:
+def _study(item: Item, modality: str | None = None) -> Study:
     known = date.fromisoformat(item.study_date) if item.study_date else None
-    return Study(item.patient, item.StudyInstanceUID, known)
+    return Study(item.patient, item.StudyInstanceUID, known, modality=modality)

@@ -157,7 +157,7 @@ class Gate:
             return {study.StudyInstanceUID: Outcome.REVIEW for study in used}
         basis = data.basis if data else CONSENT
         found: dict[str, Outcome] = {}
-        for study in used:
+        for study in (replace(study, modality=offered.task.input.modality) for study in used) if offered else ():
             records = consents.get(study.patient, ())
             outcomes = [decide_under(basis, records, study, request, moment).outcome for moment in (at, released_at)]
             if Outcome.PERMIT not in outcomes:
@@ -193,7 +193,7 @@ class Gate:
         request = request_of(task, self._recipients)
         if isinstance(request, Deny):
             return request
-        cohort = freeze(items, consents, request, at, basis)
+        cohort = freeze(items, consents, request, at, basis, task.input.modality)
         return Snapshot(task, digest, request, (claim,), cohort, epoch, at, basis, records, decided, last_record)
 
 
@@ -206,6 +206,7 @@ def request_of(task: Task, recipients: tuple[str, ...]) -> Request | Deny:
             retrospective=task.purpose.retrospective,
             linked=task.purpose.linked,
             outside_gdpr=task.purpose.outside_gdpr is not False,
+            project=task.project,
         )
     except ValueError as error:
         return Deny(f"task: {error}")
