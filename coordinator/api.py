@@ -7,13 +7,14 @@ because FastAPI reads them at run time.
 import io
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import sqlalchemy as sa
-from fastapi import Depends, FastAPI, Header, HTTPException, Request, Response
+from fastapi import Depends, FastAPI, Header, HTTPException, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,6 +22,7 @@ from coordinator import members, tasks
 from coordinator.authority import Authority
 from coordinator.errors import ConfigurationError, PeerError
 from coordinator.members import JoinRequest
+from coordinator.relay import pass_on
 from coordinator.runs import describe
 from models import TaskRefused
 
@@ -87,9 +89,16 @@ def open_door(
     return app
 
 
-def member_pages(store: sa.Engine) -> FastAPI:
-    """Return the application for members, who came through mutual TLS."""
+def member_pages(store: sa.Engine, witnesses: Mapping[str, str]) -> FastAPI:
+    """Return the application for members, who came through mutual TLS; `witnesses` are URLs by name."""
     app = FastAPI(openapi_url=None)
+
+    @app.post("/v1/members/checkpoints")
+    async def checkpoint(request: Request, witness: Annotated[str, Query(max_length=256)]) -> Response:
+        if witness not in witnesses:
+            raise HTTPException(404, "the coordinator knows no witness of this name")
+        answer = await run_in_threadpool(pass_on, witnesses[witness], await request.body())
+        return Response(answer.body, answer.status, media_type="text/plain")
 
     @app.get("/v1/members/tasks")
     def offered() -> list[str]:

@@ -27,7 +27,7 @@ from models import ModelsError, TaskRefused
 from models.memory import loading
 from site_node import catalogue, consents, keys, permissions, project_keys, reidentification, sources
 from site_node.app import Site, create_site, now, open_intake, open_site, open_vault
-from site_node.audit_cli import audit_site
+from site_node.audit_cli import audit_site, print_log_key
 from site_node.errors import ConfigurationError, PeerError, SiteError
 from site_node.gate import Gate
 from site_node.requests_cli import requests_app
@@ -68,6 +68,7 @@ for name, group in (
     app.add_typer(group, name=name)
 
 app.command("audit")(audit_site)
+app.command("log-key")(print_log_key)
 
 
 @app.callback()

@@ -11,6 +11,9 @@ import os
 import stat
 from typing import TYPE_CHECKING, Protocol
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
 from site_node import cryptoki
 from site_node.errors import ConfigurationError
 
@@ -72,6 +75,17 @@ def make_file(path: Path, key: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     _flush(path.parent)
+
+
+def load_signing_key(path: Path) -> Ed25519PrivateKey:
+    """Return the key that receipts and states of the consent log are signed with.
+
+    Raises: ConfigurationError if it is of another kind.
+    """
+    key = load_pem_private_key(path.read_bytes(), password=None)
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ConfigurationError(f"{path}: not an Ed25519 key")
+    return key
 
 
 def read_secret(path: Path) -> bytes:

@@ -9,21 +9,20 @@ from __future__ import annotations
 import fcntl
 import time
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from site_node import release
 from site_node.app import now
 from site_node.errors import ConfigurationError, NotAMember, PeerError
 from site_node.gate import Gate
+from site_node.keys import load_signing_key
 from site_node.rounds import Rounds
 from site_node.training import Trainer
+from site_node.witnesses import Witnesses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from site_node.app import Site
     from site_node.config import Identity, SiteHome
@@ -48,9 +47,14 @@ def serve(site: Site, say: Callable[[str], None], progress: Callable[[int, int],
             gate,
             trainer,
             (identity.federation, identity.site),
-            _receipt_key(identity.receipt_key),
+            load_signing_key(identity.receipt_key),
             now,
             say,
+            Witnesses(
+                site.config.witness_verifiers,
+                site.config.witness_quorum,
+                partial(release.ask_witness, identity.fleet_address, identity),
+            ),
         )
         try:
             trainer.start()
@@ -90,10 +94,3 @@ def _alone(home: SiteHome) -> Iterator[None]:
         except BlockingIOError:
             raise ConfigurationError(f"another site node is running in {home.root}") from None
         yield
-
-
-def _receipt_key(path: Path) -> Ed25519PrivateKey:
-    key = load_pem_private_key(path.read_bytes(), password=None)
-    if not isinstance(key, Ed25519PrivateKey):
-        raise ConfigurationError(f"{path}: not an Ed25519 key")
-    return key

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from demo.consortium import Consortium
+    from demo.consortium import Setting as Value
     from demo.hospitals import HospitalName, Inbox
 
 PATIENTS: Final = 6
@@ -36,9 +37,9 @@ class Setting:
         self.root = consortium.root
         self.inboxes: dict[str, Inbox] = {}
 
-    def open_coordinator(self) -> None:
+    def open_coordinator(self, settings: Mapping[str, Value] | None = None) -> None:
         """Set the coordinator up, with a partner, and start it."""
-        self.consortium.set_up_coordinator({"record_arrivals": "arrivals", "minimum_count": 2})
+        self.consortium.set_up_coordinator({"record_arrivals": "arrivals", "minimum_count": 2, **(settings or {})})
         self.consortium.start("coordinator", until="listens")
         self.consortium.coordinator("partners", "add", "acme", "--to", str(self.root / "acme.json"))
 
@@ -49,7 +50,7 @@ class Setting:
         access = str(self.root / "acme.json")
         return self.consortium.coordinator("tasks", "submit", str(document), "--access", access).strip()
 
-    def admit(self, name: HospitalName, settings: Mapping[str, str | int | float] | None = None) -> None:
+    def admit(self, name: HospitalName, settings: Mapping[str, Value] | None = None) -> None:
         """Let a hospital join, take its patients' images in, and load their consents: all permit."""
         self.consortium.set_up_site(name, {"minimum_studies": 2, **(settings or {})})
         folder = self.root / "inbox" / name
