@@ -11,10 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated
 
 import sqlalchemy as sa
-from fastapi import Depends, FastAPI, Header, HTTPException, Request, Response
+from fastapi import Depends, FastAPI, Header, HTTPException, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -25,6 +27,7 @@ from coordinator.errors import ConfigurationError, PeerError
 from coordinator.listener import certificate_of
 from coordinator.members import JoinRequest, Member
 from coordinator.provenance import texts_as_they_stand
+from coordinator.relay import pass_on
 from coordinator.runs import RunRecord, describe
 from models import TaskRefused
 
@@ -90,9 +93,13 @@ def open_door(
 
 
 def member_pages(
-    store: sa.Engine, federation: str, clock: Callable[[], datetime], say: Callable[[str], None]
+    store: sa.Engine,
+    federation: str,
+    clock: Callable[[], datetime],
+    say: Callable[[str], None],
+    witnesses: Mapping[str, str] = MappingProxyType({}),
 ) -> FastAPI:
-    """Return the application for members, who came through mutual TLS."""
+    """Return the application for members, who came through mutual TLS; `witnesses` are URLs by name."""
     app = FastAPI(openapi_url=None)
 
     def sender(request: Request) -> Member:
@@ -120,6 +127,8 @@ def member_pages(
         except PeerError as error:
             raise HTTPException(422, str(error)) from error
 
+    _add_relay(app, witnesses)
+
     # Not `async`: it may wait for a round to close, and so runs in a thread of its own.
     @app.post("/v1/members/withdrawals")
     def withdraw(by: Sender, notice: Annotated[bytes, Depends(small)]) -> dict[str, str]:
@@ -132,6 +141,15 @@ def member_pages(
         return answers
 
     return app
+
+
+def _add_relay(app: FastAPI, witnesses: Mapping[str, str]) -> None:
+    @app.post("/v1/members/checkpoints")
+    async def checkpoint(request: Request, witness: Annotated[str, Query(max_length=256)]) -> Response:
+        if witness not in witnesses:
+            raise HTTPException(404, "the coordinator knows no witness of this name")
+        answer = await run_in_threadpool(pass_on, witnesses[witness], await request.body())
+        return Response(answer.body, answer.status, media_type="text/plain")
 
 
 async def _malformed(_request: Request, error: Exception) -> Response:

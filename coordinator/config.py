@@ -36,6 +36,7 @@ class CoordinatorConfig:
     allowed_policies: tuple[str, ...] = ()
     allowed_engines: tuple[str, ...] = ()
     witnesses: tuple[str, ...] = ()
+    witness_urls: tuple[str, ...] = ()
     witness_quorum: int = 0
 
     def __post_init__(self) -> None:
@@ -47,16 +48,30 @@ class CoordinatorConfig:
                 raise ConfigurationError(f"{key}: must be a number greater than 0")
         if self.hold_s > MAX_HOLD_S:
             raise ConfigurationError(f"hold_s: must be at most {MAX_HOLD_S:g}; a site hangs up soon after")
-        for witness in self.witnesses:
-            try:
-                parse_verifier(witness, COSIGNATURE)
-            except CheckpointInvalid as error:
-                raise ConfigurationError("witnesses: one is not a verifier key of a witness") from error
-        if not 0 <= self.witness_quorum <= len(self.witnesses):
-            raise ConfigurationError("witness_quorum: must be a number from 0 to that of the witnesses")
+        self._check_witnesses()
         for key in ("fleet_port", "join_port"):
             if not 0 < getattr(self, key) < 2**16:
                 raise ConfigurationError(f"{key}: must be a port from 1 to 65535")
+
+    def _check_witnesses(self) -> None:
+        try:
+            names = {parse_verifier(witness, COSIGNATURE).name for witness in self.witnesses}
+        except CheckpointInvalid as error:
+            raise ConfigurationError("witnesses: one is not a verifier key of a witness") from error
+        if len(names) < len(self.witnesses):
+            raise ConfigurationError("witnesses: two have one name")
+        if len(self.witness_urls) != len(names):
+            raise ConfigurationError("witness_urls: one for each of the witnesses, in their order")
+        if not all(url.startswith(("http://", "https://")) for url in self.witness_urls):
+            raise ConfigurationError("witness_urls: each begins with https:// or http://")
+        if not 0 <= self.witness_quorum <= len(names):
+            raise ConfigurationError("witness_quorum: must be a number from 0 to that of the witnesses")
+
+    @property
+    def witness_addresses(self) -> dict[str, str]:
+        """Where each witness listens, by its name."""
+        names = (parse_verifier(witness, COSIGNATURE).name for witness in self.witnesses)
+        return {name: url.rstrip("/") for name, url in zip(names, self.witness_urls, strict=True)}
 
     def as_toml(self) -> str:
         """Return the text of coordinator.toml; a setting that is as by default stands there as a comment."""

@@ -49,7 +49,7 @@ def serve(coordinator: Coordinator, say: Callable[[str], None], stopping: thread
             home.fleet_database,
             (config.host, config.fleet_port),
             coordinator.authority,
-            member_pages(store, config.federation, now, say),
+            member_pages(store, config.federation, now, say, config.witness_addresses),
             partial(members.admits, store),
             config.hold_s,
             arrivals,

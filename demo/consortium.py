@@ -14,7 +14,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 import psutil
 
@@ -32,6 +32,9 @@ class CommandFailed(Exception):
         super().__init__(f"{' '.join(command[:4])} …: exit code {code}\n{said}")
         self.code = code
         self.said = said
+
+
+Setting: TypeAlias = str | int | float | list[str]
 
 
 class Consortium:
@@ -73,7 +76,7 @@ class Consortium:
         """
         return self._run("filmroom-site", name, arguments, said)
 
-    def set_up_coordinator(self, settings: Mapping[str, str | int | float]) -> None:
+    def set_up_coordinator(self, settings: Mapping[str, Setting]) -> None:
         """Make the coordinator's folder with free ports and further settings."""
         fleet, join = free_ports(2)
         self.coordinator(
@@ -82,7 +85,7 @@ class Consortium:
         )  # fmt: skip
         _configure(self.home("coordinator") / "coordinator.toml", settings)
 
-    def set_up_site(self, name: str, settings: Mapping[str, str | int | float]) -> None:
+    def set_up_site(self, name: str, settings: Mapping[str, Setting]) -> None:
         """Make a site's folder, invite it and let it join."""
         self.site(name, "init", "--name", name)
         _configure(self.home(name) / "site.toml", settings)
@@ -169,7 +172,7 @@ class _sockets:  # noqa: N801 -- reads as a clause
             one.close()
 
 
-def _configure(path: Path, settings: Mapping[str, str | int | float]) -> None:
+def _configure(path: Path, settings: Mapping[str, Setting]) -> None:
     with path.open("a") as file:
         for key, value in settings.items():
             file.write(f"{key} = {value!r}\n" if not isinstance(value, str) else f'{key} = "{value}"\n')

@@ -10,9 +10,18 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from consent import log_origin, log_verifier
 from site_node.app import open_site
 from site_node.audit import Audited, Sample, audit
+from site_node.keys import read_signing_key
 from site_node.terminal import Json, err, out
+
+
+def print_log_key(context: typer.Context) -> None:
+    """Print the key by which a witness knows this site's consent log; give it to the witness's operator."""
+    identity = open_site(context.obj).home.load_identity()
+    key = read_signing_key(identity.receipt_key).public_key()
+    print(log_verifier(log_origin(identity.federation, identity.site, key), key).text)
 
 
 def audit_site(

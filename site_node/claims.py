@@ -7,7 +7,7 @@ anything changed. The tree of the studies used is made of the second verdicts.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -21,6 +21,7 @@ from consent import (
     Checkpoint,
     Eligibility,
     LogClaim,
+    consistency_proof,
     key_id,
     log_origin,
     padded_size,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from site_node.consent_log import Published
     from site_node.eligibility import Opening, Row
     from site_node.gate import Snapshot
+    from site_node.witnesses import Witnesses
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +94,18 @@ class Claims:
     """Makes claims from the site's store, and signs the states of the log; `site` is (federation, site)."""
 
     def __init__(
-        self, store: sa.Engine, site: tuple[str, str], key: Ed25519PrivateKey, clock: Callable[[], datetime]
+        self,
+        store: sa.Engine,
+        site: tuple[str, str],
+        key: Ed25519PrivateKey,
+        clock: Callable[[], datetime],
+        witnesses: Witnesses,
     ) -> None:
         self._store = store
         self._origin = log_origin(*site, key.public_key())
         self._key = key
         self._clock = clock
+        self._witnesses = witnesses
         with store.begin() as db:
             _note_signer(db, key.public_key(), clock())
 
@@ -109,6 +117,14 @@ class Claims:
         """Publish the log as it is now."""
         with self._store.begin() as db:
             return consent_log.publish(db, self._sign, self._clock())
+
+    def publish_witnessed(self) -> Published | None:
+        """Publish the log, and have the witnesses cosign it; None if too few of them do."""
+        log = self.publish()
+        with self._store.connect() as db:
+            nodes = consent_log.nodes(db)
+            note = self._witnesses.cosigned(log.note, log.size, lambda old, new: consistency_proof(old, new, nodes))
+        return None if note is None else replace(log, note=note)
 
     def make(self, frozen: Frozen, checked: Snapshot, log: Published, bucket: Bucket, known: int) -> Claim:
         """Return the claim on what was re-checked; `known` is the size of the log the coordinator saw last."""

@@ -27,7 +27,7 @@ from models import ModelsError, TaskRefused
 from models.memory import loading
 from site_node import catalogue, consents, keys, permissions, project_keys, reidentification, sources
 from site_node.app import Site, create_site, now, open_intake, open_site, open_vault
-from site_node.audit_cli import audit_site
+from site_node.audit_cli import audit_site, print_log_key
 from site_node.audit_events_cli import write_audit_events
 from site_node.disclosures_cli import account_for_disclosures
 from site_node.errors import ConfigurationError, PeerError, SiteError
@@ -76,6 +76,7 @@ app.command("disclosures")(account_for_disclosures)
 app.command("statistics")(show_statistics)
 
 app.command("audit")(audit_site)
+app.command("log-key")(print_log_key)
 
 
 @app.callback()

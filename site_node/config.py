@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from consent import COSIGNATURE, CheckpointInvalid, Verifier, parse_verifier
 from site_node.deidentify.profile import Dates, Options
 from site_node.errors import ConfigurationError
 
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
 CONFIG_NAME = "site.toml"
 KEY_SCHEMES = ("file:", "pkcs11:")
 MAX_CONSENT_AGE_H = 8784  # a year: beyond that nobody looks any more
+MAX_WITNESSES = 8  # so many cosignatures fit into the note of a receipt, whatever the names
 OPTIONS = "deidentify"  # the table of TOML with the options of de-identification
 
 _Settings = TypeVar("_Settings", "SiteConfig", Options)
 _TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
+_TEXTS = "tuple[str, ...]"
 _CHOICES: dict[str, type[Enum]] = {"Dates": Dates}
 
 
@@ -42,12 +45,22 @@ class SiteConfig:
     patient_system: str = ""
     pseudonym_key: str = "file:identity/pseudonym.key"
     identity_key: str = "file:identity/identities.key"
+    witnesses: tuple[str, ...] = ()
+    witness_quorum: int = 0
     deidentify: Options = field(default_factory=Options)
 
     @property
     def max_consent_age(self) -> timedelta:
         """How long ago every source of consents may have been read last."""
         return timedelta(hours=self.max_consent_age_h)
+
+    @property
+    def witness_verifiers(self) -> tuple[Verifier, ...]:
+        """The keys of the witnesses.
+
+        Raises: CheckpointInvalid if one is none.
+        """
+        return tuple(parse_verifier(witness, COSIGNATURE) for witness in self.witnesses)
 
     def __post_init__(self) -> None:
         """Refuse values no site may run with."""
@@ -62,6 +75,14 @@ class SiteConfig:
         for key in ("pseudonym_key", "identity_key"):
             if not getattr(self, key).startswith(KEY_SCHEMES):
                 raise ConfigurationError(f"{key}: must be a reference, {' or '.join(KEY_SCHEMES)}")
+        try:
+            names = {verifier.name for verifier in self.witness_verifiers}
+        except CheckpointInvalid as error:
+            raise ConfigurationError("witnesses: one is not a verifier key of a witness") from error
+        if len(names) < len(self.witnesses) or len(names) > MAX_WITNESSES:
+            raise ConfigurationError(f"witnesses: at most {MAX_WITNESSES}, each with a name of its own")
+        if not 0 <= self.witness_quorum <= len(names):
+            raise ConfigurationError("witness_quorum: must be a number from 0 to that of the witnesses")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +194,10 @@ def _value(key: str, value: object, expected: str) -> object:
         if value not in choices:
             raise ConfigurationError(f"{CONFIG_NAME}: {key}: expected one of {', '.join(choices)}")
         return _CHOICES[expected](value)
+    if expected == _TEXTS:
+        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+            raise ConfigurationError(f"{CONFIG_NAME}: {key}: expected a list of texts")
+        return tuple(value)
     if expected in _TYPES and (
         not isinstance(value, _TYPES[expected]) or isinstance(value, bool) != (expected == "bool")
     ):

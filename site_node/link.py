@@ -67,6 +67,7 @@ NO_MESSAGE = (
     UnexpectedObjectContentError, DecodeError, ValueError, TypeError, LookupError, AttributeError, RecursionError,
 )  # fmt: skip
 MAX_ANSWER_BYTES = 16 * 2**20
+MAX_COSIGNATURE_BYTES = 4096
 # What the coordinator's gate answers with 403; Flower behind it answers 403 to a reply that is no longer wanted.
 NOT_A_MEMBER = b"not a member"
 REVOKED = "the coordinator answered 403: this site is no member of it, or no longer; ask it for a new invitation"
@@ -350,6 +351,23 @@ def post_notice(address: str, identity: Identity, envelope: bytes) -> Mapping[st
     if not isinstance(document, dict) or not all(isinstance(word, str) for word in document.values()):
         raise PeerError("telling of a withdrawal: the coordinator's answer is malformed")
     return document
+
+
+def post_checkpoint(address: str, identity: Identity, witness: str, request: bytes) -> tuple[int, str]:
+    """Have the coordinator pass a request on to a witness; return the witness's status and text.
+
+    Raises: PeerError if the coordinator cannot be reached, or answers at length.
+    """
+    with (
+        _translated("asking a witness"),
+        httpx.Client(verify=tls_context(identity), timeout=TIMEOUT_S) as client,
+    ):
+        answer = client.post(f"https://{address}/v1/members/checkpoints", params={"witness": witness}, content=request)
+        if answer.content == NOT_A_MEMBER:
+            answer.raise_for_status()
+    if len(answer.content) > MAX_COSIGNATURE_BYTES:
+        raise PeerError(f"asking a witness: an answer larger than {MAX_COSIGNATURE_BYTES} bytes")
+    return answer.status_code, answer.text
 
 
 def _small_json(answer: httpx.Response) -> object:

@@ -37,6 +37,7 @@ LEAVES = (
     "per training round: the model's weights after local training, in the shapes of the global model",
     "per training round and evaluation: the task's declared scalar metrics",
     "per training round and evaluation: one signed consent receipt, which shows two signed states of the consent log",
+    "per training round and evaluation, where witnesses are named: size, root and growth of the consent log",
     "once per run: the untrained model's weights, layout and digest, which follow from the task alone",
     "instead of a result: one code for every reason to abstain",
     "on a person's command: how many studies consents permit for a task, in ranges, as one signed statement",
@@ -163,3 +164,12 @@ def give_notice(address: str, identity: Identity, envelope: bytes) -> Mapping[st
     Raises: PeerError if it cannot be told.
     """
     return link.post_notice(address, identity, envelope)
+
+
+def ask_witness(address: str, identity: Identity, witness: str, request: bytes) -> tuple[int, str]:
+    """Ask a witness, through the coordinator, to cosign the state of the consent log; return its status and text.
+
+    What leaves is the signed size and root of the log, and hashes that prove that it grew.
+    Raises: PeerError if the coordinator cannot be reached.
+    """
+    return link.post_checkpoint(address, identity, witness, request)

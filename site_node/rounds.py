@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from site_node.gate import Gate, Snapshot
     from site_node.release import Incoming, Line
     from site_node.training import Trained, Trainer
+    from site_node.witnesses import Witnesses
 
     Arrays = Mapping[str, NDArray[np.generic]]
 
@@ -171,6 +172,7 @@ class Rounds:
         receipt_key: Ed25519PrivateKey,
         clock: Callable[[], datetime],
         say: Callable[[str], None],
+        witnesses: Witnesses,
     ) -> None:
         self._home = home
         self._config = config
@@ -179,7 +181,7 @@ class Rounds:
         self._trainer = trainer
         self._federation, self._site = site
         self._key = receipt_key
-        self._claims = Claims(store, site, receipt_key, clock)
+        self._claims = Claims(store, site, receipt_key, clock, witnesses)
         self._clock = clock
         self._say = say
 
@@ -376,7 +378,9 @@ class Rounds:
 
     def _claim(self, work: _Work, frozen: Frozen, checked: Snapshot) -> Claim:
         """Return what the receipt will claim of the studies that were re-checked."""
-        log = self._claims.publish()
+        log = self._claims.publish_witnessed()
+        if log is None:
+            raise Abstention("witnesses: too few of them cosigned the consent log")
         with self._store.connect() as db:
             bucket = self._bucket(db, work.instruction, len(checked.cohort.studies))
         return self._claims.make(frozen, checked, log, bucket, work.instruction.log_size)

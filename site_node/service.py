@@ -21,6 +21,7 @@ from site_node.keys import read_signing_key
 from site_node.lineage import Notices
 from site_node.rounds import Rounds
 from site_node.training import Trainer
+from site_node.witnesses import Witnesses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,6 +54,11 @@ def serve(site: Site, say: Callable[[str], None], progress: Callable[[int, int],
             read_signing_key(identity.receipt_key),
             now,
             say,
+            Witnesses(
+                site.config.witness_verifiers,
+                site.config.witness_quorum,
+                partial(release.ask_witness, identity.fleet_address, identity),
+            ),
         )
         try:
             rounds.tidy()

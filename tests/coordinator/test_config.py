@@ -31,6 +31,7 @@ WHOLE = {
     "allowed_policies": '["one"]',
     "allowed_engines": '["two", "three"]',
     "witnesses": f'["{WITNESS}"]',
+    "witness_urls": '["https://witness.example/"]',
     "witness_quorum": "1",
 }
 
@@ -56,6 +57,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         "allowed_policies": ("one",),
         "allowed_engines": ("two", "three"),
         "witnesses": (WITNESS,),
+        "witness_urls": ("https://witness.example/",),
         "witness_quorum": 1,
     }
     assert WHOLE.keys() == {field.name for field in fields(CoordinatorConfig)}
@@ -94,6 +96,10 @@ def test_the_federation_alone_is_enough(tmp_path: Path) -> None:
         ("allowed_policies", '"one"'),
         ("allowed_engines", "[1]"),
         ("witnesses", '["no key"]'),
+        ("witnesses", f'["{WITNESS}", "{WITNESS}"]'),
+        ("witness_urls", "[]"),
+        ("witness_urls", '["https://witness.example", "https://witness.example"]'),
+        ("witness_urls", '["file:///etc/passwd"]'),
         ("witness_quorum", "-1"),
         ("witness_quorum", "2"),
         ("minimum_cuont", "4"),
@@ -102,6 +108,10 @@ def test_the_federation_alone_is_enough(tmp_path: Path) -> None:
 def test_a_wrong_value_or_an_unknown_key_is_refused_by_name(tmp_path: Path, key: str, value: str) -> None:
     with pytest.raises(ConfigurationError, match=key):
         load(tmp_path, {**WHOLE, key: value})
+
+
+def test_a_witness_listens_where_the_url_in_its_place_says(tmp_path: Path) -> None:
+    assert load(tmp_path, WHOLE).witness_addresses == {"witness.example": "https://witness.example"}
 
 
 def test_a_site_waits_longer_than_any_coordinator_holds_its_request(tmp_path: Path) -> None:

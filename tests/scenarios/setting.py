@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from demo.consortium import Consortium
+    from demo.consortium import Setting as Value
     from demo.hospitals import HospitalName, Inbox
 
 PATIENTS: Final = 6
@@ -36,9 +37,9 @@ class Setting:
         self.root = consortium.root
         self.inboxes: dict[str, Inbox] = {}
 
-    def open_coordinator(self) -> None:
+    def open_coordinator(self, settings: Mapping[str, Value] | None = None) -> None:
         """Set the coordinator up, with a partner, and start it."""
-        self.consortium.set_up_coordinator({"record_arrivals": "arrivals", "minimum_count": 2})
+        self.consortium.set_up_coordinator({"record_arrivals": "arrivals", "minimum_count": 2, **(settings or {})})
         self.consortium.start("coordinator", until="listens")
         self.consortium.coordinator("partners", "add", "acme", "--to", str(self.root / "acme.json"))
 
@@ -49,9 +50,7 @@ class Setting:
         access = str(self.root / "acme.json")
         return self.consortium.coordinator("tasks", "submit", str(document), "--access", access).strip()
 
-    def admit(
-        self, name: HospitalName, settings: Mapping[str, str | int | float] | None = None, silent: int = 0
-    ) -> None:
+    def admit(self, name: HospitalName, settings: Mapping[str, Value] | None = None, silent: int = 0) -> None:
         """Let a hospital join, take its patients' images in, and load their consents.
 
         All permit, but the first `silent` patients, of whom there is no consent yet.

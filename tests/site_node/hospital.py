@@ -30,6 +30,7 @@ from site_node.reidentification import Vault
 from site_node.rounds import Rounds
 from site_node.store import instance
 from site_node.training import Trained
+from site_node.witnesses import Witnesses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -221,6 +222,7 @@ class Hospital:
         self.config = SiteConfig("north", minimum_studies=minimum, max_consent_age_h=24 * 365.0)
         self.clock, self.trainer, self.line = Clock(), Trainer(), Line()
         self.key = generate_signing_key()
+        self.witnesses = Witnesses((), 0, _no_line)
         self.said: list[str] = []
         self.base = {"float32": np.zeros(3, np.float32)}
         self.studies = {f"N{number}": add_study(store, f"N{number}") for number in range(patients)}
@@ -246,6 +248,7 @@ class Hospital:
             self.key,
             self.clock,
             self.said.append,
+            self.witnesses,
         )
 
     def load(self, *resources: Mapping[str, Any]) -> consents.Loaded:
@@ -303,6 +306,10 @@ class Hospital:
         """Return a table."""
         with self.store.connect() as db:
             return [dict(row) for row in db.execute(sa.select(table)).mappings()]
+
+
+def _no_line(_witness: str, _request: bytes) -> tuple[int, str]:
+    raise lost_line()
 
 
 def message(instruction: Mapping[str, Any] | None, base: Arrays, message_id: str) -> Message:

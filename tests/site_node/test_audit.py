@@ -309,7 +309,8 @@ def test_a_round_that_used_a_withdrawn_patient_is_found_though_all_is_signed(
     """The site itself cheats: its gate permits what no consent permits, and everything else is as it should be."""
     with_files(hospital)
     hospital.withdraw("N3")
-    monkeypatch.setattr("site_node.cohort.decide_under", lambda *_: _permit())
+    for module in ("cohort", "gate"):
+        monkeypatch.setattr(f"site_node.{module}.decide_under", lambda *_: _permit())
 
     assert take_part(hospital, 1) == "release"
 
@@ -329,7 +330,8 @@ def test_a_round_that_overlooked_a_consent_is_found(hospital: Hospital, monkeypa
     hospital.withdraw("N3")
     held = {PSEUDONYMS.patient(name): (number,) for number, name in enumerate(hospital.studies, start=1)}
     monkeypatch.setattr("site_node.gate.held_numbers", lambda *_: held)
-    monkeypatch.setattr("site_node.cohort.decide_under", lambda *_: _permit())
+    for module in ("cohort", "gate"):
+        monkeypatch.setattr(f"site_node.{module}.decide_under", lambda *_: _permit())
 
     assert take_part(hospital, 1) == "release"
 
@@ -357,7 +359,7 @@ def test_another_word_chooses_others(audited: Hospital) -> None:
         row = db.execute(sa.text("SELECT * FROM eligibility WHERE round = 1")).one()
     rows = verdicts.read_rows(row.rows)
     tree = verdicts.plant(rows, {number: "00" for one in rows for number in one.records}, row.secret, NOON, 256)
-    opening = _Opening("", None, rows, tree, 0, None, None)  # type: ignore[arg-type] # a sample needs rows and tree alone
+    opening = _Opening("", None, rows, tree, 0, None, None, "MR")  # type: ignore[arg-type] # a sample needs rows and tree alone
 
     chosen = [_chosen(opening, Sample(2, word)) for word in map(str, range(30))]
 

@@ -6,14 +6,17 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from consent import witness_verifier
 from site_node.config import CONFIG_NAME, SiteConfig, SiteHome
 from site_node.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-NUMBERS = [field.name for field in fields(SiteConfig) if field.name not in {"name", "patient_system"}]
+NUMBERS = [field.name for field in fields(SiteConfig) if field.name not in {"name", "patient_system", "witness_quorum"}]
+WITNESS = witness_verifier("witness.example", Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key()).text
 
 
 def load(root: Path, text: str) -> SiteConfig:
@@ -30,6 +33,30 @@ def test_every_key_is_read(root: Path) -> None:
     text += "clock_skew_s=2.5\n"
 
     assert load(root, text) == SiteConfig("n", 3, 48.5, 2, 1, 2.5)
+
+
+def test_a_witness_is_known_by_its_key(root: Path) -> None:
+    config = load(root, f'name = "north"\nwitnesses = ["{WITNESS}"]\nwitness_quorum = 1\n')
+
+    assert [(one.name, one.text) for one in config.witness_verifiers] == [("witness.example", WITNESS)]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("witnesses", '["no key"]'),
+        ("witnesses", f'"{WITNESS}"'),
+        ("witnesses", f'["{WITNESS}", "{WITNESS}"]'),
+        ("witness_quorum", "-1"),
+        ("witness_quorum", "2"),
+        ("witness_quorum", "true"),
+    ],
+)
+def test_wrong_witnesses_are_refused_by_name(root: Path, key: str, value: str) -> None:
+    lines = {"name": '"north"', "witnesses": f'["{WITNESS}"]', "witness_quorum": "1", key: value}
+
+    with pytest.raises(ConfigurationError, match=key):
+        load(root, "".join(f"{name} = {text}\n" for name, text in lines.items()))
 
 
 @pytest.mark.parametrize("key", NUMBERS)

@@ -9,6 +9,7 @@ import pickle
 import shutil
 import signal
 from datetime import timedelta
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -71,17 +72,19 @@ def test_I1_a_withdrawal_before_any_operation_counts_up_to_the_commit_and_from_t
     ward: Ward,
 ) -> None:
     """The ward holds each commit against the ledger; here, besides, one moment parts the releases from the rest."""
-    total = operations(ward)
+    operations(ward)
     answers = []
-    for number in range(1, total + 1):
+    for number in count(1):
         answers.append(ward.ask({number: [withdraws("N0")]}, round=number + 1))
+        if ward.interruptions.number < number:
+            break  # a round has no more operations
         assert ward.happen(lifts("N0"))
 
     used = [ward.site.studies["N0"] in json.loads(row["studies"]) for row in ward.site.rows(participation)]
     last = max(number for number, answer in enumerate(answers) if answer == "abstain")
     assert set(answers[last + 1 :]) == {"release"}
     assert not any(uses for uses, answer in zip(used[1:], answers, strict=True) if answer == "abstain")
-    assert 10 < last < total - 4
+    assert 10 < last < len(answers) - 4
 
 
 def test_I1_a_receipt_names_the_epoch_of_its_commit_whenever_another_patient_consents(ward: Ward) -> None:
@@ -216,7 +219,7 @@ def test_I7_what_ends_by_itself_between_the_second_asking_and_the_commit_is_not_
     act = prepared(ward, end)
     clock = ward.now
     answers = []
-    for number in range(total - 30, total + 1, 2):
+    for number in range(1, total + 1, 3):
         ward.site.clock.now = clock
         answers.append(ward.ask({number: [act]}, round=number))  # the ward checks each commit
 
