@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install test test-slow demo bench peers mutants lint clean
+.PHONY: install test test-slow fhir-server demo bench peers mutants lint clean
 install: $(STAMP)
 
 # torch by itself: its version is ours, its build the machine's. Where only a CUDA build is found, a machine
@@ -26,8 +26,16 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint
+test: lint fhir-server
 	$(BIN)/pytest
+
+# A FHIR server that is not ours, in an environment of its own: the tests start it and read consents from it.
+fhir-server: .venv-fhir/.installed
+
+.venv-fhir/.installed: tests/fhir-server.lock
+	$(PYTHON) -m venv .venv-fhir
+	.venv-fhir/bin/pip install --quiet --require-hashes --no-deps -r $<
+	touch $@
 
 test-slow: install
 	$(BIN)/pytest -m slow
@@ -52,4 +60,4 @@ mutants: install
 	$(BIN)/python -m tools.mutation $(MODULES)
 
 clean:
-	rm -rf $(VENV) .venv-peers demo-out build *.egg-info
+	rm -rf $(VENV) .venv-peers .venv-fhir demo-out build *.egg-info

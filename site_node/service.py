@@ -1,22 +1,25 @@
 """Runs the site node: takes part in the federation's rounds.
 
-A coordinator that cannot be reached is tried again with growing pauses; one that does not know this site as a member
-ends the node. One node runs in a folder at a time.
+Beside that it reads the consents of the hospital's FHIR server, where one is configured. A coordinator that cannot be
+reached is tried again with growing pauses; one that does not know this site as a member ends the node. One node runs in
+a folder at a time.
 """
 
 from __future__ import annotations
 
 import fcntl
+import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from site_node import release
-from site_node.app import now
-from site_node.errors import ConfigurationError, NotAMember, PeerError
+from site_node import fhir_server, release
+from site_node.app import fetch_consents, now
+from site_node.errors import ConfigurationError, NotAMember, PeerError, SiteError
 from site_node.gate import Gate
 from site_node.rounds import Rounds
 from site_node.training import Trainer
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from site_node.config import Identity, SiteHome
 
 PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0)
+FAILED_PAUSE_MIN = 5.0
 
 
 def serve(site: Site, say: Callable[[str], None], progress: Callable[[int, int], None]) -> None:
@@ -56,7 +60,8 @@ def serve(site: Site, say: Callable[[str], None], progress: Callable[[int, int],
             trainer.start()
             gate.warm()
             trainer.wait_ready()
-            _take_part(identity.fleet_address, identity, rounds, say)
+            with following_consents(site, say):
+                _take_part(identity.fleet_address, identity, rounds, say)
         finally:
             trainer.stop()
 
@@ -80,6 +85,43 @@ def _take_part(address: str, identity: Identity, rounds: Rounds, say: Callable[[
             failures += 1
             say(f"{error}; trying again in {pause:g} s")
             time.sleep(pause)
+
+
+@contextmanager
+def following_consents(site: Site, say: Callable[[str], None]) -> Iterator[None]:
+    """Read the consents of the configured FHIR server now and then, until the block ends.
+
+    Raises: ConfigurationError if its address cannot be used.
+    """
+    if not site.config.consents.fhir_url:
+        yield
+        return
+    fhir_server.check_address(site.config.consents.fhir_url)
+    ended = threading.Event()
+    reader = threading.Thread(target=_read_until, args=(ended, site, say), name="consents", daemon=True)
+    reader.start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def _read_until(ended: threading.Event, site: Site, say: Callable[[str], None]) -> None:
+    server = site.config.consents
+    pause = 0.0
+    while not ended.wait(60 * pause):
+        pause = server.interval_min
+        try:
+            fetched = fetch_consents(site, server)
+        except (SiteError, OSError, sa.exc.DBAPIError) as error:
+            pause = min(pause, FAILED_PAUSE_MIN)
+            # A database's own words quote what was to be written.
+            told = error if isinstance(error, SiteError) else type(error).__name__
+            say(f"consents of {server.source} not read: {told}; trying again in {pause:g} min")
+        else:
+            counts = (fetched.records, len(fetched.faults), fetched.doubted + fetched.missed)
+            if any(counts):
+                say("{}: {} consents loaded, {} not, {} to review".format(server.source, *counts))
 
 
 @contextmanager

@@ -85,6 +85,14 @@ consent_source = sa.Table(
     sa.Column("as_of", sa.String, nullable=False),
 )
 
+# What a server showed when it was read: what it shows no more was deleted there.
+consent_shown = sa.Table(
+    "consent_shown",
+    metadata,
+    sa.Column("source", sa.String, primary_key=True),
+    sa.Column("consent_id", sa.String, primary_key=True),
+)
+
 dataset = sa.Table(
     "dataset",
     metadata,
