@@ -28,6 +28,7 @@ from models.memory import loading
 from site_node import catalogue, consents, permissions, project_keys, reidentification, sources
 from site_node.app import Site, create_site, fetch_consents, now, open_intake, open_site, open_vault
 from site_node.config import ConsentServer
+from site_node.console_cli import accounts_app, console_app
 from site_node.errors import ConfigurationError, PeerError, SiteError
 from site_node.gate import Gate
 from site_node.requests_cli import requests_app
@@ -58,7 +59,9 @@ consents_app = typer.Typer(no_args_is_help=True, help="Patients' consents.")
 datasets_app = typer.Typer(no_args_is_help=True, help="Datasets and their terms of use.")
 tasks_app = typer.Typer(no_args_is_help=True, help="Tasks the coordinator offers.")
 for name, group in (
+    ("accounts", accounts_app),
     ("consents", consents_app),
+    ("console", console_app),
     ("datasets", datasets_app),
     ("requests", requests_app),
     ("tasks", tasks_app),
@@ -210,9 +213,7 @@ def load_consents(
             document = opened.read(MAX_BYTES + 1)  # one byte more is refused, however many there are
         loaded = consents.load(site.store, document, site.pseudonymiser, now(), site.config.patient_system)
         faulty += len(loaded.faults)
-        # A fault of the file as such leaves open how many consents it lacks.
-        is_whole = "file" not in dict(loaded.faults)
-        read = read and is_whole and (loaded.records + loaded.unchanged > 0 or not loaded.faults)
+        read = read and loaded.is_whole
         out.print(f"{loaded.records} consents loaded, {loaded.unchanged} unchanged")
         _show_faults(loaded)
     if read:

@@ -40,6 +40,11 @@ class Loaded:
     faults: tuple[tuple[str, str], ...]
     doubted: int = 0
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the file as such was read to its end; how many consents one lacks that was not, nobody knows."""
+        return "file" not in dict(self.faults) and (self.records + self.unchanged > 0 or not self.faults)
+
 
 def load(
     store: sa.Engine, document: bytes, pseudonymiser: Pseudonymiser, at: datetime, patient_system: str = ""

@@ -269,6 +269,18 @@ audit = sa.Table(
     sa.UniqueConstraint("SOPInstanceUID", "sha256"),
 )
 
+# Who may use the console.
+account = sa.Table(
+    "account",
+    metadata,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("role", sa.String, nullable=False),  # consent-manager | auditor
+    sa.Column("password", sa.String, nullable=False),  # Argon2id, PHC string
+    sa.Column("failures", sa.Integer, nullable=False),  # wrong passwords in a row
+    sa.Column("locked_until", sa.String),
+    sa.Column("disabled_at", sa.String),
+)
+
 # What an auditor reads: `source:subject:action`, append only.
 ledger = sa.Table(
     "ledger",

@@ -62,9 +62,13 @@ class RealServer:
         }
         settings.write_text(json.dumps(told))  # JSON is YAML
         with (self.folder / "log").open("ab") as log:
-            command = [str(PROGRAM), "serve", "--config", str(settings), "--host", "127.0.0.1", "--port", str(self.port)]
+            command = [str(PROGRAM), "serve", "--config", str(settings), "--host", "127.0.0.1"]
             self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, cwd=self.folder, env={**os.environ, "SEKMET_CONFIG": str(settings)}
+                [*command, "--port", str(self.port)],
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                env={**os.environ, "SEKMET_CONFIG": str(settings)},
             )
         end = time.monotonic() + START_S
         while not self._answers():

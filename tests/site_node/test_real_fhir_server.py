@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from site_node import fhir_server
-from site_node.app import create_site, fetch_consents, open_site
-from site_node.config import ConsentServer, SiteHome
+from site_node.app import fetch_consents, open_site
+from site_node.config import ConsentServer
 from site_node.errors import ConfigurationError, PeerError
 from site_node.fhir_server import PAGE_SIZE
 from site_node.gate import Snapshot
-from site_node.keys import make_file
 from site_node.service import following_consents
-from site_node.store import consent_record, open_store
+from site_node.store import consent_record
 from tests.scenarios.setting import wait_until
 from tests.site_node.hospital import Hospital, consent_of
 from tests.site_node.real_fhir_server import TOKEN, RealServer, certificate
@@ -51,13 +50,9 @@ def server(running: RealServer) -> RealServer:
 
 
 @pytest.fixture
-def hospital(root: Path) -> Iterator[Hospital]:
-    """Yield a hospital of today: a folder that the command opens, with four patients and a task."""
-    make_file(SiteHome(root).pseudonym_key, bytes(range(32)))
-    create_site(root, "north")
-    store = open_store(SiteHome(root).database)
-    yield Hospital(SiteHome(root), store, noon=datetime.now(UTC))
-    store.dispose()
+def hospital(open_hospital: Hospital) -> Hospital:
+    """Return a hospital of today: the server's clock is no other."""
+    return open_hospital
 
 
 def fetch(hospital: Hospital, server: RealServer, *options: str) -> CompletedProcess[str]:
