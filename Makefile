@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install test test-slow demo bench peers mutants lint clean
+.PHONY: install test test-slow fhir-server browser demo bench peers mutants lint clean
 install: $(STAMP)
 
 # torch by itself: its version is ours, its build the machine's. Where only a CUDA build is found, a machine
@@ -26,10 +26,24 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint
+test: lint fhir-server browser
 	$(BIN)/pytest
 
-test-slow: install
+# A FHIR server that is not ours, in an environment of its own: the tests start it and read consents from it.
+fhir-server: .venv-fhir/.installed
+
+.venv-fhir/.installed: tests/fhir-server.lock
+	$(PYTHON) -m venv .venv-fhir
+	.venv-fhir/bin/pip install --quiet --require-hashes --no-deps -r $<
+	touch $@
+
+# What drives the machine's Chromium through the console, and axe, which looks at its pages.
+browser: tests/browser/node_modules/.package-lock.json
+
+tests/browser/node_modules/.package-lock.json: tests/browser/package-lock.json
+	npm ci --silent --no-audit --no-fund --prefix tests/browser
+
+test-slow: install fhir-server
 	$(BIN)/pytest -m slow
 
 # make demo DATA=folder uses a folder of your own labelled DICOM (see docs/demo.md).
@@ -52,4 +66,4 @@ mutants: install
 	$(BIN)/python -m tools.mutation $(MODULES)
 
 clean:
-	rm -rf $(VENV) .venv-peers demo-out build *.egg-info
+	rm -rf $(VENV) .venv-peers .venv-fhir tests/browser/node_modules demo-out build *.egg-info

@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from site_node import keys, project_keys, reidentification
-from site_node.config import CONFIG_NAME, SiteConfig, SiteHome
+from site_node.config import CONFIG_NAME, ConsentServer, SiteConfig, SiteHome
 from site_node.deidentify.pseudonym import Pseudonymiser
 from site_node.errors import ConfigurationError
+from site_node.fetching import Fetched, Fetcher
 from site_node.store import open_store
 
 if TYPE_CHECKING:
@@ -51,6 +52,21 @@ def open_vault(site: Site, pseudonymiser: Pseudonymiser) -> reidentification.Vau
     """Return what seals the identities behind the pseudonyms of one key."""
     key = reidentification.open_identity_key(site.store, site.config.identity_key, site.home.root)
     return reidentification.Vault(key, pseudonymiser)
+
+
+def fetch_consents(site: Site, server: ConsentServer, *, whole: bool = False) -> Fetched:
+    """Read the consents of a FHIR server; its files lie below the site's folder, or where an absolute path says.
+
+    Raises: ConfigurationError if its address or files cannot be used; PeerError if the reading is none.
+    """
+    from site_node import fhir_server  # noqa: PLC0415 -- httpx is slow to import, and few commands need it
+
+    root = site.home.root
+    token = keys.read_secret(root / server.token_file).decode().strip() if server.token_file else None
+    authority = root / server.authority_file if server.authority_file else None
+    fetcher = Fetcher(site.store, site.pseudonymiser, site.config.patient_system, now)
+    with fhir_server.connect(server.fhir_url, token, authority) as connected:
+        return fetcher.fetch(connected, server.source, whole=whole)
 
 
 def create_site(root: Path, name: str) -> None:

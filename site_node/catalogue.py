@@ -143,6 +143,12 @@ def set_class_labels(store: sa.Engine, labels: Mapping[str, int]) -> int:
     return len(known & labels.keys())
 
 
+def studies_of(db: sa.Connection, patient: str) -> int:
+    """Return how many studies of `patient` (pseudonym) are in the catalogue."""
+    studies = sa.select(sa.func.count(sa.distinct(instance.c.StudyInstanceUID)))
+    return int(db.execute(studies.where(instance.c.patient == patient)).scalar_one())
+
+
 def summary(store: sa.Engine) -> Summary:
     """Return the counts of the whole site."""
     columns = instance.c

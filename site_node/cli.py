@@ -25,10 +25,12 @@ from rich.text import Text
 from consent import MAX_BYTES, Deny, Outcome, Permit, permits_sources
 from models import ModelsError, TaskRefused
 from models.memory import loading
-from site_node import catalogue, consents, keys, permissions, project_keys, reidentification, sources
-from site_node.app import Site, create_site, now, open_intake, open_site, open_vault
+from site_node import catalogue, consents, permissions, project_keys, reidentification, sources
+from site_node.app import Site, create_site, fetch_consents, now, open_intake, open_site, open_vault
 from site_node.audit_cli import audit_site, print_log_key
 from site_node.audit_events_cli import write_audit_events
+from site_node.config import ConsentServer
+from site_node.console_cli import accounts_app, console_app
 from site_node.disclosures_cli import account_for_disclosures
 from site_node.errors import ConfigurationError, PeerError, SiteError
 from site_node.gate import Gate
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 
     from consent import Verdict
     from site_node.deidentify.pseudonym import Known
+    from site_node.fetching import Fetched
     from site_node.intake.folder import IngestSummary
 
 EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
@@ -61,7 +64,9 @@ consents_app = typer.Typer(no_args_is_help=True, help="Patients' consents.")
 datasets_app = typer.Typer(no_args_is_help=True, help="Datasets and their terms of use.")
 tasks_app = typer.Typer(no_args_is_help=True, help="Tasks the coordinator offers.")
 for name, group in (
+    ("accounts", accounts_app),
     ("consents", consents_app),
+    ("console", console_app),
     ("datasets", datasets_app),
     ("requests", requests_app),
     ("tasks", tasks_app),
@@ -220,9 +225,7 @@ def load_consents(
             document = opened.read(MAX_BYTES + 1)  # one byte more is refused, however many there are
         loaded = consents.load(site.store, document, site.pseudonymiser, now(), site.config.patient_system)
         faulty += len(loaded.faults)
-        # A fault of the file as such leaves open how many consents it lacks.
-        is_whole = "file" not in dict(loaded.faults)
-        read = read and is_whole and (loaded.records + loaded.unchanged > 0 or not loaded.faults)
+        read = read and loaded.is_whole
         out.print(f"{loaded.records} consents loaded, {loaded.unchanged} unchanged")
         _show_faults(loaded)
     if read:
@@ -233,7 +236,7 @@ def load_consents(
         raise typer.Exit(1)
 
 
-def _show_faults(loaded: consents.Loaded) -> None:
+def _show_faults(loaded: consents.Loaded | Fetched) -> None:
     for key, fault in loaded.faults:
         err.print(f"not loaded: {key}: {fault}", soft_wrap=True, markup=False)
     if loaded.doubted:
@@ -245,31 +248,28 @@ def _written_at(file: Path) -> datetime:
 
 
 @consents_app.command("fetch")
-def fetch_consents(
+def fetch_from_server(
     context: typer.Context,
-    url: Annotated[str, typer.Argument(help="The FHIR server's base address, https.")],
+    url: Annotated[
+        str | None, typer.Argument(help="The FHIR server's base address, https; else that of site.toml.")
+    ] = None,
     source: Annotated[str, typer.Option(help="The name of this source.")] = "fhir",
     token: Annotated[Path | None, typer.Option(help="A file (mode 0600) with the bearer token it asks for.")] = None,
     authority: Annotated[Path | None, typer.Option(help="Certificates (PEM) to trust in place of the usual.")] = None,
     whole: Annotated[bool, typer.Option("--all", help="Read all consents, not only those changed since.")] = False,
 ) -> None:
     """Read the consents of a FHIR server that were changed since it was read last; run it by a timer."""
-    from site_node import fhir_server  # noqa: PLC0415 -- httpx is slow to import, and no other command here needs it
-
-    site, began = _site(context), now()
-    with site.store.connect() as db:
-        since = None if whole else sources.known(db).get(source)
-    taken, faulty = 0, 0
-    bearer = keys.read_secret(token).decode().strip() if token else None
-    with fhir_server.connect(url, bearer, authority) as server:
-        for page in server.consents(since, began):
-            document = json.dumps(page).encode()
-            loaded = consents.load(site.store, document, site.pseudonymiser, now(), site.config.patient_system)
-            taken, faulty = taken + loaded.records, faulty + len(loaded.faults)
-            _show_faults(loaded)
-    sources.note(site.store, source, began, now())
-    out.print(f"{taken} consents loaded; {source} is known as of {began:%Y-%m-%d %H:%M} UTC")
-    if faulty:
+    site = _site(context)
+    files = (str(file.absolute()) if file else "" for file in (token, authority))
+    server = ConsentServer(url, 1, source, *files) if url else site.config.consents
+    if not server.fhir_url:
+        raise ConfigurationError("no FHIR server: name its address here, or as fhir_url in [consents] of site.toml")
+    fetched = fetch_consents(site, server, whole=whole)
+    _show_faults(fetched)
+    if fetched.missed:
+        err.print(f"{fetched.missed} consents held before need review: {server.source} no longer has them")
+    out.print(f"{fetched.records} consents loaded; {server.source} is known as of {fetched.as_of:%Y-%m-%d %H:%M} UTC")
+    if fetched.faults:
         raise typer.Exit(1)
 
 

@@ -26,10 +26,26 @@ MAX_CONSENT_AGE_H = 8784  # a year: beyond that nobody looks any more
 MAX_WITNESSES = 8  # so many cosignatures fit into the note of a receipt, whatever the names
 OPTIONS = "deidentify"  # the table of TOML with the options of de-identification
 
-_Settings = TypeVar("_Settings", "SiteConfig", Options)
+_Settings = TypeVar("_Settings", "SiteConfig", "ConsentServer", Options)
 _TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
 _TEXTS = "tuple[str, ...]"
 _CHOICES: dict[str, type[Enum]] = {"Dates": Dates}
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentServer:
+    """The FHIR server of the hospital from which a node that serves reads consents; none without an address."""
+
+    fhir_url: str = ""
+    interval_min: float = 60.0
+    source: str = "fhir"
+    token_file: str = ""
+    authority_file: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse values no site may run with."""
+        if not (math.isfinite(self.interval_min) and self.interval_min > 0):
+            raise ConfigurationError("consents.interval_min: must be finite and greater than 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +63,7 @@ class SiteConfig:
     identity_key: str = "file:identity/identities.key"
     witnesses: tuple[str, ...] = ()
     witness_quorum: int = 0
+    consents: ConsentServer = field(default_factory=ConsentServer)
     deidentify: Options = field(default_factory=Options)
 
     @property
@@ -72,9 +89,14 @@ class SiteConfig:
                 raise ConfigurationError(f"{key}: must be finite and greater than 0")
         if self.max_consent_age_h > MAX_CONSENT_AGE_H:
             raise ConfigurationError(f"max_consent_age_h: must be at most {MAX_CONSENT_AGE_H}")
+        if self.consents.fhir_url and self.consents.interval_min > self.max_consent_age_h * 60:
+            raise ConfigurationError("consents.interval_min: longer than max_consent_age_h, so nothing would be recent")
         for key in ("pseudonym_key", "identity_key"):
             if not getattr(self, key).startswith(KEY_SCHEMES):
                 raise ConfigurationError(f"{key}: must be a reference, {' or '.join(KEY_SCHEMES)}")
+        self._check_witnesses()
+
+    def _check_witnesses(self) -> None:
         try:
             names = {verifier.name for verifier in self.witness_verifiers}
         except CheckpointInvalid as error:
@@ -137,11 +159,11 @@ class SiteHome:
         Raises: ConfigurationError naming the key that is unknown, missing or of the wrong type.
         """
         document = _read_toml(self.root / CONFIG_NAME)
-        options = document.pop(OPTIONS, {})
-        if not isinstance(options, dict):
-            raise ConfigurationError(f"{CONFIG_NAME}: {OPTIONS}: expected a table, [{OPTIONS}]")
-        known = _parse(Options, options, f"{OPTIONS}.")
-        return _parse(SiteConfig, {**document, OPTIONS: known} if "name" in document else document)
+        tables = {
+            "consents": _parse(ConsentServer, _table(document, "consents"), "consents."),
+            "deidentify": _parse(Options, _table(document, "deidentify"), "deidentify."),
+        }
+        return _parse(SiteConfig, {**document, **tables} if "name" in document else document)
 
     def load_identity(self) -> Identity:
         """Return this site's membership.
@@ -173,6 +195,13 @@ def _read_toml(path: Path) -> dict[str, object]:
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} is not TOML: {error}") from error
+
+
+def _table(document: dict[str, object], name: str) -> dict[str, object]:
+    table = document.pop(name, {})
+    if not isinstance(table, dict):
+        raise ConfigurationError(f"{CONFIG_NAME}: {name}: expected a table, [{name}]")
+    return table
 
 
 def _parse(kind: type[_Settings], document: dict[str, object], prefix: str = "") -> _Settings:

@@ -22,7 +22,7 @@ from site_node.errors import ConfigurationError
 from site_node.store import consent_epoch, consent_record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from collections.abc import Set as AbstractSet
     from datetime import datetime
 
@@ -41,6 +41,11 @@ class Loaded:
     unchanged: int
     faults: tuple[tuple[str, str], ...]
     doubted: int = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the file as such was read to its end; how many consents one lacks that was not, nobody knows."""
+        return "file" not in dict(self.faults) and (self.records + self.unchanged > 0 or not self.faults)
 
 
 def load(
@@ -64,7 +69,7 @@ def load(
                 new = _record(db, incoming, at)
             except UnreadableConsent as error:
                 faults.append((key, str(error)))
-                doubted += not isinstance(error, _Stale) and _doubt(db, key, str(error), at)
+                doubted += not isinstance(error, _Stale) and _doubt(db, key, f"{_AFTER_IT}: {error}", at)
                 continue
             taken += new
             unchanged += not new
@@ -72,6 +77,19 @@ def load(
             advance(db)
         ledger.write(db, at, "site:consent:loaded", records=taken, faults=len(faults), doubted=doubted)
     return Loaded(taken, unchanged, tuple(faults), doubted)
+
+
+def miss(db: sa.Connection, consent_ids: Collection[str], at: datetime) -> int:
+    """Send to review what its source no longer has, where it could permit anything; return how many went there.
+
+    A source marks a consent inactive and does not delete it (FHIR Consent Management), so nobody can tell what a
+    deletion means. A refusal stays one.
+    """
+    doubted = sum(_doubt(db, f"Consent/{one}", "its source no longer has it", at) for one in sorted(consent_ids))
+    if doubted:
+        advance(db)
+        ledger.write(db, at, "site:consent:missed", doubted=doubted)
+    return doubted
 
 
 def confirm(store: sa.Engine, consent_id: str, by: str, at: datetime) -> None:
@@ -231,6 +249,7 @@ _SCOPES = "http://terminology.hl7.org/CodeSystem/consentscope"
 
 
 _NO_STUDIES = "{}"
+_AFTER_IT = "what came after it could not be taken"
 
 
 class _Stale(UnreadableConsent):
@@ -315,13 +334,13 @@ def _order(before: datetime | None, after: datetime | None) -> int:
     return (after > before) - (after < before)
 
 
-def _doubt(db: sa.Connection, key: str, fault: str, at: datetime) -> bool:
+def _doubt(db: sa.Connection, key: str, doubt: str, at: datetime) -> bool:
     """Send the record held under `key` to review, if it could permit anything."""
     kind, _, consent_id = key.partition("/")
     held = _held(db, consent_id) if kind == "Consent" else None
     if held is None or held.doubt is not None or not may_permit(parse_consent(json.loads(held.resource)).record):
         return False
-    _replace(db, held, at, doubt=f"what came after it could not be taken: {fault}")
+    _replace(db, held, at, doubt=doubt)
     return True
 
 

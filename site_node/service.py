@@ -1,7 +1,8 @@
 """Runs the site node: takes part in the federation's rounds.
 
-A coordinator that cannot be reached is tried again with growing pauses; one that does not know this site as a member
-ends the node. One node runs in a folder at a time.
+Beside that it reads the consents of the hospital's FHIR server, where one is configured. A coordinator that cannot be
+reached is tried again with growing pauses; one that does not know this site as a member ends the node. One node runs in
+a folder at a time.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from site_node import release
-from site_node.app import now
-from site_node.errors import ConfigurationError, NotAMember, PeerError
+import sqlalchemy as sa
+
+from site_node import fhir_server, release
+from site_node.app import fetch_consents, now
+from site_node.errors import ConfigurationError, NotAMember, PeerError, SiteError
 from site_node.gate import Gate
 from site_node.keys import read_signing_key
 from site_node.lineage import Notices
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 LOOK_S = 1.0
 RESEND_S = 10.0
+FAILED_PAUSE_MIN = 5.0
 
 
 def serve(site: Site, say: Callable[[str], None], progress: Callable[[int, int], None]) -> None:
@@ -65,7 +69,7 @@ def serve(site: Site, say: Callable[[str], None], progress: Callable[[int, int],
             trainer.start()
             gate.warm()
             trainer.wait_ready()
-            with _telling(site, identity, say):
+            with following_consents(site, say), _telling(site, identity, say):
                 _take_part(identity.fleet_address, identity, rounds, say)
         finally:
             trainer.stop()
@@ -129,6 +133,43 @@ def _take_part(address: str, identity: Identity, rounds: Rounds, say: Callable[[
             failures += 1
             say(f"{error}; trying again in {pause:g} s")
             time.sleep(pause)
+
+
+@contextmanager
+def following_consents(site: Site, say: Callable[[str], None]) -> Iterator[None]:
+    """Read the consents of the configured FHIR server now and then, until the block ends.
+
+    Raises: ConfigurationError if its address cannot be used.
+    """
+    if not site.config.consents.fhir_url:
+        yield
+        return
+    fhir_server.check_address(site.config.consents.fhir_url)
+    ended = threading.Event()
+    reader = threading.Thread(target=_read_until, args=(ended, site, say), name="consents", daemon=True)
+    reader.start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def _read_until(ended: threading.Event, site: Site, say: Callable[[str], None]) -> None:
+    server = site.config.consents
+    pause = 0.0
+    while not ended.wait(60 * pause):
+        pause = server.interval_min
+        try:
+            fetched = fetch_consents(site, server)
+        except (SiteError, OSError, sa.exc.DBAPIError) as error:
+            pause = min(pause, FAILED_PAUSE_MIN)
+            # A database's own words quote what was to be written.
+            told = error if isinstance(error, SiteError) else type(error).__name__
+            say(f"consents of {server.source} not read: {told}; trying again in {pause:g} min")
+        else:
+            counts = (fetched.records, len(fetched.faults), fetched.doubted + fetched.missed)
+            if any(counts):
+                say("{}: {} consents loaded, {} not, {} to review".format(server.source, *counts))
 
 
 @contextmanager

@@ -12,10 +12,10 @@ import sqlalchemy as sa
 
 from site_node import ledger
 from site_node.errors import ConfigurationError
-from site_node.store import consent_source
+from site_node.store import consent_shown, consent_source
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 
 def note(store: sa.Engine, name: str, as_of: datetime, at: datetime) -> None:
@@ -45,6 +45,7 @@ def retire(store: sa.Engine, name: str, by: str, at: datetime) -> None:
         gone = db.execute(sa.delete(consent_source).where(consent_source.c.name == name))
         if gone.rowcount != 1:
             raise ConfigurationError(f"source {name} is not known here")
+        db.execute(sa.delete(consent_shown).where(consent_shown.c.source == name))
         ledger.write(db, at, "site:source:retired", source=name, by=by)
 
 
@@ -52,3 +53,17 @@ def known(db: sa.Connection) -> Mapping[str, datetime]:
     """Return the sources, and as of when each is known."""
     rows = db.execute(sa.select(consent_source).order_by(consent_source.c.name))
     return {row.name: datetime.fromisoformat(row.as_of) for row in rows}
+
+
+def shown(db: sa.Connection, name: str) -> frozenset[str]:
+    """Return the ids of the consents that a source has, as far as is known here."""
+    return frozenset(db.scalars(sa.select(consent_shown.c.consent_id).where(consent_shown.c.source == name)))
+
+
+def show(db: sa.Connection, name: str, consent_ids: Collection[str]) -> None:
+    """Note that a source has exactly these consents."""
+    before = shown(db, name)
+    for gone in before.difference(consent_ids):
+        db.execute(sa.delete(consent_shown).where(consent_shown.c.source == name, consent_shown.c.consent_id == gone))
+    if new := [{"source": name, "consent_id": one} for one in sorted({*consent_ids} - before)]:
+        db.execute(sa.insert(consent_shown), new)

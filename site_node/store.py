@@ -165,6 +165,14 @@ consent_source = sa.Table(
     sa.Column("as_of", sa.String, nullable=False),
 )
 
+# What a server showed when it was read: what it shows no more was deleted there.
+consent_shown = sa.Table(
+    "consent_shown",
+    metadata,
+    sa.Column("source", sa.String, primary_key=True),
+    sa.Column("consent_id", sa.String, primary_key=True),
+)
+
 dataset = sa.Table(
     "dataset",
     metadata,
@@ -381,6 +389,18 @@ told_statistics = sa.Table(
     sa.Column("counted_at", sa.String, nullable=False),
     sa.Column("told_at", sa.String, nullable=False),
     sa.Column("handed_over_at", sa.String),  # the coordinator answered that it has it
+)
+
+# Who may use the console.
+account = sa.Table(
+    "account",
+    metadata,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("role", sa.String, nullable=False),  # consent-manager | auditor
+    sa.Column("password", sa.String, nullable=False),  # Argon2id, PHC string
+    sa.Column("failures", sa.Integer, nullable=False),  # wrong passwords in a row
+    sa.Column("locked_until", sa.String),
+    sa.Column("disabled_at", sa.String),
 )
 
 # What an auditor reads: `source:subject:action`, append only.

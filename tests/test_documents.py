@@ -21,7 +21,7 @@ from coordinator.config import CoordinatorConfig
 from coordinator.statistics import CHECKS as STATISTICS_CHECKS
 from coordinator.verification import CHECKS
 from models import UpdateFault, parse_task
-from site_node.config import SiteConfig
+from site_node.config import ConsentServer, SiteConfig
 from site_node.deidentify.conformance import markdown
 from site_node.deidentify.profile import Options
 from site_node.membership import Invitation
@@ -46,12 +46,13 @@ def test_the_readme_lists_exactly_what_leaves_the_hospital() -> None:
     ("title", "kind"),
     [
         ("### site.toml", SiteConfig),
+        ("### site.toml, [consents]", ConsentServer),
         ("### site.toml, [deidentify]", Options),
         ("### coordinator.toml", CoordinatorConfig),
     ],
 )
 def test_every_configuration_key_is_documented_with_its_default(
-    title: str, kind: type[SiteConfig | Options | CoordinatorConfig]
+    title: str, kind: type[SiteConfig | ConsentServer | Options | CoordinatorConfig]
 ) -> None:
     rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", _section("docs/operating.md", title), re.MULTILINE)
     expected = [(field.name, field.default) for field in fields(kind)]

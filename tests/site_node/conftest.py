@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
 
+from site_node.app import create_site
 from site_node.config import SiteHome
+from site_node.keys import make_file
 from site_node.store import open_store
 from tests.site_node.hospital import Hospital
 
@@ -39,6 +43,19 @@ def inbox(tmp_path: Path) -> Path:
     folder = tmp_path / "inbox"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture
+def open_hospital(root: Path) -> Iterator[Hospital]:
+    """Yield a hospital of today, in a folder that the commands open: four patients, a task, a federation."""
+    home = SiteHome(root)
+    make_file(home.pseudonym_key, bytes(range(32)))
+    create_site(root, "north")
+    member = {"federation": "demo", "site": "north", "fleet_address": "127.0.0.1:1", "node_id": 1}
+    (home.identity / "membership.json").write_text(json.dumps(member))
+    store = open_store(home.database)
+    yield Hospital(home, store, noon=datetime.now(UTC))
+    store.dispose()
 
 
 @pytest.fixture

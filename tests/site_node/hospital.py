@@ -215,22 +215,24 @@ class PowerCut(BaseException):
 class Hospital:
     """A site with patients N0, N1, …, all of whom permit, and a task that may run on them."""
 
-    def __init__(self, home: SiteHome, store: sa.Engine, patients: int = 4, minimum: int = 2) -> None:
+    def __init__(
+        self, home: SiteHome, store: sa.Engine, patients: int = 4, minimum: int = 2, noon: datetime = NOON
+    ) -> None:
         for folder in (home.outbox, home.work):
             folder.mkdir(exist_ok=True)
-        self.home, self.store = home, store
+        self.home, self.store, self.noon = home, store, noon
         self.config = SiteConfig("north", minimum_studies=minimum, max_consent_age_h=24 * 365.0)
-        self.clock, self.trainer, self.line = Clock(), Trainer(), Line()
+        self.clock, self.trainer, self.line = Clock(noon), Trainer(), Line()
         self.key = generate_signing_key()
         self.witnesses = Witnesses((), 0, _no_line)
         self.said: list[str] = []
         self.base = {"float32": np.zeros(3, np.float32)}
         self.studies = {f"N{number}": add_study(store, f"N{number}") for number in range(patients)}
         self.load(*map(consent_of, self.studies))
-        early = NOON - timedelta(days=1)
+        early = noon - timedelta(days=1)
         permissions.register_dataset(store, "brain-mr", TERMS, "MR", "steward", early)
         permissions.approve_dataset(store, "brain-mr", "manager", early)
-        self.request = grant(store, "brain-mr", early, NOON + timedelta(days=30))
+        self.request = grant(store, "brain-mr", early, noon + timedelta(days=30))
         self.task = permissions.keep_task(store, TASK_DOCUMENT, early)
         permissions.approve_task(store, self.task, "brain-mr", "manager", early)
         self.restart()
@@ -279,8 +281,8 @@ class Hospital:
             "task": self.task,
             "nonce": "nonce-1",
             "base_model": model_digest(self.base),
-            "sent_at": NOON.isoformat(),
-            "deadline": (NOON + timedelta(minutes=5)).isoformat(),
+            "sent_at": self.noon.isoformat(),
+            "deadline": (self.noon + timedelta(minutes=5)).isoformat(),
             "receipt_head": NO_PREVIOUS,
             "log_size": 0,
             "carried_receipt": NO_PREVIOUS,

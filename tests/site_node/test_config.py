@@ -77,6 +77,17 @@ def test_consents_older_than_a_year_are_no_choice(root: Path) -> None:
         load(root, 'name = "north"\nmax_consent_age_h = 8785\n')
 
 
+def test_the_fhir_server_is_read_often_enough_to_be_recent(root: Path) -> None:
+    told = 'name = "north"\nmax_consent_age_h = 2\n[consents]\nfhir_url = "https://fhir"\ninterval_min = {}\n'
+
+    assert load(root, told.format(119)).consents.interval_min == 119
+    for wrong, words in (("121", "longer than max_consent_age_h"), ("0", "greater than 0"), ("nan", "finite")):
+        with pytest.raises(ConfigurationError, match=f"consents.interval_min: .*{words}"):
+            load(root, told.format(wrong))
+    with pytest.raises(ConfigurationError, match="consents: expected a table"):
+        load(root, 'name = "north"\nconsents = 2\n')
+
+
 @pytest.mark.parametrize("key", ["minimum_studies", "training_threads"])
 def test_a_count_is_a_whole_number(root: Path, key: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{key}: expected int"):

@@ -1,0 +1,113 @@
+"""What waits for a consent manager: consents to review, consents that disagree, old sources, grants about to end.
+
+Lists only; what a consent permits is decided in `consent.decision`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from consent import Deny, Permit, RequestState, Scope, may_permit, permits_sources
+from site_node import access_requests, sources
+from site_node.consents import current_epoch
+from site_node.store import reading
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import sqlalchemy as sa
+
+    from consent import AccessRequest, ConsentRecord
+    from site_node.consents import ConsentReader
+
+ENDS_SOON: Final = timedelta(days=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A consent that cannot count before a person looked."""
+
+    consent_id: str
+    patient: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Active consents of one patient, of which some permit and some only refuse; the refusal holds."""
+
+    patient: str
+    permitting: tuple[str, ...]
+    refusing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OldSource:
+    """A source that was not read within the limit; nothing may be used until it is."""
+
+    name: str
+    as_of: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class EndingGrant:
+    """A grant that ends within thirty days."""
+
+    number: int
+    dataset: str
+    project: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Inbox:
+    """All that waits; `patients` here are pseudonyms."""
+
+    waiting: Sequence[Waiting]
+    conflicts: Sequence[Conflict]
+    old_sources: Sequence[OldSource]
+    ending_grants: Sequence[EndingGrant]
+
+
+def open_inbox(store: sa.Engine, reader: ConsentReader, max_consent_age: timedelta, at: datetime) -> Inbox:
+    """Return what waits now, all of it in one state of the database."""
+    with reading(store).connect() as db:
+        by_patient = reader.read(db, current_epoch(db))
+        known = sources.known(db)
+        asked = access_requests.requests(db)
+    return Inbox(
+        [
+            Waiting(record.consent_id, patient, record.review)
+            for patient, records in sorted(by_patient.items())
+            for record in records
+            if record.review is not None and _matters(record)
+        ],
+        [found for patient, records in sorted(by_patient.items()) if (found := _conflict(patient, records))],
+        [
+            OldSource(name, as_of)
+            for name, as_of in known.items()
+            if permits_sources({name: as_of}, max_consent_age, at) != Permit()
+        ],
+        list(_ending(asked, at)),
+    )
+
+
+def _conflict(patient: str, records: Sequence[ConsentRecord]) -> Conflict | None:
+    counting = [record for record in records if record.review is None and _matters(record)]
+    permitting = tuple(record.consent_id for record in counting if may_permit(record))
+    refusing = tuple(record.consent_id for record in counting if not may_permit(record))
+    return Conflict(patient, permitting, refusing) if permitting and refusing else None
+
+
+def _matters(record: ConsentRecord) -> bool:
+    return record.status == "active" and record.scope is not Scope.OTHER
+
+
+def _ending(asked: Mapping[int, AccessRequest | Deny], at: datetime) -> Iterator[EndingGrant]:
+    for number, request in sorted(asked.items()):
+        if isinstance(request, Deny) or request.state_at(at) is not RequestState.APPROVED:
+            continue
+        if request.expires_at is not None and request.expires_at - at <= ENDS_SOON:
+            yield EndingGrant(number, request.form.dataset, request.form.project, request.expires_at)
