@@ -109,6 +109,7 @@ from consent.receipt import (
     sign_receipt,
 )
 from consent.record import UNRESOLVED, Clause, ConsentRecord, Kind, Match, Period, Provision, Scope
+from consent.succession import Succession, is_succession, succeed
 
 __all__ = [
     "ASSESSED",
@@ -175,6 +176,7 @@ __all__ = [
     "ResearchPurpose",
     "Scope",
     "Study",
+    "Succession",
     "TaskApproval",
     "Times",
     "UnreadableConsent",
@@ -201,6 +203,7 @@ __all__ = [
     "federation_recipient",
     "generate_signing_key",
     "inclusion_proof",
+    "is_succession",
     "key_id",
     "leaf_hash",
     "log_origin",
@@ -232,6 +235,7 @@ __all__ = [
     "split_bundle",
     "study_entry",
     "study_key",
+    "succeed",
     "tree_root",
     "verify_consistency",
     "verify_excluded",

@@ -4,6 +4,7 @@ Thin: every request is parsed strictly and handed to the module that owns the su
 because FastAPI reads them at run time.
 """
 
+import base64
 import io
 import json
 import zipfile
@@ -18,15 +19,19 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 
+from consent import Succession, key_id
 from coordinator import members, tasks
 from coordinator.authority import Authority
 from coordinator.errors import ConfigurationError, PeerError
+from coordinator.listener import certificate_of
 from coordinator.members import JoinRequest
+from coordinator.receipt_keys import read_key, take_over
 from coordinator.relay import pass_on
 from coordinator.runs import describe
 from models import TaskRefused
 
 _Pem = Annotated[str, Field(min_length=1, max_length=16_384)]
+_Signature = Annotated[str, Field(min_length=88, max_length=88)]  # 64 bytes
 
 
 class JoinForm(BaseModel):
@@ -38,6 +43,16 @@ class JoinForm(BaseModel):
     signing_request: _Pem
     node_key: _Pem
     receipt_key: _Pem
+
+
+class KeyForm(BaseModel):
+    """What a site posts to sign with a new receipt key; both signatures are over the same statement, in base64."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    receipt_key: _Pem
+    by_old: _Signature
+    by_new: _Signature
 
 
 def open_door(
@@ -89,9 +104,23 @@ def open_door(
     return app
 
 
-def member_pages(store: sa.Engine, witnesses: Mapping[str, str]) -> FastAPI:
+def member_pages(
+    store: sa.Engine, federation: str, witnesses: Mapping[str, str], clock: Callable[[], datetime]
+) -> FastAPI:
     """Return the application for members, who came through mutual TLS; `witnesses` are URLs by name."""
-    app = FastAPI(openapi_url=None)
+    app = FastAPI(openapi_url=None, exception_handlers={RequestValidationError: _malformed})
+
+    @app.post("/v1/members/receipt-key")
+    def succeed(form: KeyForm, request: Request) -> dict[str, str]:
+        try:
+            asked = Succession(read_key(form.receipt_key.encode()), _base64(form.by_old), _base64(form.by_new))
+        except ValueError as error:
+            raise HTTPException(422, "key-malformed") from error
+        try:
+            take_over(store, federation, certificate_of(request.scope), asked, clock())
+        except PeerError as error:
+            raise HTTPException(409, str(error)) from error
+        return {"key_id": key_id(asked.key)}
 
     @app.post("/v1/members/checkpoints")
     async def checkpoint(request: Request, witness: Annotated[str, Query(max_length=256)]) -> Response:
@@ -112,6 +141,10 @@ async def _malformed(_request: Request, error: Exception) -> Response:
     found = error.errors() if isinstance(error, RequestValidationError) else []
     faults = [{"loc": fault["loc"], "msg": fault["msg"]} for fault in found]
     return Response(json.dumps({"detail": faults}), 422, media_type="application/json")
+
+
+def _base64(text: str) -> bytes:
+    return base64.b64decode(text, validate=True)
 
 
 def _own(store: sa.Engine, run: str, by: str) -> None:

@@ -12,20 +12,21 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from consent import ReceiptInvalid, key_id, open_receipt, receipt_digest
 from coordinator.errors import ConfigurationError, RunFailed
+from coordinator.receipt_keys import all_keys
 from coordinator.runs import RunRecord, describe
-from coordinator.store import member
 from coordinator.verification import Refused, read_expected, verify
 from models import bundle_files, canonical, task_digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    import sqlalchemy as sa
 
     from coordinator.verification import Evidence, Expected
     from models import Task
@@ -42,7 +43,7 @@ def provenance(store: sa.Engine, federation: str, run: str, task: Task) -> dict[
         "run": run,
         "task": {"digest": task_digest(task), "document": json.loads(canonical(task))},
         "started_at": record["started_at"],
-        "receipt_keys": {site: [pem.decode() for pem in pems] for site, pems in _receipt_keys(store).items()},
+        "receipt_keys": {site: [pem.decode() for pem in pems] for site, pems in all_keys(store).items()},
         "rounds": [_round(record, row) for row in _rows(record, "rounds")],
         "evaluation": [_contribution(row) for row in _rows(record, "contributions") if row["kind"] == "evaluate"],
     }
@@ -67,7 +68,7 @@ def audit(store: sa.Engine, run: str, folder: Path) -> list[str]:
     record, and the receipts and the consent logs of each site follow one another.
     """
     record = describe(store, run)
-    keys = {site: [_key(pem) for pem in pems] for site, pems in _receipt_keys(store).items()}
+    keys = {site: [_key(pem) for pem in pems] for site, pems in all_keys(store).items()}
     rounds = _rows(record, "rounds")
     before = {row["round"]: row["model_before"] for row in rounds}
     faults = [
@@ -178,15 +179,6 @@ def _contribution(row: Mapping[str, Any]) -> dict[str, Any]:
 def _rows(record: Mapping[str, object], name: str) -> list[dict[str, Any]]:
     rows: Any = record[name]
     return list(rows)
-
-
-def _receipt_keys(store: sa.Engine) -> dict[str, list[bytes]]:
-    """Return the receipt keys of each site, one for each membership it had, oldest first."""
-    keys: dict[str, list[bytes]] = {}
-    with store.connect() as db:
-        for row in db.execute(sa.select(member).order_by(member.c.joined_at)):
-            keys.setdefault(row.site, []).append(row.receipt_key)
-    return keys
 
 
 def _signer(row: Mapping[str, Any], keys: _Keys) -> Ed25519PublicKey:

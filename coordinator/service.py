@@ -49,7 +49,7 @@ def serve(coordinator: Coordinator, say: Callable[[str], None], stopping: thread
             home.fleet_database,
             (config.host, config.fleet_port),
             coordinator.authority,
-            member_pages(store, config.witness_addresses),
+            member_pages(store, config.federation, config.witness_addresses, now),
             partial(members.admits, store),
             config.hold_s,
             arrivals,

@@ -12,7 +12,12 @@ import stat
 from typing import TYPE_CHECKING, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from site_node import cryptoki
 from site_node.errors import ConfigurationError
@@ -86,6 +91,20 @@ def load_signing_key(path: Path) -> Ed25519PrivateKey:
     if not isinstance(key, Ed25519PrivateKey):
         raise ConfigurationError(f"{path}: not an Ed25519 key")
     return key
+
+
+def write_signing_key(path: Path, key: Ed25519PrivateKey) -> None:
+    """Write a new signing key, mode 0600, so that it is there whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)
+    make_file(part, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    move_into_place(part, path)
+
+
+def move_into_place(source: Path, target: Path) -> None:
+    """Rename a file of a folder, so that the new name survives a power cut."""
+    source.replace(target)
+    _flush(target.parent)
 
 
 def read_secret(path: Path) -> bytes:

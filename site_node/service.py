@@ -36,8 +36,10 @@ def serve(site: Site, say: Callable[[str], None], progress: Callable[[int, int],
     Raises: ConfigurationError if the site has not joined, or another node runs in this folder; NotAMember if the
         coordinator does not have it as a member, or no longer.
     """
-    with _alone(site.home):
+    with alone(site.home):
         identity = site.home.load_identity()
+        if site.home.next_receipt_key.exists():
+            raise ConfigurationError("the receipt key is being changed: finish it with `filmroom-site rotate-key`")
         trainer = Trainer(site.home, site.config, progress)
         gate = Gate(site.store, identity.federation, site.config.minimum_studies, site.config.max_consent_age)
         rounds = Rounds(
@@ -87,7 +89,11 @@ def _take_part(address: str, identity: Identity, rounds: Rounds, say: Callable[[
 
 
 @contextmanager
-def _alone(home: SiteHome) -> Iterator[None]:
+def alone(home: SiteHome) -> Iterator[None]:
+    """Hold the site's folder, in which one node or one change of the receipt key works at a time.
+
+    Raises: ConfigurationError if somebody holds it.
+    """
     with (home.root / "serve.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -18,6 +18,7 @@ from consent import ResearchPurpose, open_receipt, parse_purpose, sign_receipt
 from consent.receipt import PAYLOAD_TYPE
 from coordinator.api import JoinForm
 from coordinator.config import CoordinatorConfig
+from coordinator.receipt_keys import REFUSALS
 from coordinator.verification import CHECKS
 from models import UpdateFault, parse_task
 from site_node.config import SiteConfig
@@ -84,7 +85,7 @@ def test_the_protocol_names_every_refusal_and_no_other() -> None:
     receipt = {f"receipt-{why}" for why in ("too-large", "malformed", "wrong-type", "bad-signature", "bad-statement")}
     faults = {str(fault) for fault in UpdateFault if "-" in fault}
 
-    assert named == {*CHECKS, *receipt, *faults, "update-differs-from-receipt", "checkpoint-not-signed"}
+    assert named == {*CHECKS, *receipt, *faults, *REFUSALS, "update-differs-from-receipt", "checkpoint-not-signed"}
 
 
 def _example(title: str) -> str:
