@@ -128,6 +128,7 @@ from consent.statistics import (
     range_bounds,
     sign_statistics,
 )
+from consent.succession import Succession, is_succession, succeed
 from consent.visa import VISA_TYPE, VisaParties, dataset_address, visa_claims
 from consent.withdrawal import (
     ANSWERS,
@@ -217,6 +218,7 @@ __all__ = [
     "Scope",
     "StatisticsInvalid",
     "Study",
+    "Succession",
     "TaskApproval",
     "Times",
     "UnreadableConsent",
@@ -248,6 +250,7 @@ __all__ = [
     "federation_recipient",
     "generate_signing_key",
     "inclusion_proof",
+    "is_succession",
     "key_id",
     "leaf_hash",
     "log_origin",
@@ -284,6 +287,7 @@ __all__ = [
     "split_bundle",
     "study_entry",
     "study_key",
+    "succeed",
     "tree_root",
     "verify_consistency",
     "verify_excluded",

@@ -4,6 +4,7 @@ Thin: every request is parsed strictly and handed to the module that owns the su
 because FastAPI reads them at run time.
 """
 
+import base64
 import io
 import json
 import zipfile
@@ -20,18 +21,20 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 
-from consent import MAX_NOTICE_BYTES
+from consent import MAX_NOTICE_BYTES, Succession, key_id
 from coordinator import members, statistics, tasks, withdrawals
 from coordinator.authority import Authority
 from coordinator.errors import ConfigurationError, PeerError
 from coordinator.listener import certificate_of
 from coordinator.members import JoinRequest, Member
 from coordinator.provenance import texts_as_they_stand
+from coordinator.receipt_keys import read_key, take_over
 from coordinator.relay import pass_on
 from coordinator.runs import RunRecord, describe
 from models import TaskRefused
 
 _Pem = Annotated[str, Field(min_length=1, max_length=16_384)]
+_Signature = Annotated[str, Field(min_length=88, max_length=88)]  # 64 bytes
 
 
 class JoinForm(BaseModel):
@@ -43,6 +46,16 @@ class JoinForm(BaseModel):
     signing_request: _Pem
     node_key: _Pem
     receipt_key: _Pem
+
+
+class KeyForm(BaseModel):
+    """What a site posts to sign with a new receipt key; both signatures are over the same statement, in base64."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    receipt_key: _Pem
+    by_old: _Signature
+    by_new: _Signature
 
 
 def open_door(
@@ -100,7 +113,7 @@ def member_pages(
     witnesses: Mapping[str, str] = MappingProxyType({}),
 ) -> FastAPI:
     """Return the application for members, who came through mutual TLS; `witnesses` are URLs by name."""
-    app = FastAPI(openapi_url=None)
+    app = FastAPI(openapi_url=None, exception_handlers={RequestValidationError: _malformed})
 
     def sender(request: Request) -> Member:
         try:
@@ -127,6 +140,7 @@ def member_pages(
         except PeerError as error:
             raise HTTPException(422, str(error)) from error
 
+    _add_succession(app, store, federation, clock)
     _add_relay(app, witnesses)
 
     # Not `async`: it may wait for a round to close, and so runs in a thread of its own.
@@ -143,6 +157,20 @@ def member_pages(
     return app
 
 
+def _add_succession(app: FastAPI, store: sa.Engine, federation: str, clock: Callable[[], datetime]) -> None:
+    @app.post("/v1/members/receipt-key")
+    def succeed(form: KeyForm, request: Request) -> dict[str, str]:
+        try:
+            asked = Succession(read_key(form.receipt_key.encode()), _base64(form.by_old), _base64(form.by_new))
+        except ValueError as error:
+            raise HTTPException(422, "key-malformed") from error
+        try:
+            take_over(store, federation, certificate_of(request.scope), asked, clock())
+        except PeerError as error:
+            raise HTTPException(409, str(error)) from error
+        return {"key_id": key_id(asked.key)}
+
+
 def _add_relay(app: FastAPI, witnesses: Mapping[str, str]) -> None:
     @app.post("/v1/members/checkpoints")
     async def checkpoint(request: Request, witness: Annotated[str, Query(max_length=256)]) -> Response:
@@ -157,6 +185,10 @@ async def _malformed(_request: Request, error: Exception) -> Response:
     found = error.errors() if isinstance(error, RequestValidationError) else []
     faults = [{"loc": fault["loc"], "msg": fault["msg"]} for fault in found]
     return Response(json.dumps({"detail": faults}), 422, media_type="application/json")
+
+
+def _base64(text: str) -> bytes:
+    return base64.b64decode(text, validate=True)
 
 
 def _own(store: sa.Engine, run: str, by: str) -> None:

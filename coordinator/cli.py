@@ -17,7 +17,7 @@ from typing import Annotated
 import sqlalchemy as sa
 import typer
 
-from coordinator import members, partner, runs, tasks
+from coordinator import members, partner, receipt_keys, runs, tasks
 from coordinator.app import Coordinator, create_coordinator, now, open_coordinator
 from coordinator.authority import write_private
 from coordinator.config import CoordinatorConfig
@@ -144,6 +144,13 @@ def revoke_member(context: typer.Context, site: str) -> None:
     """Let a member in no longer; its node is refused from now on."""
     members.revoke(_coordinator(context).store, site, now())
     out.print(f"{site} takes part no longer")
+
+
+@members_app.command("revoke-key")
+def revoke_key(context: typer.Context, site: str) -> None:
+    """Count no receipt by this member's key any more, because it was stolen, say; invite it anew for another key."""
+    receipt_keys.revoke(_coordinator(context).store, site, now())
+    out.print(f"receipts by the key of {site} count no longer; invite it anew")
 
 
 @partners_app.command("add")

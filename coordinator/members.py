@@ -55,7 +55,8 @@ class JoinRequest:
 def invite(store: sa.Engine, config: CoordinatorConfig, authority: Authority, site: str, at: datetime) -> str:
     """Return the invitation for `site`, as the JSON text of its file.
 
-    An unused earlier invitation of the same site stops working. A site that was revoked may be invited again.
+    An unused earlier invitation of the same site stops working. A site that was revoked, or its receipt key, may be
+    invited again.
     Raises: ConfigurationError if the site is a member already, or its name cannot be one.
     """
     if not site.isidentifier():
@@ -63,7 +64,8 @@ def invite(store: sa.Engine, config: CoordinatorConfig, authority: Authority, si
     token = secrets.token_urlsafe(32)
     expires_at = (at + INVITATION_LIFE).isoformat()
     with store.begin() as db:
-        if db.execute(sa.select(member.c.site).where(member.c.site == site, member.c.revoked_at.is_(None))).first():
+        in_force = (member.c.revoked_at.is_(None), member.c.key_revoked_at.is_(None))
+        if db.execute(sa.select(member.c.site).where(member.c.site == site, *in_force)).first():
             raise ConfigurationError(f"{site} is a member already")
         db.execute(sa.delete(invitation).where(invitation.c.site == site))
         db.execute(sa.insert(invitation).values(token_sha256=_digest(token), site=site, expires_at=expires_at))
@@ -101,6 +103,12 @@ def take_in(
         if db.execute(sa.select(member.c.site).where(member.c.node_id == str(node_id))).first():
             raise PeerError("the node key is another member's")
         db.execute(sa.update(invitation).where(invitation.c.site == row.site).values(used_at=at.isoformat()))
+        with_revoked_key = (
+            member.c.site == row.site,
+            member.c.revoked_at.is_(None),
+            member.c.key_revoked_at.is_not(None),
+        )
+        db.execute(sa.update(member).where(*with_revoked_key).values(revoked_at=at.isoformat()))
         db.execute(
             sa.insert(member).values(
                 site=row.site,
@@ -115,8 +123,9 @@ def take_in(
 
 
 def active(store: sa.Engine) -> list[Member]:
-    """Return the members that are not revoked, in the order of their names."""
-    query = sa.select(member).where(member.c.revoked_at.is_(None)).order_by(member.c.site)
+    """Return the members that may contribute: neither they nor their keys are revoked; by name."""
+    in_force = (member.c.revoked_at.is_(None), member.c.key_revoked_at.is_(None))
+    query = sa.select(member).where(*in_force).order_by(member.c.site)
     with store.connect() as db:
         return [Member(row.site, int(row.node_id), _receipt_key(row.receipt_key)) for row in db.execute(query)]
 

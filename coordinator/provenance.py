@@ -18,8 +18,9 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from consent import NoticeInvalid, ReceiptInvalid, key_id, open_notice, open_receipt, receipt_digest
 from coordinator.errors import ConfigurationError, RunFailed
+from coordinator.receipt_keys import all_keys
 from coordinator.runs import RunRecord, describe
-from coordinator.store import contribution, member, withdrawal_notice, withdrawn_receipt
+from coordinator.store import contribution, withdrawal_notice, withdrawn_receipt
 from coordinator.verification import Refused, read_expected, verify
 from models import bundle_files, bundle_texts, canonical, layout_digest, task_digest
 
@@ -44,7 +45,7 @@ def provenance(store: sa.Engine, federation: str, run: str, task: Task) -> dict[
         "started_at": record["started_at"],
         "derived_from": _lineage(record),
         "contains_withdrawn": _is_flagged(record),
-        "receipt_keys": {site: [pem.decode() for pem in pems] for site, pems in _receipt_keys(store).items()},
+        "receipt_keys": {site: [pem.decode() for pem in pems] for site, pems in all_keys(store).items()},
         "rounds": [_round(record, row) for row in _rows(record, "rounds")],
         "evaluation": [_contribution(row) for row in _rows(record, "contributions") if row["kind"] == "evaluate"],
     }
@@ -86,7 +87,7 @@ def audit(store: sa.Engine, run: str, folder: Path) -> list[str]:
     answered to be in no model.
     """
     record = describe(store, run)
-    keys = {site: [_key(pem) for pem in pems] for site, pems in _receipt_keys(store).items()}
+    keys = {site: [_key(pem) for pem in pems] for site, pems in all_keys(store).items()}
     rounds = _rows(record, "rounds")
     before, after = ({row["round"]: row[f"model_{side}"] for row in rounds} for side in ("before", "after"))
     faults = [
@@ -278,15 +279,6 @@ def _contribution(row: Mapping[str, Any]) -> dict[str, Any]:
 def _rows(record: Mapping[str, object], name: str) -> list[dict[str, Any]]:
     rows: Any = record[name]
     return list(rows)
-
-
-def _receipt_keys(store: sa.Engine) -> dict[str, list[bytes]]:
-    """Return the receipt keys of each site, one for each membership it had, oldest first."""
-    keys: dict[str, list[bytes]] = {}
-    with store.connect() as db:
-        for row in db.execute(sa.select(member).order_by(member.c.joined_at)):
-            keys.setdefault(row.site, []).append(row.receipt_key)
-    return keys
 
 
 def _signer(row: Mapping[str, Any], keys: _Keys) -> Ed25519PublicKey:

@@ -38,8 +38,21 @@ member = sa.Table(
     sa.Column("certificate_sha256", sa.String, nullable=False, unique=True),
     sa.Column("joined_at", sa.String, nullable=False),
     sa.Column("revoked_at", sa.String),
+    sa.Column("key_since", sa.String),  # when the receipt key followed another; empty for that of the joining
+    sa.Column("key_revoked_at", sa.String),
 )
 sa.Index("one_membership", member.c.site, unique=True, sqlite_where=member.c.revoked_at.is_(None))
+
+# Receipt keys that were in force in a membership before the one it has now.
+retired_key = sa.Table(
+    "retired_key",
+    metadata,
+    sa.Column("key_id", sa.String, primary_key=True),
+    sa.Column("node_id", sa.String, sa.ForeignKey("member.node_id"), nullable=False),
+    sa.Column("public_key", sa.LargeBinary, nullable=False),
+    sa.Column("since", sa.String, nullable=False),
+    sa.Column("until", sa.String, nullable=False),
+)
 
 partner = sa.Table(
     "partner",

@@ -23,6 +23,7 @@ from consent import EMPTY_ROOT, ENGINE, MAX_ENVELOPE_BYTES, NO_PREVIOUS, POLICY,
 from coordinator import members
 from coordinator.errors import RunFailed, UpdateRetracted
 from coordinator.folding import OrderedMean
+from coordinator.receipt_keys import why_not
 from coordinator.runs import Closing, Contribution, LogState, without
 from coordinator.verification import Expected, Refused, verify
 from models import (
@@ -336,7 +337,8 @@ class ConsentedAveraging(Strategy):
             return self._refused(opening, member, "malformed", None)
         digest = update_digest(arrays, metrics)  # type: ignore[arg-type] # raises on what is no number
         expected, now = self._expected(opening, member), _now()
-        evidence = verify(envelope, member.receipt_key, expected, digest, now)
+        fault = why_not(self._store, member.node_id, envelope)
+        evidence = Refused(fault) if fault else verify(envelope, member.receipt_key, expected, digest, now)
         if isinstance(evidence, Refused):
             kept = envelope if len(envelope) <= MAX_ENVELOPE_BYTES else None
             return self._refused(opening, member, evidence.reason, kept)

@@ -36,6 +36,7 @@ from site_node.errors import ConfigurationError, PeerError, SiteError
 from site_node.gate import Gate
 from site_node.requests_cli import requests_app
 from site_node.review_cli import keys_app, reidentify_app, review_app
+from site_node.rotation_cli import rotate_key
 from site_node.statistics_cli import show_statistics
 from site_node.store import disposition, ledger, participation
 from site_node.terminal import By, Json, confirm_at_terminal, err, out
@@ -82,6 +83,7 @@ app.command("statistics")(show_statistics)
 
 app.command("audit")(audit_site)
 app.command("log-key")(print_log_key)
+app.command("rotate-key")(rotate_key)
 
 
 @app.callback()

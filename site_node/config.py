@@ -139,6 +139,11 @@ class SiteHome:
         return self.root / "identity"
 
     @property
+    def next_receipt_key(self) -> Path:
+        """A receipt key that the coordinator may not have yet; there only while it changes."""
+        return self.root / "identity" / "receipt.key.next"
+
+    @property
     def pseudonym_key(self) -> Path:
         """The key behind every pseudonym; 32 random bytes, mode 0600."""
         return self.root / "identity" / "pseudonym.key"

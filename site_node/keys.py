@@ -12,7 +12,12 @@ import stat
 from typing import TYPE_CHECKING, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from site_node import cryptoki
 from site_node.errors import ConfigurationError
@@ -75,6 +80,20 @@ def make_file(path: Path, key: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     _flush(path.parent)
+
+
+def write_signing_key(path: Path, key: Ed25519PrivateKey) -> None:
+    """Write a new signing key, mode 0600, so that it is there whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)
+    make_file(part, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    move_into_place(part, path)
+
+
+def move_into_place(source: Path, target: Path) -> None:
+    """Rename a file of a folder, so that the new name survives a power cut."""
+    source.replace(target)
+    _flush(target.parent)
 
 
 def read_secret(path: Path) -> bytes:

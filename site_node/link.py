@@ -370,6 +370,23 @@ def post_checkpoint(address: str, identity: Identity, witness: str, request: byt
     return answer.status_code, answer.text
 
 
+def post_receipt_key(identity: Identity, request: Mapping[str, str]) -> str:
+    """Have the coordinator take a new receipt key; return why it will not have it, or nothing if it has it.
+
+    Raises: PeerError if it does not say.
+    """
+    with (
+        _translated("changing the receipt key"),
+        httpx.Client(verify=tls_context(identity), timeout=TIMEOUT_S) as client,
+    ):
+        answer = client.post(f"https://{identity.fleet_address}/v1/members/receipt-key", json=dict(request))
+        if answer.status_code in (httpx.codes.CONFLICT, httpx.codes.UNPROCESSABLE_ENTITY):
+            document = _small_json(answer)
+            return str(document.get("detail") if isinstance(document, dict) else None)[:200]
+        answer.raise_for_status()
+    return ""
+
+
 def _small_json(answer: httpx.Response) -> object:
     if len(answer.content) > MAX_ANSWER_BYTES:
         raise PeerError(f"the coordinator's answer is larger than {MAX_ANSWER_BYTES} bytes")

@@ -138,6 +138,7 @@ def _write_all(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write the files, each mode 0600; the membership, which makes them count, goes first and comes last."""
     folder.mkdir(mode=0o700, exist_ok=True)
     (folder / "membership.json").unlink(missing_ok=True)
+    (folder / "receipt.key.next").unlink(missing_ok=True)  # of a membership that ends now
     for name, content in files.items():
         part = folder / f".{name}.part"
         part.unlink(missing_ok=True)

@@ -6,11 +6,13 @@ forwarded. What may leave is listed in `LEAVES`, which the README repeats and a 
 
 from __future__ import annotations
 
+import base64
 import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
 from models import check_update, metric_names, model_digest, npy_bytes
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from consent import Succession
     from models import Task
     from site_node.config import Identity
 
@@ -33,6 +36,7 @@ __all__ = ["Incoming"]  # for those who may not see the line; the rest is import
 
 LEAVES = (
     "when joining: the one-time token, three public keys and a certificate signing request",
+    "when the receipt key is changed: the new public key, signed by the old and by the new one",
     "while connected: signed timestamps of the node key (to be known, to keep the lease, to ask for work)",
     "per training round: the model's weights after local training, in the shapes of the global model",
     "per training round and evaluation: the task's declared scalar metrics",
@@ -173,3 +177,15 @@ def ask_witness(address: str, identity: Identity, witness: str, request: bytes) 
     Raises: PeerError if the coordinator cannot be reached.
     """
     return link.post_checkpoint(address, identity, witness, request)
+
+
+def announce_key(identity: Identity, succession: Succession) -> str:
+    """Tell the coordinator this site's next receipt key, signed by the old one and by itself.
+
+    Return why it refuses the key, or nothing if it takes it.
+    Raises: PeerError if it does not say.
+    """
+    pem = succession.key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    signed = {"by_old": succession.by_old, "by_new": succession.by_new}
+    texts = {name: base64.b64encode(signature).decode() for name, signature in signed.items()}
+    return link.post_receipt_key(identity, {"receipt_key": pem.decode(), **texts})

@@ -44,8 +44,10 @@ def serve(site: Site, say: Callable[[str], None], progress: Callable[[int, int],
     Raises: ConfigurationError if the site has not joined, or another node runs in this folder; NotAMember if the
         coordinator does not have it as a member, or no longer.
     """
-    with _alone(site.home):
+    with alone(site.home):
         identity = site.home.load_identity()
+        if site.home.next_receipt_key.exists():
+            raise ConfigurationError("the receipt key is being changed: finish it with `filmroom-site rotate-key`")
         trainer = Trainer(site.home, site.config, progress)
         gate = _gate(site, identity)
         rounds = Rounds(
@@ -173,7 +175,11 @@ def _read_until(ended: threading.Event, site: Site, say: Callable[[str], None]) 
 
 
 @contextmanager
-def _alone(home: SiteHome) -> Iterator[None]:
+def alone(home: SiteHome) -> Iterator[None]:
+    """Hold the site's folder, in which one node or one change of the receipt key works at a time.
+
+    Raises: ConfigurationError if somebody holds it.
+    """
     with (home.root / "serve.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

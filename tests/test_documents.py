@@ -18,6 +18,7 @@ from consent import ResearchPurpose, open_receipt, open_statistics, parse_purpos
 from consent.statement import PAYLOAD_TYPE
 from coordinator.api import JoinForm
 from coordinator.config import CoordinatorConfig
+from coordinator.receipt_keys import REFUSALS
 from coordinator.statistics import CHECKS as STATISTICS_CHECKS
 from coordinator.verification import CHECKS
 from models import UpdateFault, parse_task
@@ -95,6 +96,7 @@ def test_the_protocol_names_every_refusal_and_no_other() -> None:
         *notice,
         *faults,
         *statistics,
+        *REFUSALS,
         "update-differs-from-receipt",
         "checkpoint-not-signed",
     }

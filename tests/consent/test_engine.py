@@ -42,6 +42,7 @@ def test_every_module_a_decision_comes_from_counts_as_the_engine() -> None:
         "receipt",
         "statement",
         "statistics",
+        "succession",
         "visa",
         "withdrawal",
     }

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
 
-from coordinator import members
+from coordinator import members, receipt_keys
 from coordinator.errors import ConfigurationError, PeerError
 from coordinator.members import INVITATION_LIFE, JoinRequest
 from coordinator.store import invitation, member, metadata
@@ -222,3 +222,18 @@ def test_a_members_receipt_key_is_the_one_it_sent(office: Office) -> None:
     join(office, request(invited(office), receipt_key=public_pem(key.public_key())))
 
     assert public_pem(members.active(office.store)[0].receipt_key) == public_pem(key.public_key())
+
+
+def test_a_site_whose_key_was_revoked_is_invited_and_joins_with_another(office: Office) -> None:
+    key = Ed25519PrivateKey.generate()
+    join(office, request(invited(office)))
+    receipt_keys.revoke(office.store, "north", NOON)
+    assert sites(office) == []
+
+    join(office, request(invited(office), receipt_key=public_pem(key.public_key())), how=lambda *_: 7)
+
+    (back,) = members.active(office.store)
+    assert (back.site, back.node_id) == ("north", 7)
+    assert public_pem(back.receipt_key) == public_pem(key.public_key())
+    with pytest.raises(ConfigurationError, match="member already"):
+        invited(office)

@@ -111,7 +111,8 @@ def test_a_site_that_misbehaves_is_dropped_with_its_reason_and_the_others_are_av
 
 def test_a_log_that_too_few_witnesses_cosigned_is_refused(tmp_path: Path) -> None:
     federation = Federation(tmp_path)
-    federation.config = replace(federation.config, witnesses=(WITNESS,), witness_quorum=1)
+    told = {"witnesses": (WITNESS,), "witness_urls": ("https://witness.example",), "witness_quorum": 1}
+    federation.config = replace(federation.config, **told)  # type: ignore[arg-type] # its fields
 
     with pytest.raises(RunFailed):
         federation.train()
