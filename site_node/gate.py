@@ -76,10 +76,12 @@ class Gate:
         self._max_consent_age = max_consent_age
         self._consents = ConsentReader()
 
-    def warm(self) -> None:
-        """Parse the consent records before the first round needs them."""
+    def warm(self, at: datetime) -> None:
+        """Parse the consent records that the approved tasks ask about, before the first round needs them."""
         with self._store.connect() as db:
-            self._consents.read(db, current_epoch(db))
+            approved = [digest for digest, offered in permissions.tasks(db).items() if offered.approval]
+        for digest in approved:
+            self.explained(digest, at)
 
     def approved_task(self, digest: str, at: datetime) -> Task | Deny:
         """Return the task if this hospital approved it; for work that uses no patient's data."""
@@ -139,7 +141,7 @@ class Gate:
             epoch = current_epoch(db)
             use = _permitted_use(db, task, digest, at)
             recent = permits_sources(sources.known(db), self._max_consent_age, at)
-            consents = self._consents.read(db, epoch)
+            consents = self._consents.read(db, epoch, {item.patient for item in items})
         if isinstance(use, Deny):
             return use
         if isinstance(recent, Deny):

@@ -54,7 +54,7 @@ def serve(site: Site, say: Callable[[str], None], progress: Callable[[int, int],
         )
         try:
             trainer.start()
-            gate.warm()
+            gate.warm(now())
             trainer.wait_ready()
             _take_part(identity.fleet_address, identity, rounds, say)
         finally:

@@ -348,7 +348,7 @@ def test_work_without_patients_needs_the_approved_task_alone(hospital: Hospital)
 
 def test_a_gate_that_was_warmed_sees_later_changes(hospital: Hospital) -> None:
     gate = Gate(hospital.store, "demo", 2, timedelta(days=1))
-    gate.warm()
+    gate.warm(NOON)
 
     hospital.withdraw("N0")
 
