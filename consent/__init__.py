@@ -41,7 +41,7 @@ from consent.datause import (
     parse_data_use,
 )
 from consent.decision import Outcome, Request, Study, Verdict, decide, may_permit
-from consent.errors import ConsentError, DataUseInvalid, ReceiptInvalid, UnreadableConsent
+from consent.errors import ConsentError, DataUseInvalid, NoticeInvalid, ReceiptInvalid, UnreadableConsent
 from consent.fhir import ParsedConsent, parse_consent
 from consent.purpose import MLTRAINING, PURPOSES, conflicts, covers
 from consent.receipt import (
@@ -56,24 +56,37 @@ from consent.receipt import (
     bucket_with_hysteresis,
     count_bucket,
     generate_signing_key,
-    key_id,
     open_receipt,
     receipt_digest,
     sign_receipt,
 )
 from consent.record import UNRESOLVED, Clause, ConsentRecord, Kind, Match, Period, Provision, Scope
+from consent.statement import key_id
+from consent.withdrawal import (
+    ANSWERS,
+    MAX_NOTICE_BYTES,
+    MAX_NOTICE_RECEIPTS,
+    AffectedReceipt,
+    WithdrawalNotice,
+    open_notice,
+    sign_notice,
+)
 
 __all__ = [
+    "ANSWERS",
     "ASSESSED",
     "ATTRIBUTION",
     "CONSENT",
     "MAX_BYTES",
+    "MAX_NOTICE_BYTES",
+    "MAX_NOTICE_RECEIPTS",
     "MLTRAINING",
     "NO_PREVIOUS",
     "PREDICATE_TYPE",
     "PURPOSES",
     "UNRESOLVED",
     "AccessRequest",
+    "AffectedReceipt",
     "Assessment",
     "BasisKind",
     "Bucket",
@@ -94,6 +107,7 @@ __all__ = [
     "LegalBasis",
     "Match",
     "Modifier",
+    "NoticeInvalid",
     "Outcome",
     "ParsedConsent",
     "Period",
@@ -114,6 +128,7 @@ __all__ = [
     "Times",
     "UnreadableConsent",
     "Verdict",
+    "WithdrawalNotice",
     "advance_request",
     "agreement",
     "assess_request",
@@ -128,6 +143,7 @@ __all__ = [
     "key_id",
     "match_data_use",
     "may_permit",
+    "open_notice",
     "open_receipt",
     "parse_consent",
     "parse_data_use",
@@ -140,6 +156,7 @@ __all__ = [
     "receipt_digest",
     "replay_request",
     "same_person",
+    "sign_notice",
     "sign_receipt",
     "split_bundle",
 ]

@@ -38,9 +38,10 @@ class Request:
 
     A recipient is written as the consents write it: `Organization/id`, an absolute URL, or
     `system|value`. Training is always asked beside every purpose, so MLTRAINING itself is refused
-    here. The last three concern broad consents: whether studies older than the consent are wanted,
+    here. The next three concern broad consents: whether studies older than the consent are wanted,
     whether data are joined with those of third parties, and whether any recipient is outside the
-    level of protection of the GDPR, which is assumed until the contrary is stated.
+    level of protection of the GDPR, which is assumed until the contrary is stated. `project` is what
+    a consent may name to limit itself to.
     """
 
     purposes: tuple[str, ...]
@@ -48,6 +49,7 @@ class Request:
     retrospective: bool = False
     linked: bool = False
     outside_gdpr: bool = True
+    project: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse a request that names no known purpose or no recipient."""
@@ -137,7 +139,7 @@ def _cases(records: Sequence[ConsentRecord], study: Study, request: Request, at:
     for purpose in request.purposes:
         for recipient in request.recipients if by_recipient else request.recipients[:1]:
             for training in (True, False) if by_training else (True,):
-                yield Case(purpose, training, recipient, study, at)
+                yield Case(purpose, training, recipient, study, at, request.project)
 
 
 def _effect(record: ConsentRecord, records: Sequence[ConsentRecord], case: Case, asked: broad.Asked) -> Outcome:

@@ -3,7 +3,9 @@
 ConsentError
 ├── UnreadableConsent   a resource is no Consent, or names no id or no patient
 ├── DataUseInvalid      a dataset's terms of use cannot be read
-└── ReceiptInvalid      a consent receipt is not what its site signed
+└── StatementInvalid    a signed statement is not what its site signed
+    ├── ReceiptInvalid  the receipt of an update
+    └── NoticeInvalid   the notice of a withdrawal
 """
 
 from __future__ import annotations
@@ -33,9 +35,17 @@ class DataUseInvalid(ConsentError):
     """A dataset's terms of use are not in the expected form."""
 
 
-class ReceiptInvalid(ConsentError):
-    """A consent receipt was refused; `reason` is a fixed word for the ledger."""
+class StatementInvalid(ConsentError):
+    """A signed statement was refused; `reason` is a fixed word for the ledger."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
+
+
+class ReceiptInvalid(StatementInvalid):
+    """A consent receipt was refused."""
+
+
+class NoticeInvalid(StatementInvalid):
+    """A withdrawal notice was refused."""

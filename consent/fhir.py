@@ -50,6 +50,9 @@ CATEGORY_SYSTEM: Final = "http://terminology.hl7.org/CodeSystem/consentcategoryc
 ACT_CODE_SYSTEM: Final = "http://terminology.hl7.org/CodeSystem/v3-ActCode"
 CONFIDENTIALITY_SYSTEM: Final = "http://terminology.hl7.org/CodeSystem/v3-Confidentiality"
 DICOM_UID_SYSTEM: Final = "urn:dicom:uid"
+MODALITY_SYSTEM: Final = "http://dicom.nema.org/resources/ontology/DCM"
+PROJECT_SYSTEM: Final = "urn:filmroom:project"
+"""System of the identifier by which an actor names a project, in place of a recipient."""
 EARLIEST_YEAR: Final = 1900
 """A date before it is taken for a mistake: no consent to the use of images is older than they are."""
 
@@ -73,6 +76,7 @@ ACTIONS: Final = frozenset({"access", "collect", "correct", "disclose", "use"})
 _RECIPIENT_ROLES: Final = frozenset({"IRCP", "PRCP"})
 FHIR_ID: Final = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 _LOCAL_PATIENT: Final = re.compile(r"Patient/([A-Za-z0-9\-.]{1,64})")
+_MODALITY: Final = re.compile(r"[A-Z][A-Z0-9]{1,15}")
 _ELEMENT_NAME: Final = re.compile(r"_?[a-z][A-Za-z]{0,40}")
 _PARTIAL_DATE: Final = re.compile(r"(\d{4})(?:-(\d{2})(?:-(\d{2}))?)?", re.ASCII)
 _DATE_AND_TIME: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?(Z|[+-]\d{2}:\d{2})", re.ASCII)
@@ -245,6 +249,12 @@ class _Actor(_Element):
         """Whether the actor is a recipient by its role."""
         return bool(self.role and _code(self.role.coding, ROLE_SYSTEM, _RECIPIENT_ROLES))
 
+    def project(self) -> str | None:
+        """Return the project the actor names, if it names one and nothing beside it."""
+        names = self.reference.names() if self.reference else []
+        system, bar, value = names[0].partition("|") if len(names) == 1 else ("", "", "")
+        return value if bar and system == PROJECT_SYSTEM else None
+
     def names(self) -> list[str]:
         """Return the recipient's names; who plays another role may receive too: unresolved."""
         return self.reference.names() if self.receives() and self.reference else [UNRESOLVED]
@@ -275,25 +285,34 @@ class _Narrowing(_Element):
     data: _Some[_Data] = []
 
     def _limits_content(self) -> bool:
-        return bool(self.code)
+        return False
+
+    def modalities(self) -> tuple[str, ...]:
+        """Return the DICOM modalities the codes name; a code of another system is unresolved."""
+        return tuple(_modality(concept.coding) for concept in self.code)
 
     def provision(self, kind: Kind, children: Iterable[Provision] = ()) -> Provision:
         """Return the same as a plain value; limits on the kind of content stay unknown.
 
         An actor in another role than the recipient's limits something nobody here can tell.
         """
-        others = kind is Kind.PERMIT and not all(actor.receives() for actor in self.actor)
+        projects = [project for actor in self.actor if (project := actor.project()) is not None]
+        recipients = [actor for actor in self.actor if actor.project() is None]
+        others = kind is Kind.PERMIT and not all(actor.receives() for actor in recipients)
         return Provision(
             kind,
             period=self.period.value() if self.period else None,
             purposes=tuple(_code([c], PURPOSE_SYSTEM, PURPOSES) for c in self.purpose),
-            recipients=tuple(name for actor in self.actor for name in actor.names()),
+            recipients=tuple(name for actor in recipients for name in actor.names()),
+            projects=tuple(projects),
             actions=tuple(_code(c.coding, ACTION_SYSTEM, ACTIONS) for c in self.action),
             data_period=self.data_period.value() if self.data_period else None,
             data_references=tuple(data.uid() for data in self.data),
+            modalities=self.modalities(),
             security_labels=tuple(map(_label, self.security_label)),
             children=tuple(children),
-            unknown=self._limits_content() or others,
+            # One list holds both kinds of actors, and its entries are alternatives: nobody can tell what is meant.
+            unknown=self._limits_content() or others or bool(projects and recipients),
         )
 
 
@@ -302,6 +321,13 @@ def _code(codings: Sequence[_Coding], system: str, known: Container[str]) -> str
     codes = {coding.code for coding in codings if coding.system == system}
     code = codes.pop() if len(codes) == 1 else None
     return code if code is not None and code in known else UNRESOLVED
+
+
+def _modality(codings: Sequence[_Coding]) -> str:
+    """Return the one DICOM modality the codings name, and nothing beside it."""
+    codes = {coding.code if coding.system == MODALITY_SYSTEM else None for coding in codings}
+    code = codes.pop() if len(codes) == 1 else None
+    return code if code is not None and _MODALITY.fullmatch(code) else UNRESOLVED
 
 
 def _label(coding: _Coding) -> str:
@@ -350,7 +376,7 @@ class _R4Nested(_Narrowing):
     class_: Annotated[list[object], Field(alias="class", min_length=1)] = []
 
     def _limits_content(self) -> bool:
-        return bool(self.code or self.class_)
+        return bool(self.class_)
 
     def names_policy(self) -> bool:
         """Whether a policy of the German Broad Consent is meant."""
@@ -426,7 +452,7 @@ class _R5Nested(_Narrowing):
     expression: object = None
 
     def _limits_content(self) -> bool:
-        return bool(self.code or self.document_type or self.resource_type or self.expression)
+        return bool(self.document_type or self.resource_type or self.expression)
 
 
 class _R5Rule(_R5Nested):

@@ -1,54 +1,32 @@
 """The signed statement a site makes about each update: under which permissions it was computed.
 
-An in-toto Statement v1 in a DSSE envelope, both in canonical JSON (RFC 8785), signed with Ed25519.
 Proves who claims what about which bytes; it does not prove that the claim is true. Holds no
 patient, study or exact number. Whether the claim suffices is decided by the coordinator's
-verification.
-
-Source: in-toto attestation v1; DSSE v1.0.2; RFC 8785 (JCS).
+verification. How it is signed is written in `statement`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
-import rfc8785
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from pydantic import (
-    AwareDatetime,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
-from securesystemslib.dsse import Envelope
-from securesystemslib.exceptions import VerificationError
-from securesystemslib.signer import (  # type: ignore[attr-defined]  # public names, listed without __all__
-    CryptoSigner,
-    SSlibKey,
-)
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pydantic import AwareDatetime, Field, model_validator
 
 from consent.errors import ReceiptInvalid
+from consent.statement import Claim, Count, Sha256, StatementForm, Text
 
-PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
-STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
 PREDICATE_TYPE: Final = "https://filmroom.org/consent-receipt/v1"
-SUBJECT: Final = "update"
 MAX_ENVELOPE_BYTES: Final = 16_384
 """Several times the size of a receipt with twenty grants."""
 NO_PREVIOUS: Final = "0" * 64
 """`prev` of a site's first receipt."""
-MAX_SAFE_INTEGER: Final = 2**53 - 1
-"""The largest integer canonical JSON carries (RFC 8785 section 3.2.2.3)."""
 
-_Text = Annotated[str, Field(min_length=1, max_length=256)]
-_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-_Count = Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]
-_Texts = Annotated[tuple[_Text, ...], Field(min_length=1, max_length=64)]
+_Texts = Annotated[tuple[Text, ...], Field(min_length=1, max_length=64)]
 
 
 # ------------------------------------------------------------------ counts
@@ -100,28 +78,24 @@ def _bucket_from(low: int) -> Bucket:
 # ------------------------------------------------------------------ the claim
 
 
-class _Claim(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-
-class Eligibility(_Claim):
+class Eligibility(Claim):
     """By which policy and for which request the consents were evaluated."""
 
-    policy: _Sha256
+    policy: Sha256
     purposes: _Texts
     activity: _Texts
     recipients: _Texts
 
 
-class GrantClaim(_Claim):
+class GrantClaim(Claim):
     """One dataset used, until when its grant holds, and how its terms of use were met."""
 
-    dataset: _Text
+    dataset: Text
     expires_at: AwareDatetime
     duo: Literal["APPROVE", "MANUAL"]
 
 
-class Times(_Claim):
+class Times(Claim):
     """When the set was frozen, the training ended, consent was checked again, the update let go."""
 
     snapshot: AwareDatetime
@@ -130,32 +104,32 @@ class Times(_Claim):
     released: AwareDatetime
 
 
-class Epoch(_Claim):
+class Epoch(Claim):
     """The state of the consent records, counted, at the second check and at release."""
 
-    recheck: _Count
-    release: _Count
+    recheck: Count
+    release: Count
 
 
-class Receipt(_Claim):
+class Receipt(Claim):
     """What a site claims about one update; `update` is the SHA-256 of the bytes it sent."""
 
-    federation: _Text
-    run: _Text
-    round: _Count
+    federation: Text
+    run: Text
+    round: Count
     kind: Literal["train", "evaluate", "initialise"]
-    nonce: _Text
-    site: _Text
-    base_model: _Sha256
-    task: _Sha256
-    update: _Sha256
+    nonce: Text
+    site: Text
+    base_model: Sha256
+    task: Sha256
+    update: Sha256
     eligibility: Eligibility
     grants: Annotated[tuple[GrantClaim, ...], Field(min_length=1, max_length=64)]
     count_bucket: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,15}-[1-9][0-9]{0,15}$")]
-    weight: _Count
+    weight: Count
     times: Times
     epoch: Epoch
-    prev: _Sha256
+    prev: Sha256
 
     @model_validator(mode="after")
     def _weight_of_bucket(self) -> Self:
@@ -169,15 +143,15 @@ class Receipt(_Claim):
 # ------------------------------------------------------------------ the signature
 
 
-class _Signature(_Claim):
-    keyid: str
-    sig: str
-
-
-class _Envelope(_Claim):
-    payload: str
-    payloadType: str  # noqa: N815 -- DSSE's name
-    signatures: Annotated[list[_Signature], Field(min_length=1, max_length=1)]
+_FORM: Final = StatementForm(
+    PREDICATE_TYPE,
+    Receipt,
+    subject="update",
+    subjects=lambda receipt: [receipt.update],
+    predicate=lambda receipt: receipt.model_dump(mode="json", exclude={"update"}),
+    fields=lambda statement: {**statement["predicate"], "update": statement["subject"][0]["digest"]["sha256"]},
+    refused=ReceiptInvalid,
+)
 
 
 def generate_signing_key() -> Ed25519PrivateKey:
@@ -185,83 +159,19 @@ def generate_signing_key() -> Ed25519PrivateKey:
     return Ed25519PrivateKey.generate()
 
 
-def key_id(key: Ed25519PublicKey) -> str:
-    """Return the name by which envelopes refer to `key`: a digest of the key itself."""
-    return str(SSlibKey.from_crypto(key).keyid)
-
-
 def sign_receipt(receipt: Receipt, key: Ed25519PrivateKey) -> bytes:
     """Return the signed envelope of `receipt`."""
-    envelope = Envelope(_statement(receipt), PAYLOAD_TYPE, {})
-    envelope.sign(CryptoSigner(key))
-    return rfc8785.dumps(envelope.to_dict())
+    return _FORM.sign(receipt, key)
 
 
 def open_receipt(envelope: bytes, key: Ed25519PublicKey, max_bytes: int = MAX_ENVELOPE_BYTES) -> Receipt:
     """Return the receipt in `envelope`, if the holder of `key` signed it.
 
-    Raises: ReceiptInvalid whose `reason` is `too-large`, `malformed`, `wrong-type`, `bad-signature`
-    or
-        `bad-statement`.
+    Raises: ReceiptInvalid, as `StatementForm.open` says.
     """
-    if len(envelope) > max_bytes:
-        raise ReceiptInvalid("too-large")
-    opened = _open_envelope(envelope)
-    if opened.payload_type != PAYLOAD_TYPE:
-        raise ReceiptInvalid("wrong-type", "payloadType")
-    try:
-        opened.verify([SSlibKey.from_crypto(key)], 1)
-    except VerificationError as error:
-        raise ReceiptInvalid("bad-signature") from error
-    return _read_statement(opened.payload)
+    return _FORM.open(envelope, key, max_bytes)
 
 
 def receipt_digest(envelope: bytes) -> str:
     """Return the SHA-256 by which the site's next receipt names this one in `prev`."""
     return hashlib.sha256(envelope).hexdigest()
-
-
-def _open_envelope(data: bytes) -> Envelope:
-    """Return the envelope; only its one canonical spelling counts, since digests are chained."""
-    try:
-        document = _Envelope.model_validate_json(data).model_dump()
-        envelope = Envelope.from_dict(document)
-        canonical = rfc8785.dumps(envelope.to_dict())
-    except ValueError as error:
-        raise ReceiptInvalid("malformed", "envelope") from error
-    if canonical != data:
-        raise ReceiptInvalid("malformed", "envelope is not canonical")
-    return envelope
-
-
-def _statement(receipt: Receipt) -> bytes:
-    return rfc8785.dumps(
-        {
-            "_type": STATEMENT_TYPE,
-            "subject": [{"name": SUBJECT, "digest": {"sha256": receipt.update}}],
-            "predicateType": PREDICATE_TYPE,
-            "predicate": receipt.model_dump(mode="json", exclude={"update"}),
-        }
-    )
-
-
-def _read_statement(payload: bytes) -> Receipt:
-    """Read back what `_statement` writes, and nothing else."""
-    try:
-        statement = json.loads(payload)
-        types = (statement["_type"], statement["predicateType"])
-        update = statement["subject"][0]["digest"]["sha256"]
-        claim = json.dumps({**statement["predicate"], "update": update})
-    except (ValueError, TypeError, LookupError, RecursionError) as error:
-        raise ReceiptInvalid("bad-statement", "not a statement") from error
-    if types != (STATEMENT_TYPE, PREDICATE_TYPE):
-        raise ReceiptInvalid("wrong-type", "statement")
-    try:
-        receipt = Receipt.model_validate_json(claim)
-    except ValidationError as error:
-        fields = {".".join(map(str, fault["loc"])) for fault in error.errors()}
-        raise ReceiptInvalid("bad-statement", ", ".join(sorted(fields))) from None
-    # Unknown elements, doubled names and other spellings do not survive the way back.
-    if _statement(receipt) != payload:
-        raise ReceiptInvalid("bad-statement", "not canonical")
-    return receipt

@@ -19,9 +19,11 @@ LIMITS = (
     "period",
     "purposes",
     "recipients",
+    "projects",
     "actions",
     "data_period",
     "data_references",
+    "modalities",
     "security_labels",
     "unknown",
 )
@@ -97,7 +99,8 @@ class Provision:
     """One thing permitted or refused, and the exceptions to it.
 
     An empty list sets no limit. Entries of one list are alternatives; the lists together must all
-    apply. `data_period` limits the date of the study; `data_references` are StudyInstanceUIDs;
+    apply. `projects` limit the research it is used in; `data_period` limits the date of the study;
+    `data_references` are StudyInstanceUIDs, `modalities` DICOM modality codes;
     `security_labels` are HL7 confidentiality or sensitivity codes. `unknown` tells that the source
     holds a further limit that could not be interpreted.
     """
@@ -106,9 +109,11 @@ class Provision:
     period: Period | None = None
     purposes: tuple[str, ...] = ()
     recipients: tuple[str, ...] = ()
+    projects: tuple[str, ...] = ()
     actions: tuple[str, ...] = ()
     data_period: Period | None = None
     data_references: tuple[str, ...] = ()
+    modalities: tuple[str, ...] = ()
     security_labels: tuple[str, ...] = ()
     children: tuple[Provision, ...] = ()
     unknown: bool = False

@@ -34,13 +34,14 @@ class Study:
     """The facts about one imaging study on which consent can turn.
 
     `security_labels` are HL7 confidentiality and sensitivity codes, all that apply; None where the
-    hospital does not label its data.
+    hospital does not label its data. `modality` is the DICOM code of the images used of it.
     """
 
     patient: str
     StudyInstanceUID: str
     study_date: date | None
     security_labels: frozenset[str] | None = None
+    modality: str | None = None
 
 
 class Case(NamedTuple):
@@ -51,6 +52,7 @@ class Case(NamedTuple):
     recipient: str
     study: Study
     at: datetime
+    project: str | None = None
 
 
 def evaluate(rule: Provision, case: Case, *, named: bool) -> Outcome:
@@ -197,6 +199,21 @@ def _study(rule: Provision, case: Case) -> Match:
     return Match.UNKNOWN if UNRESOLVED in rule.data_references else Match.NO
 
 
+def _modality(rule: Provision, case: Case) -> Match:
+    return _is_one_of(rule.modalities, case.study.modality)
+
+
+def _project(rule: Provision, case: Case) -> Match:
+    return _is_one_of(rule.projects, case.project)
+
+
+def _is_one_of(named: tuple[str, ...], fact: str | None) -> Match:
+    """Compare a fact with the values a rule names; one that is not known may be any of them."""
+    if fact in named:
+        return Match.YES
+    return Match.UNKNOWN if fact is None or UNRESOLVED in named else Match.NO
+
+
 def _permitted_label(rule: Provision, case: Case) -> Match:
     """Compare labels; a permission up to R covers N, and a sensitivity has to be permitted by name."""
     labels = case.study.security_labels
@@ -245,9 +262,11 @@ _ASK: Final[dict[Kind, dict[str, _Ask]]] = {
         "period": _period,
         "purposes": purpose,
         "recipients": _recipient,
+        "projects": _project,
         "actions": action,
         "data_period": _study_date,
         "data_references": _study,
+        "modalities": _modality,
         "security_labels": label,
         "unknown": _unknown,
     }
@@ -274,9 +293,11 @@ _SAYS: Final[dict[str, Callable[[Provision], str]]] = {
     "period": lambda rule: _from_to("period", rule.period),
     "purposes": lambda rule: _listed("purpose", rule.purposes),
     "recipients": lambda rule: _listed("recipient", rule.recipients),
+    "projects": lambda rule: _listed("project", rule.projects),
     "actions": lambda rule: _listed("action", rule.actions),
     "data_period": lambda rule: _from_to("study dated", rule.data_period),
     "data_references": lambda _rule: "a list of studies",
+    "modalities": lambda rule: _listed("modality", rule.modalities),
     "security_labels": lambda rule: _listed("label", rule.security_labels),
     "unknown": lambda _rule: "a limit that is not understood",
 }

@@ -7,7 +7,8 @@ because FastAPI reads them at run time.
 import io
 import json
 import zipfile
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -17,11 +18,14 @@ from fastapi import Depends, FastAPI, Header, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 
-from coordinator import members, tasks
+from consent import MAX_NOTICE_BYTES
+from coordinator import members, tasks, withdrawals
 from coordinator.authority import Authority
 from coordinator.errors import ConfigurationError, PeerError
+from coordinator.listener import certificate_of
 from coordinator.members import JoinRequest
-from coordinator.runs import describe
+from coordinator.provenance import texts_as_they_stand
+from coordinator.runs import RunRecord, describe
 from models import TaskRefused
 
 _Pem = Annotated[str, Field(min_length=1, max_length=16_384)]
@@ -40,6 +44,7 @@ class JoinForm(BaseModel):
 
 def open_door(
     store: sa.Engine,
+    federation: str,
     authority: Authority,
     register: Callable[[bytes, str], int],
     runs: Path,
@@ -79,21 +84,38 @@ def open_door(
     @app.get("/v1/runs/{run}/bundle")
     def bundle(run: str, by: Partner) -> Response:
         _own(store, run, by)
-        folder = runs / run / "bundle"
-        if not folder.is_dir():
-            raise HTTPException(404, "the run has no finished model")
-        return Response(_zip(folder), media_type="application/zip")
+        return Response(_bundle(store, federation, runs, run), media_type="application/zip")
 
     return app
 
 
-def member_pages(store: sa.Engine) -> FastAPI:
+def member_pages(
+    store: sa.Engine, federation: str, clock: Callable[[], datetime], say: Callable[[str], None]
+) -> FastAPI:
     """Return the application for members, who came through mutual TLS."""
     app = FastAPI(openapi_url=None)
+
+    async def small(request: Request) -> bytes:
+        body = await request.body()
+        if len(body) > MAX_NOTICE_BYTES:
+            raise HTTPException(413, "the notice is too large")
+        return body
 
     @app.get("/v1/members/tasks")
     def offered() -> list[str]:
         return [document for _, document, _ in tasks.offered(store)]
+
+    # Not `async`: it may wait for a round to close, and so runs in a thread of its own.
+    @app.post("/v1/members/withdrawals")
+    def withdraw(request: Request, notice: Annotated[bytes, Depends(small)]) -> dict[str, str]:
+        try:
+            sender = members.by_certificate(store, certificate_of(request.scope))
+            answers = withdrawals.take_in(store, federation, sender, notice, clock())
+        except PeerError as error:
+            raise HTTPException(403, str(error)) from error
+        told = ", ".join(f"{number} {said}" for said, number in sorted(Counter(answers.values()).items()))
+        say(f"{sender.site}: withdrawal: {told}")
+        return answers
 
     return app
 
@@ -119,10 +141,28 @@ def _own(store: sa.Engine, run: str, by: str) -> None:
         raise HTTPException(404, "there is no such run of this partner")
 
 
-def _zip(folder: Path) -> bytes:
+def _bundle(store: sa.Engine, federation: str, runs: Path, run: str) -> bytes:
+    """Return a finished run's bundle as a ZIP file; what it says of itself is as the record stands now.
+
+    Raises: HTTPException if there is none, or a withdrawal stopped that it is handed out.
+    """
+    stands = withdrawals.standing(store, run)
+    if stands.refusal:
+        raise HTTPException(410, stands.refusal)
+    if stands.state != "finished":
+        raise HTTPException(404, "the run has no finished model")
+    record, texts = RunRecord(store, runs, run), dict[str, bytes]()
+    if stands.is_flagged:
+        texts = texts_as_they_stand(store, federation, record, tasks.find(store, stands.task))
+    return _zip(record.folder / "bundle", texts)
+
+
+def _zip(folder: Path, instead: Mapping[str, bytes]) -> bytes:
+    """Return the folder as a ZIP file, with other contents for some of its paths."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for path in sorted(folder.rglob("*")):
             if path.is_file():
-                archive.write(path, path.relative_to(folder))
+                name = path.relative_to(folder).as_posix()
+                archive.writestr(name, instead[name] if name in instead else path.read_bytes())
     return buffer.getvalue()

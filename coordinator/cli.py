@@ -16,8 +16,6 @@ from typing import Annotated
 
 import sqlalchemy as sa
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from coordinator import members, partner, runs, tasks
 from coordinator.app import Coordinator, create_coordinator, now, open_coordinator
@@ -27,6 +25,9 @@ from coordinator.errors import ConfigurationError, CoordinatorError, PeerError
 from coordinator.provenance import audit as audit_run
 from coordinator.provenance import receipt_count
 from coordinator.store import member, run
+from coordinator.terminal import Json, err, out
+from coordinator.terminal import show as _show
+from coordinator.withdrawals_cli import list_models, withdrawals_app
 from models import ModelsError, TaskRefused
 from models.memory import loading
 
@@ -51,13 +52,11 @@ for name, group in (
     ("tasks", tasks_app),
     ("runs", runs_app),
     ("models", models_app),
+    ("withdrawals", withdrawals_app),
 ):
     app.add_typer(group, name=name)
+models_app.command("list")(list_models)
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 AccessFile = Annotated[Path, typer.Option("--access", help="The partner's access file.")]
 
 
@@ -245,13 +244,3 @@ def _interrupt(stopping: threading.Event) -> None:
 
 def _say(line: str) -> None:
     print(f"{now():%H:%M:%S} {line}", flush=True)
-
-
-def _show(rows: list[dict[str, object]], columns: tuple[str, ...], title: str, *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(rows))
-        return
-    table = Table(*columns, title=title)
-    for row in rows:
-        table.add_row(*(str(row[column] or "") for column in columns))
-    out.print(table)

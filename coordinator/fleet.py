@@ -197,11 +197,14 @@ class FleetGate:
 class LinkStateGrid(Grid):
     """Flower's grid on the SuperLink's own state: no second network hop for the coordinator."""
 
-    def __init__(self, state: LinkState, store: FileObjectStore, gate: FleetGate, run: Run) -> None:
+    def __init__(
+        self, state: LinkState, store: FileObjectStore, gate: FleetGate, run: Run, wanted: Callable[[], bool]
+    ) -> None:
         self._state = state
         self._store = store
         self._gate = gate
         self._run = run
+        self._wanted = wanted
         self._heads: dict[str, Message] = {}  # replies announced and not yet whole, by the message they answer
 
     def set_run(self, run: Run) -> None:
@@ -266,11 +269,14 @@ class LinkStateGrid(Grid):
         return self._gate.last_arrival_at
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Push `messages` and yield each reply as it lands, until all are in or `timeout` seconds passed."""
+        """Push `messages` and yield each reply as it lands.
+
+        It ends when all are in, when `timeout` seconds passed, or soon after the run is not wanted any more.
+        """
         waiting = {message_id for message_id in self.push_messages(messages) if message_id}
         end = time.monotonic() + (timeout if timeout is not None else float("inf"))
         announced, looked_at, littered = -1, 0.0, True
-        while waiting and (now := time.monotonic()) < end:
+        while waiting and (now := time.monotonic()) < end and self._wanted():
             if announced != self._gate.announced or now - looked_at > LOOK_S:
                 announced, looked_at = self._gate.announced, now
                 self._note_heads(waiting)
@@ -369,18 +375,30 @@ class Fleet:
             return known
         return self.state.create_node("<id:none>", "none", node_key, 30, name=site)
 
-    def open_run(self, name: str, task_digest: str) -> FlowerRun:
-        """Open a run in Flower's state; the task's digest stands where Flower keeps an app's hash."""
-        return FlowerRun(self.state, self._store, self.gate, name, task_digest)
+    def open_run(self, name: str, task_digest: str, wanted: Callable[[], bool] = lambda: True) -> FlowerRun:
+        """Open a run in Flower's state; the task's digest stands where Flower keeps an app's hash.
+
+        `wanted` is asked at least once in `LOOK_S` whether the answers to an open round are still waited for.
+        """
+        return FlowerRun(self.state, self._store, self.gate, name, task_digest, wanted)
 
 
 class FlowerRun:
     """A run in Flower's link state, kept alive by heartbeats until the block ends."""
 
-    def __init__(self, state: LinkState, store: FileObjectStore, gate: FleetGate, name: str, task_digest: str) -> None:
+    def __init__(
+        self,
+        state: LinkState,
+        store: FileObjectStore,
+        gate: FleetGate,
+        name: str,
+        task_digest: str,
+        wanted: Callable[[], bool],
+    ) -> None:
         self._state = state
         self._store = store
         self._gate = gate
+        self._wanted = wanted
         self._stop = threading.Event()
         run_id = state.create_run(
             f"filmroom/{name}",
@@ -405,7 +423,7 @@ class FlowerRun:
         TaskIdentity.run_id = self._run.run_id
         TaskIdentity.node_id = SUPERLINK_NODE_ID
         threading.Thread(target=self._beat, name="run-heartbeat", daemon=True).start()
-        return LinkStateGrid(self._state, self._store, self._gate, self._run)
+        return LinkStateGrid(self._state, self._store, self._gate, self._run, self._wanted)
 
     def __exit__(self, kind: object, _error: object, _trace: object) -> None:
         """Close the run and drop what it left in the store."""

@@ -1,7 +1,8 @@
-"""The mean of a round, folded as updates come in, always in the order of the members' names.
+"""The mean of a round, folded when the round closes, always in the order of the members' names.
 
-So the same participation gives the same bits, whoever was first; and memory holds one mean, however many members there
-are: an update that comes before its turn waits on disk.
+So the same participation gives the same bits, whoever was first; and memory holds one mean and one update, however many
+members there are: the updates wait on disk. They stay there until the round is closed, because one of them may be taken
+back until then, and the mean has to be made again without it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from models import WeightedMean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     import numpy as np
@@ -23,56 +24,32 @@ if TYPE_CHECKING:
 
 
 class OrderedMean:
-    """The weighted mean of the updates of `sites`; what waits lies in `folder`, which is emptied first."""
+    """The weighted mean of the verified updates of a round, which wait in `folder`; it is emptied first."""
 
-    def __init__(self, base: Arrays, sites: Iterable[str], folder: Path) -> None:
-        self._mean = WeightedMean(base)
-        self._turns = sorted(sites, reverse=True)
-        self._waiting: dict[str, int] = {}  # weight by site; 0 for one that contributes nothing
+    def __init__(self, base: Arrays, folder: Path) -> None:
+        self._base = base
         self._folder = folder
         folder.mkdir(mode=0o700, exist_ok=True)
         self.discard()
 
-    def add(self, site: str, arrays: Arrays, weight: int) -> None:
-        """Take the verified update of `site`, which counts `weight` times.
+    def add(self, site: str, arrays: Arrays) -> None:
+        """Take the verified update of `site`."""
+        save_file(dict(arrays), self._path(site))
 
-        Raises: UpdateRefused if it is not like the base.
+    def result(self, weights: Mapping[str, int]) -> dict[str, NDArray[np.generic]]:
+        """Return the mean of the updates of these sites, each counted as often as its weight says.
+
+        Raises: UpdateRefused if an update is not like the base; ValueError if there are no sites.
         """
-        if self._turns and self._turns[-1] == site:
-            self._mean.add(arrays, weight)
-            self._turns.pop()
-            self._go_on()
-        else:
-            save_file(dict(arrays), self._path(site))
-            self._waiting[site] = weight
-
-    def pass_over(self, site: str) -> None:
-        """Note that `site` contributes nothing to this round."""
-        self._waiting[site] = 0
-        self._go_on()
-
-    def result(self) -> dict[str, NDArray[np.generic]]:
-        """Hand over the mean of all that was added; who has not been heard of contributes nothing.
-
-        Raises: ValueError if nothing was added.
-        """
-        for site in self._turns:
-            self._waiting.setdefault(site, 0)
-        self._go_on()
-        return self._mean.result()
+        mean = WeightedMean(self._base)
+        for site in sorted(weights):
+            mean.add(load_file(self._path(site)), weights[site])
+        return mean.result()
 
     def discard(self) -> None:
-        """Remove what waits; the round makes no model."""
+        """Remove what waits."""
         for path in self._folder.iterdir():
             path.unlink()
-
-    def _go_on(self) -> None:
-        while self._turns and self._turns[-1] in self._waiting:
-            site = self._turns.pop()
-            weight = self._waiting.pop(site)
-            if weight:
-                self._mean.add(load_file(self._path(site)), weight)
-                self._path(site).unlink()
 
     def _path(self, site: str) -> Path:
         return self._folder / f"{site}.safetensors"

@@ -130,6 +130,19 @@ def admits(store: sa.Engine, certificate_sha256: str) -> bool:
         return db.execute(query).first() is not None
 
 
+def by_certificate(store: sa.Engine, certificate_sha256: str) -> Member:
+    """Return the member who shows the certificate with this digest.
+
+    Raises: PeerError if nobody does, or the membership was revoked.
+    """
+    query = sa.select(member).where(member.c.certificate_sha256 == certificate_sha256, member.c.revoked_at.is_(None))
+    with store.connect() as db:
+        row = db.execute(query).first()
+    if row is None:
+        raise PeerError("not a member")
+    return Member(row.site, int(row.node_id), _receipt_key(row.receipt_key))
+
+
 def revoke(store: sa.Engine, site: str, at: datetime) -> None:
     """Let a member in no longer, from this moment on; what it contributed stays on the record.
 

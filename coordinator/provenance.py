@@ -14,11 +14,11 @@ import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from consent import ReceiptInvalid, key_id, open_receipt, receipt_digest
+from consent import NoticeInvalid, ReceiptInvalid, key_id, open_notice, open_receipt, receipt_digest
 from coordinator.errors import ConfigurationError, RunFailed
 from coordinator.runs import RunRecord, describe
-from coordinator.store import member
-from models import bundle_files, canonical, task_digest
+from coordinator.store import contribution, member, withdrawal_notice, withdrawn_receipt
+from models import bundle_files, bundle_texts, canonical, layout_digest, task_digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,6 +38,8 @@ def provenance(store: sa.Engine, federation: str, run: str, task: Task) -> dict[
         "run": run,
         "task": {"digest": task_digest(task), "document": json.loads(canonical(task))},
         "started_at": record["started_at"],
+        "derived_from": _lineage(record),
+        "contains_withdrawn": _is_flagged(record),
         "receipt_keys": {site: [pem.decode() for pem in pems] for site, pems in _receipt_keys(store).items()},
         "rounds": [_round(record, row) for row in _rows(record, "rounds")],
         "evaluation": [_contribution(row) for row in _rows(record, "contributions") if row["kind"] == "evaluate"],
@@ -46,7 +48,8 @@ def provenance(store: sa.Engine, federation: str, run: str, task: Task) -> dict[
 
 def write_bundle(record: RunRecord, task: Task, document: Mapping[str, Any]) -> Path:
     """Write the final model as a MONAI bundle below the run's folder and return its folder."""
-    files = bundle_files(task, record.model(task.rounds), record.layout(), document)
+    flagged = bool(document["contains_withdrawn"])
+    files = bundle_files(task, record.model(task.rounds), record.layout(), document, contains_withdrawn=flagged)
     folder = record.folder / "bundle"
     for name, content in files.items():
         path = folder / name
@@ -55,17 +58,32 @@ def write_bundle(record: RunRecord, task: Task, document: Mapping[str, Any]) -> 
     return folder
 
 
+def texts_as_they_stand(store: sa.Engine, federation: str, record: RunRecord, task: Task) -> dict[str, bytes]:
+    """Return the texts of a finished bundle, by path, as the record has it now.
+
+    What was written at the end of the run does not know of a contribution that was withdrawn since.
+    """
+    document = provenance(store, federation, record.name, task)
+    digests = {
+        "task": task_digest(task),
+        "layout": layout_digest(record.layout()),
+        "model": document["rounds"][-1]["model_after"],
+    }
+    return bundle_texts(task, digests, document, contains_withdrawn=bool(document["contains_withdrawn"]))
+
+
 def audit(store: sa.Engine, run: str, folder: Path) -> list[str]:
     """Verify every stored receipt and the chain of models again; return the faults found.
 
     Checks the signatures, that each receipt speaks of this run, round, base model and update, that the model of each
     round is the base of the next, that the models on disk are the ones on record, and that each site's receipts of this
-    run follow one another.
+    run follow one another. Checks also that rounds carried over are those of the run they come from, that the notices
+    of withdrawal were signed by their members, and that nothing was counted that was answered to be in no model.
     """
     record = describe(store, run)
     keys = {site: [_key(pem) for pem in pems] for site, pems in _receipt_keys(store).items()}
     rounds = _rows(record, "rounds")
-    before = {row["round"]: row["model_before"] for row in rounds}
+    before, after = ({row["round"]: row[f"model_{side}"] for row in rounds} for side in ("before", "after"))
     faults = [
         f"round {row['round']}: starts from another model than round {last['round']} made"
         for last, row in pairwise(rounds)
@@ -75,9 +93,10 @@ def audit(store: sa.Engine, run: str, folder: Path) -> list[str]:
     faults += [fault for row in rounds for fault in _model_faults(kept, row["round"])]
     counted = [row for row in _rows(record, "contributions") if row["outcome"] == "counted"]
     for row in counted:
-        trained = row["kind"] == "train" and row["round"] in before  # else it is of the last model, or never closed
-        base = before[row["round"]] if trained else rounds[-1]["model_after"]
-        faults += _receipt_faults(run, row, _signer(row, keys), base)
+        models = before if row["kind"] == "train" else after
+        base = models.get(row["round"], rounds[-1]["model_after"])  # a round that never closed starts from the last
+        faults += _receipt_faults(row, _signer(row, keys), base)
+    faults += [*_lineage_faults(store, record), *_withdrawal_faults(store, record, keys)]
     return faults or _chain_faults(counted, keys)
 
 
@@ -95,14 +114,14 @@ def _model_faults(kept: RunRecord, number: int) -> list[str]:
     return []
 
 
-def _receipt_faults(run: str, row: Mapping[str, Any], key: Ed25519PublicKey, base: str | None) -> list[str]:
+def _receipt_faults(row: Mapping[str, Any], key: Ed25519PublicKey, base: str | None) -> list[str]:
     where = f"round {row['round']}, {row['kind']}, {row['site']}"
     try:
         receipt = open_receipt(row["receipt"].encode(), key)
     except ReceiptInvalid as error:
         return [f"{where}: receipt {error.reason}"]
     claimed = (receipt.run, receipt.round, receipt.kind, receipt.site, receipt.update, receipt.weight)
-    recorded = (run, row["round"], row["kind"], row["site"], row["update"], row["weight"])
+    recorded = (row["made_in"], row["round"], row["kind"], row["site"], row["update"], row["weight"])
     faults = [] if claimed == recorded else [f"{where}: the receipt speaks of something else"]
     if receipt.base_model != base:
         faults.append(f"{where}: the receipt names another base model")
@@ -110,21 +129,99 @@ def _receipt_faults(run: str, row: Mapping[str, Any], key: Ed25519PublicKey, bas
 
 
 def _chain_faults(counted: Sequence[Mapping[str, Any]], keys: _Keys) -> list[str]:
-    """Return where a receipt does not name the one by the same key that was counted before it in this run."""
-    faults, last = [], dict[str, str]()
+    """Return where a receipt does not name the one by the same key that was counted before it in the run of both."""
+    faults, last = [], dict[tuple[str, str], str]()
     for row in sorted(counted, key=lambda row: row["at"]):
         key, envelope = _signer(row, keys), row["receipt"].encode()
         prev = open_receipt(envelope, key).prev
-        if prev != last.get(key_id(key), prev):
+        if prev != last.get((key_id(key), row["made_in"]), prev):
             where = f"round {row['round']}, {row['kind']}, {row['site']}"
             faults.append(f"{where}: does not follow the receipt counted before")
-        last[key_id(key)] = receipt_digest(envelope)
+        last[key_id(key), row["made_in"]] = receipt_digest(envelope)
     return faults
+
+
+def _lineage_faults(store: sa.Engine, record: Mapping[str, object]) -> list[str]:
+    """Return where a round that was carried over is not that of the run it comes from."""
+    if record["derived_from"] is None:
+        foreign = [row for name in ("rounds", "contributions") for row in _rows(record, name)]
+        return [f"round {row['round']}: made in another run" for row in foreign if row["made_in"] != record["run"]]
+    earlier, last = describe(store, str(record["derived_from"])), int(str(record["carried_rounds"]))
+    own, theirs = _carried(record, last), _carried(earlier, last)
+    beyond = sorted(
+        {row["round"] for row in _rows(record, "rounds") if (row["made_in"] == record["run"]) is (row["round"] <= last)}
+    )
+    return [
+        *(f"round {number}: is not as run {earlier['run']} made it" for number in own if own[number] != theirs[number]),
+        *(f"round {number}: not carried over as the run's lineage says" for number in beyond),
+    ]
+
+
+def _carried(record: Mapping[str, object], last: int) -> dict[int, list[tuple[Any, ...]]]:
+    """Return what makes each round up to `last`: its models, and the receipts that were counted."""
+    made: dict[int, list[tuple[Any, ...]]] = {number: [] for number in range(last + 1)}
+    for row in _rows(record, "rounds"):
+        if row["round"] <= last:
+            made[row["round"]].append((row["model_before"], row["model_after"], row["made_in"]))
+    for row in _rows(record, "contributions"):
+        if row["round"] <= last and row["kind"] == "train":
+            made[row["round"]].append((row["site"], row["outcome"], row["receipt"], row["made_in"]))
+    return made
+
+
+def _withdrawal_faults(store: sa.Engine, record: Mapping[str, object], keys: _Keys) -> list[str]:
+    """Return the notices on this run that their member did not sign, and what was counted against an answer."""
+    runs = {row["made_in"] for row in _rows(record, "rounds")} | {record["run"]}
+    closed = {row["round"] for row in _rows(record, "rounds")}
+    counted = sa.and_(
+        withdrawn_receipt.c.receipt == contribution.c.receipt_digest, withdrawn_receipt.c.site == contribution.c.site
+    )
+    with store.connect() as db:
+        notices = db.execute(sa.select(withdrawal_notice).where(withdrawal_notice.c.run.in_(runs))).all()
+        against = db.execute(
+            sa.select(contribution.c.round, contribution.c.kind, contribution.c.site)
+            .join(withdrawn_receipt, counted)
+            .where(
+                contribution.c.run == record["run"],
+                contribution.c.outcome == "counted",
+                withdrawn_receipt.c.standing != "aggregated",
+            )
+        ).all()
+    return [
+        *(f"the notice {row.digest[:12]} of {row.site}: not signed by it" for row in notices if not _signed(row, keys)),
+        *(
+            f"round {row.round}, {row.kind}, {row.site}: counted although it was taken back"
+            for row in against
+            if row.round in closed
+        ),
+    ]
+
+
+def _signed(notice: sa.Row[Any], keys: _Keys) -> bool:
+    for key in keys[notice.site]:
+        try:
+            return bool(open_notice(notice.envelope, key).run == notice.run)
+        except NoticeInvalid:
+            continue
+    return False
+
+
+def _lineage(record: Mapping[str, object]) -> dict[str, object] | None:
+    if record["derived_from"] is None:
+        return None
+    return {"run": record["derived_from"], "carried_rounds": record["carried_rounds"]}
+
+
+def _is_flagged(record: Mapping[str, object]) -> bool:
+    in_model = any(row["contains_withdrawn"] for row in _rows(record, "rounds"))
+    return in_model or bool(record["measured_with_withdrawn"])
 
 
 def _round(record: Mapping[str, object], row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "round": row["round"],
+        "made_in": row["made_in"],
+        "contains_withdrawn": row["contains_withdrawn"],
         "model_before": row["model_before"],
         "model_after": row["model_after"],
         "metrics": row["metrics"],
@@ -138,8 +235,10 @@ def _round(record: Mapping[str, object], row: Mapping[str, Any]) -> dict[str, An
 
 
 def _contribution(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what others may know: an update that was taken back reads as an abstention, whatever its reason."""
     kept = ("site", "outcome", "reason", "weight", "update", "metrics", "receipt")
-    return {key: row[key] for key in kept}
+    told = {"retracted": "abstained"}.get(row["outcome"], row["outcome"])
+    return {key: row[key] for key in kept} | {"outcome": told}
 
 
 def _rows(record: Mapping[str, object], name: str) -> list[dict[str, Any]]:

@@ -1,7 +1,12 @@
 """The durable record of runs: their state, the global model of every closed round, and what each member did.
 
 A round is closed in one transaction, after its model's file is on disk: a coordinator that is killed goes on from the
-last closed round. What it had received of the open round is asked for again, under a new nonce.
+last closed round. What it had received of the open round is asked for again, under a new nonce. The same transaction
+makes sure that the run was not ended meanwhile and that no counted update was taken back: whoever withdraws locks the
+run's row first (`lock`), so one of the two sees the other.
+
+A run may be derived from an earlier one: its first rounds are then rows that name the run that made them, and their
+models lie in that run's folder.
 """
 
 from __future__ import annotations
@@ -9,19 +14,19 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from coordinator.errors import ConfigurationError, RunFailed
-from coordinator.store import contribution, receipt_head, round_, run
+from coordinator.errors import ConfigurationError, RunEnded, RunFailed, UpdateRetracted
+from coordinator.store import contribution, receipt_head, round_, run, withdrawn_receipt
 from models import model_digest, parse_layout
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -40,7 +45,7 @@ class Contribution:
     """What one member did in one round."""
 
     site: str
-    outcome: str  # counted | abstained | refused | absent
+    outcome: str  # counted | abstained | refused | absent | retracted
     reason: str = ""
     weight: int = 0
     update: str = ""
@@ -65,12 +70,45 @@ class Closing:
 
 def request(store: sa.Engine, task: str, at: datetime) -> str:
     """Ask the running coordinator to start a run of `task`; return the run's name."""
-    name = f"run-{secrets.token_hex(4)}"
     with store.begin() as db:
-        db.execute(
-            sa.insert(run).values(run=name, task=task, state="requested", detail="", requested_at=at.isoformat())
-        )
+        return _request(db, task, at)
+
+
+def derive(db: sa.Connection, name: str, carried_rounds: int, at: datetime) -> str:
+    """Ask for a run that takes the place of run `name` and goes on after its round `carried_rounds`; return its name.
+
+    The rounds up to that one, and who contributed to them, become the new run's own; the old run ends as superseded.
+    """
+    old = db.execute(sa.select(run).where(run.c.run == name)).one()
+    new = _request(db, old.task, at, derived_from=name, carried_rounds=carried_rounds)
+    for table, which in (
+        (round_, round_.c.round <= carried_rounds),
+        (contribution, (contribution.c.round <= carried_rounds) & (contribution.c.kind == "train")),
+    ):
+        for row in db.execute(sa.select(table).where(table.c.run == name, which)).mappings().all():
+            db.execute(sa.insert(table).values({**row, "run": new}))
+    detail = f"a contribution to it was withdrawn; {new} takes its place"
+    ended = {"state": "superseded", "detail": detail, "superseded_by": new, "ended_at": at.isoformat()}
+    db.execute(sa.update(run).where(run.c.run == name).values(ended))
+    return new
+
+
+def _request(db: sa.Connection, task: str, at: datetime, **lineage: object) -> str:
+    name = f"run-{secrets.token_hex(4)}"
+    asked = {"run": name, "task": task, "state": "requested", "detail": "", "requested_at": at.isoformat()}
+    db.execute(sa.insert(run).values({**asked, **lineage}))
     return name
+
+
+def lock(db: sa.Connection, which: sa.ColumnElement[bool]) -> None:
+    """Let no other transaction close a round or withdraw a contribution of these runs until this one has ended."""
+    db.execute(sa.update(run).where(which).values(state=run.c.state))
+
+
+def is_open(store: sa.Engine, name: str) -> bool:
+    """Return whether a run is requested or under way; another process may have ended it."""
+    with store.connect() as db:
+        return db.execute(sa.select(run.c.state).where(run.c.run == name)).scalar() in OPEN_STATES
 
 
 def next_open(store: sa.Engine) -> tuple[str, str] | None:
@@ -86,25 +124,31 @@ class RunRecord:
 
     def __init__(self, store: sa.Engine, folder: Path, name: str) -> None:
         self._store = store
+        self._runs = folder
         self.folder = folder / name
         self.name = name
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def begin(self, at: datetime) -> None:
-        """Note that the run is under way; the first start counts."""
-        with self._store.begin() as db:
-            db.execute(
-                sa.update(run)
-                .where(run.c.run == self.name)
-                .values(state="running", started_at=sa.func.coalesce(run.c.started_at, at.isoformat()))
-            )
+        """Note that the run is under way; the first start counts.
 
-    def end(self, state: str, detail: str, at: datetime) -> None:
-        """Note how the run ended."""
+        Raises: RunEnded if it was ended meanwhile.
+        """
+        if not self._move(state="running", started_at=sa.func.coalesce(run.c.started_at, at.isoformat())):
+            raise RunEnded(self.name)
+
+    def end(self, state: str, detail: str, at: datetime) -> bool:
+        """Note how the run ended, unless it was ended before; return whether it was noted."""
+        return self._move(state=state, detail=detail, ended_at=at.isoformat())
+
+    def is_open(self) -> bool:
+        """Return whether nobody has ended the run."""
+        return is_open(self._store, self.name)
+
+    def _move(self, **values: object) -> bool:
+        still_open = (run.c.run == self.name) & run.c.state.in_(OPEN_STATES)
         with self._store.begin() as db:
-            db.execute(
-                sa.update(run).where(run.c.run == self.name).values(state=state, detail=detail, ended_at=at.isoformat())
-            )
+            return db.execute(sa.update(run).where(still_open).values(values)).rowcount == 1
 
     def last_round(self) -> int | None:
         """Return the last round whose model is on disk; None before the initial model."""
@@ -117,20 +161,25 @@ class RunRecord:
 
         Raises: RunFailed if the file is not what the record says.
         """
+        query = sa.select(round_.c.model_after, round_.c.made_in).where(
+            round_.c.run == self.name, round_.c.round == number
+        )
+        with self._store.connect() as db:
+            row = db.execute(query).first()
         try:
-            arrays = dict(load_file(self._model_path(number)))
+            arrays = dict(load_file(self._model_path(number, row.made_in if row else self.name)))
         except (OSError, SafetensorError) as error:
             raise RunFailed(f"the model of round {number} on disk is missing or damaged") from error
-        query = sa.select(round_.c.model_after).where(round_.c.run == self.name, round_.c.round == number)
-        with self._store.connect() as db:
-            expected = db.execute(query).scalar()
-        if model_digest(arrays) != expected:
+        if row is None or model_digest(arrays) != row.model_after:
             raise RunFailed(f"the model of round {number} on disk is not the one on record")
         return arrays
 
     def layout(self) -> Layout:
         """Return where each tensor of the model lies in its arrays."""
-        return parse_layout((self.folder / "layout.json").read_bytes())
+        query = sa.select(round_.c.made_in).where(round_.c.run == self.name, round_.c.round == 0)
+        with self._store.connect() as db:
+            made_in = db.execute(query).scalar() or self.name
+        return parse_layout((self._runs / made_in / "layout.json").read_bytes())
 
     def start_with(self, arrays: Arrays, layout: bytes, at: float) -> None:
         """Keep the untrained model as that of round 0."""
@@ -141,23 +190,58 @@ class RunRecord:
             self._insert_round(db, Closing(0, "initialise", {}, at, at, ()), digest, digest, at)
 
     def close(self, closing: Closing, before: str, arrays: Arrays, at: float) -> str:
-        """Keep the model of a trained round and who contributed what; return the model's digest."""
+        """Keep the model of a trained round and who contributed what; return the model's digest.
+
+        Raises: UpdateRetracted if one that counts was taken back before this was written; RunEnded if the run was
+            ended. Nothing is written then.
+        """
         after = model_digest(arrays)
         _write(self._model_path(closing.round), save(dict(arrays)))
         with self._store.begin() as db:
+            self._still_open(db)
+            if _taken_back(db, _counted(closing.contributions)):
+                raise UpdateRetracted(f"round {closing.round}")
             self._insert_round(db, closing, before, after, at)
             self._insert_contributions(db, closing)
         return after
 
     def keep_evaluation(self, closing: Closing) -> None:
-        """Keep who measured the final model."""
+        """Keep who measured the final model; what was taken back before this does not count.
+
+        Raises: RunEnded if the run was ended.
+        """
         with self._store.begin() as db:
-            self._insert_contributions(db, closing)
+            self._still_open(db)
+            taken = _taken_back(db, _counted(closing.contributions))
+            self._insert_contributions(db, replace(closing, contributions=without(closing.contributions, taken)))
 
     def keep_short(self, closing: Closing) -> None:
-        """Keep who did what in a round short of its quorum, until it is opened again; no receipt of it is followed."""
+        """Keep who did what in a round short of its quorum, until it is opened again; no receipt of it is followed.
+
+        Raises: RunEnded if the run was ended.
+        """
         with self._store.begin() as db:
+            self._still_open(db)
             self._insert_contributions(db, closing, follow=False)
+
+    def taken_back(self, contributions: Iterable[Contribution]) -> frozenset[str]:
+        """Return the receipts, by digest, of those contributions that were taken back up to now."""
+        with self._store.connect() as db:
+            return _taken_back(db, _counted(contributions))
+
+    def carried_receipts(self) -> dict[str, str]:
+        """Return, by site, the last receipt counted in the rounds that were carried over from an earlier run."""
+        columns = contribution.c
+        query = sa.select(columns.site, columns.receipt_digest).where(
+            columns.run == self.name, columns.made_in != self.name, columns.outcome == "counted"
+        )
+        with self._store.connect() as db:
+            return {row.site: row.receipt_digest for row in db.execute(query.order_by(columns.round))}
+
+    def _still_open(self, db: sa.Connection) -> None:
+        lock(db, run.c.run == self.name)
+        if db.execute(sa.select(run.c.state).where(run.c.run == self.name)).scalar() not in OPEN_STATES:
+            raise RunEnded(self.name)
 
     def is_evaluated(self, number: int) -> bool:
         """Return whether the model of round `number` was measured; a final model is measured once."""
@@ -173,8 +257,8 @@ class RunRecord:
                 sa.update(round_).where(round_.c.run == self.name, round_.c.round == number).values(first_byte_at=at)
             )
 
-    def _model_path(self, number: int) -> Path:
-        return self.folder / f"round-{number:04d}.safetensors"
+    def _model_path(self, number: int, made_in: str | None = None) -> Path:
+        return self._runs / (made_in or self.name) / f"round-{number:04d}.safetensors"
 
     def _insert_round(self, db: sa.Connection, closing: Closing, before: str, after: str, at: float) -> None:
         db.execute(
@@ -187,6 +271,7 @@ class RunRecord:
                 opened_at=closing.opened_at,
                 last_reply_at=closing.last_reply_at,
                 closed_at=at,
+                made_in=self.name,
             )
         )
 
@@ -213,12 +298,51 @@ class RunRecord:
                     receipt=made.receipt,
                     verify_s=made.verify_s,
                     at=made.at,
+                    receipt_digest=made.receipt_digest,
+                    made_in=self.name,
                 )
             )
             if follow and made.outcome == "counted":
                 db.execute(sa.delete(receipt_head).where(receipt_head.c.site == made.site))
                 head = {"site": made.site, "digest": made.receipt_digest, "receipt": made.receipt}
                 db.execute(sa.insert(receipt_head).values(**head))
+
+
+def without(contributions: Iterable[Contribution], taken_back: Collection[str]) -> list[Contribution]:
+    """Return the contributions, in which those whose receipts were taken back are so, and say nothing else."""
+    return [
+        Contribution(made.site, "retracted", at=made.at) if made.receipt_digest in taken_back else made
+        for made in contributions
+    ]
+
+
+def _counted(contributions: Iterable[Contribution]) -> list[tuple[str, str]]:
+    return [(made.receipt_digest, made.site) for made in contributions if made.outcome == "counted"]
+
+
+def _taken_back(db: sa.Connection, receipts: Sequence[tuple[str, str]]) -> frozenset[str]:
+    columns = withdrawn_receipt.c
+    found = sa.select(columns.receipt).where(sa.tuple_(columns.receipt, columns.site).in_(receipts))
+    return frozenset(db.execute(found).scalars())
+
+
+def withdrawn_from(db: sa.Connection, name: str, kind: str = "train") -> int | None:
+    """Return the first closed round of a run that counts a contribution which was withdrawn later; None if none does.
+
+    Every model from that round on contains it. With kind "evaluate": the round whose model it helped to measure.
+    """
+    columns = contribution.c
+    found = (
+        sa.select(sa.func.min(columns.round))
+        .join(
+            withdrawn_receipt,
+            (withdrawn_receipt.c.receipt == columns.receipt_digest) & (withdrawn_receipt.c.site == columns.site),
+        )
+        .join(round_, (round_.c.run == columns.run) & (round_.c.round == columns.round))
+        .where(columns.run == name, columns.kind == kind, columns.outcome == "counted")
+    )
+    first: int | None = db.execute(found).scalar()
+    return first
 
 
 def describe(store: sa.Engine, name: str) -> dict[str, object]:
@@ -236,9 +360,18 @@ def describe(store: sa.Engine, name: str) -> dict[str, object]:
             .where(contribution.c.run == name)
             .order_by(contribution.c.round, contribution.c.kind, contribution.c.site)
         ).mappings()
+        first = withdrawn_from(db, name)
         return {
             **row,
-            "rounds": [{**r, "metrics": json.loads(r["metrics"])} for r in rounds],
+            "measured_with_withdrawn": withdrawn_from(db, name, "evaluate") is not None,
+            "rounds": [
+                {
+                    **r,
+                    "metrics": json.loads(r["metrics"]),
+                    "contains_withdrawn": first is not None and r["round"] >= first,
+                }
+                for r in rounds
+            ],
             "contributions": [
                 {
                     **c,

@@ -49,12 +49,12 @@ def serve(coordinator: Coordinator, say: Callable[[str], None], stopping: thread
             home.fleet_database,
             (config.host, config.fleet_port),
             coordinator.authority,
-            member_pages(store),
+            member_pages(store, config.federation, now, say),
             partial(members.admits, store),
             config.hold_s,
             arrivals,
         )
-        door = open_door(store, coordinator.authority, fleet.register, home.runs, now)
+        door = open_door(store, config.federation, coordinator.authority, fleet.register, home.runs, now)
         limited = Limited(door, MAX_DOOR_BYTES, arrivals)
         address = (config.host, config.join_port)
         joining = Listener(limited, address, coordinator.authority, client_certificates=False)
@@ -80,15 +80,25 @@ def _carry_out(
     say: Callable[[str], None],
     stopping: threading.Event,
 ) -> None:
-    """Carry out one run and note how it ended."""
+    """Carry out one run and note how it ended, unless a withdrawal ended it meanwhile."""
     name, digest = wanted
     record = RunRecord(coordinator.store, coordinator.home.runs, name)
     task = tasks.find(coordinator.store, digest)
-    record.begin(now())
-    strategy = ConsentedAveraging(task, record, coordinator.store, coordinator.config, say, stopping.is_set)
-    say(f"{name} starts")
+
+    def unwanted() -> bool:
+        return stopping.is_set() or not record.is_open()
+
+    def end(state: str, detail: str) -> None:
+        if record.end(state, detail, now()):
+            say(f"{name} {state}{': ' if detail else ''}{detail}")
+        else:
+            say(f"{name} ended: a contribution to it was withdrawn")
+
     try:
-        with fleet.open_run(task.name, digest) as grid:
+        record.begin(now())
+        strategy = ConsentedAveraging(task, record, coordinator.store, coordinator.config, say, unwanted)
+        say(f"{name} starts")
+        with fleet.open_run(task.name, digest, record.is_open) as grid:
             if record.last_round() is None:
                 strategy.initialise(grid)
             strategy.start(grid, record_of(record.model(record.last_round() or 0)), task.rounds)
@@ -96,16 +106,13 @@ def _carry_out(
         write_bundle(record, task, document)
     except CoordinatorError as error:
         if not stopping.is_set():
-            record.end("failed", str(error), now())
-            say(f"{name} failed: {error}")
+            end("failed", str(error))
         return
     except Exception as error:  # noqa: BLE001 -- the outermost loop: record it, end this run, and go on serving
         if not stopping.is_set():
-            record.end("failed", f"internal error: {type(error).__name__}", now())
-            say(f"{name} failed: internal error: {type(error).__name__}")
+            end("failed", f"internal error: {type(error).__name__}")
         return
-    record.end("finished", "", now())
-    say(f"{name} finished")
+    end("finished", "")
 
 
 @contextmanager

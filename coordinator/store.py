@@ -71,11 +71,15 @@ run = sa.Table(
     metadata,
     sa.Column("run", sa.String, primary_key=True),
     sa.Column("task", sa.String, sa.ForeignKey("task.digest"), nullable=False),
-    sa.Column("state", sa.String, nullable=False),  # requested | running | finished | failed
+    sa.Column("state", sa.String, nullable=False),  # requested | running | finished | failed | stopped | superseded
     sa.Column("detail", sa.String, nullable=False),
     sa.Column("requested_at", sa.String, nullable=False),
     sa.Column("started_at", sa.String),
     sa.Column("ended_at", sa.String),
+    # A run that takes up an earlier one has that one's rounds up to `carried_rounds` as its own.
+    sa.Column("derived_from", sa.String, sa.ForeignKey("run.run")),
+    sa.Column("carried_rounds", sa.Integer),
+    sa.Column("superseded_by", sa.String, sa.ForeignKey("run.run")),
 )
 
 # A closed round; round 0 is the initial model. Written before the next round opens.
@@ -91,6 +95,7 @@ round_ = sa.Table(
     sa.Column("last_reply_at", sa.Float, nullable=False),
     sa.Column("closed_at", sa.Float, nullable=False),
     sa.Column("first_byte_at", sa.Float),
+    sa.Column("made_in", sa.String, nullable=False),  # the run that made it; another one where it was carried over
 )
 
 # What each member did in each round: the receipt that was verified, or why nothing was counted.
@@ -101,7 +106,7 @@ contribution = sa.Table(
     sa.Column("round", sa.Integer, primary_key=True),
     sa.Column("kind", sa.String, primary_key=True),
     sa.Column("site", sa.String, primary_key=True),
-    sa.Column("outcome", sa.String, nullable=False),  # counted | abstained | refused | absent
+    sa.Column("outcome", sa.String, nullable=False),  # counted | abstained | refused | absent | retracted
     sa.Column("reason", sa.String, nullable=False),
     sa.Column("weight", sa.Integer, nullable=False),
     sa.Column("update", sa.String, nullable=False),  # sha256; empty if none
@@ -109,6 +114,8 @@ contribution = sa.Table(
     sa.Column("receipt", sa.LargeBinary),
     sa.Column("verify_s", sa.Float, nullable=False),
     sa.Column("at", sa.Float, nullable=False),
+    sa.Column("receipt_digest", sa.String, nullable=False, index=True),  # sha256 of the envelope; empty if none
+    sa.Column("made_in", sa.String, nullable=False),  # the run that the receipt speaks of
 )
 
 # Each site's receipts form a chain; its head as the coordinator has seen it.
@@ -118,6 +125,27 @@ receipt_head = sa.Table(
     sa.Column("site", sa.String, primary_key=True),
     sa.Column("digest", sa.String, nullable=False),
     sa.Column("receipt", sa.LargeBinary, nullable=False),  # whose envelope names the key, and so the membership
+)
+
+# What members told of contributions whose permission was withdrawn, as they signed it.
+withdrawal_notice = sa.Table(
+    "withdrawal_notice",
+    metadata,
+    sa.Column("digest", sa.String, primary_key=True),
+    sa.Column("site", sa.String, nullable=False),
+    sa.Column("run", sa.String, nullable=False),  # may be one that is not known here
+    sa.Column("envelope", sa.LargeBinary, nullable=False),
+    sa.Column("received_at", sa.String, nullable=False),
+)
+
+# The receipts those notices name. What is in here is never counted in a round that closes later.
+withdrawn_receipt = sa.Table(
+    "withdrawn_receipt",
+    metadata,
+    sa.Column("receipt", sa.String, primary_key=True),  # sha256 of the envelope
+    sa.Column("site", sa.String, primary_key=True),
+    sa.Column("notice", sa.String, sa.ForeignKey("withdrawal_notice.digest"), nullable=False),
+    sa.Column("standing", sa.String, nullable=False),  # retracted | aggregated | unknown, as it was answered
 )
 
 

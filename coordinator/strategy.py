@@ -2,8 +2,9 @@
 
 Flower's Strategy, with what a consortium of hospitals needs and Flower's own averages lack: bounded waits, a message
 lives no longer than its deadline, every answer is verified by itself and a bad one is dropped and recorded, and a round
-short of its quorum is never counted as done. Verified updates wait on disk and are folded in the order of the members'
-names, so memory does not grow with their number and the same participation gives the same bits.
+short of its quorum is never counted as done. Verified updates wait on disk until the round closes and are folded then,
+in the order of the members' names: memory does not grow with their number, the same participation gives the same bits,
+and an update that is taken back before the close is left out, whenever that happens.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from consent import NO_PREVIOUS, receipt_digest
 from coordinator import members
-from coordinator.errors import RunFailed
+from coordinator.errors import RunFailed, UpdateRetracted
 from coordinator.folding import OrderedMean
-from coordinator.runs import Closing, Contribution
+from coordinator.runs import Closing, Contribution, without
 from coordinator.verification import Expected, Refused, verify
 from models import (
     UpdateRefused,
@@ -98,6 +99,7 @@ class ConsentedAveraging(Strategy):
         self._base: Arrays = {}
         self._closed: tuple[ArrayRecord, str] | None = None  # the model made last, and its digest
         self._mean: OrderedMean | None = None
+        self._carried = record.carried_receipts()
 
     def summary(self) -> None:
         """Say what this run will do."""
@@ -164,12 +166,9 @@ class ConsentedAveraging(Strategy):
 
         Nothing is returned where they are fewer than the quorum.
         """
-        opening = self._collect(replies)
-        counted = sum(made.outcome == "counted" for made in opening.made.values())
-        if self._mean is None or counted < self._task.strategy.quorum:
-            return None, None
         del server_round
-        return record_of(self._mean.result()), _mean_metrics(opening.made.values())
+        self._collect(replies)
+        return self._fold()
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -191,19 +190,47 @@ class ConsentedAveraging(Strategy):
             opened_at = time.time()
             messages = list(self.configure_train(number, arrays, config, grid))
             replies = grid.send_and_receive(messages, timeout=deadline)
-            mean, metrics = self.aggregate_train(number, self._noting(grid, number, replies))
-            opening = self._opened()
-            closing = self._closing(opening, _plain(metrics), opened_at)
-            if mean is not None:
-                digest = self._record.close(closing, opening.base_model, _arrays(mean), time.time())
-                self._closed = mean, digest
-                self._say(_told(closing, self._task.rounds))
-                return mean
-            self._record.keep_short(closing)
-            if self._mean is not None:
-                self._mean.discard()
-            self._say(f"round {number}: {_outcomes(closing)}; short of the quorum, asked again")
+            try:
+                folded = self.aggregate_train(number, self._noting(grid, number, replies))
+                made = self._close(folded, opened_at)
+            finally:
+                if self._mean is not None:
+                    self._mean.discard()
+            if made is not None:
+                return made
         raise RunFailed(f"round {number} stayed short of its quorum of {self._task.strategy.quorum}")
+
+    def _close(self, folded: tuple[ArrayRecord | None, MetricRecord | None], opened_at: float) -> ArrayRecord | None:
+        """Close the open round with the folded mean and return it; without it, note that the quorum was not reached.
+
+        An update that was taken back since it was folded is left out, and what is left is folded again.
+        Raises: RunEnded.
+        """
+        opening = self._opened()
+        while True:
+            mean, metrics = folded
+            closing = self._closing(opening, _plain(metrics), opened_at)
+            if mean is None:
+                self._record.keep_short(closing)
+                self._say(f"round {opening.round}: {_outcomes(closing)}; short of the quorum, asked again")
+                return None
+            try:
+                digest = self._record.close(closing, opening.base_model, _arrays(mean), time.time())
+            except UpdateRetracted:
+                folded = self._fold()
+                continue
+            self._closed = mean, digest
+            self._say(_told(closing, self._task.rounds))
+            return mean
+
+    def _fold(self) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Return the mean of what counts and was not taken back up to now; nothing if that is less than the quorum."""
+        made = self._opened().made
+        made.update((one.site, one) for one in without(made.values(), self._record.taken_back(made.values())))
+        weights = {site: one.weight for site, one in made.items() if one.outcome == "counted"}
+        if self._mean is None or len(weights) < self._task.strategy.quorum:
+            return None, None
+        return record_of(self._mean.result(weights)), _mean_metrics(made.values())
 
     def _noting(self, grid: Grid, number: int, replies: Iterable[Message]) -> Iterable[Message]:
         """Pass `replies` on; note when the last model was first handed out, and when the last reply arrived."""
@@ -223,8 +250,7 @@ class ConsentedAveraging(Strategy):
         # The deadline counts from here: not from before the wait for a quorum.
         known = self._closed[1] if self._closed is not None and self._closed[0] is arrays else ""
         opening = self._begin(kind, number, known or model_digest(self._base))
-        sites = [member.site for member in asked]
-        self._mean = OrderedMean(self._base, sites, self._record.folder / "open") if kind == "train" else None
+        self._mean = OrderedMean(self._base, self._record.folder / "open") if kind == "train" else None
         deadline = self._task.strategy.deadline_s
         return [self._message(opening, member, RecordDict({"arrays": arrays}), config, deadline) for member in asked]
 
@@ -260,6 +286,7 @@ class ConsentedAveraging(Strategy):
                 "sent_at": opening.asked_at.isoformat(),
                 "deadline": (opening.asked_at + timedelta(seconds=deadline_s)).isoformat(),
                 "receipt_head": opening.heads.get(member.site, NO_PREVIOUS),
+                "carried_receipt": self._carried.get(member.site, NO_PREVIOUS),
             }
         )
         return Message(
@@ -276,9 +303,7 @@ class ConsentedAveraging(Strategy):
         for reply in replies:
             member = opening.asked.get(reply.metadata.src_node_id)
             if member is not None and member.site not in opening.made:
-                made = opening.made[member.site] = self._judge(opening, member, reply)
-                if self._mean is not None and made.outcome != "counted":
-                    self._mean.pass_over(member.site)
+                opening.made[member.site] = self._judge(opening, member, reply)
         for member in opening.asked.values():
             opening.made.setdefault(member.site, Contribution(member.site, "absent", ABSENT, at=time.time()))
         return opening
@@ -306,7 +331,7 @@ class ConsentedAveraging(Strategy):
             return Contribution(member.site, "refused", receipt.reason, at=time.time())
         if self._mean is not None:
             check_update(arrays, self._base, self._task.strategy.max_update_norm)
-            self._mean.add(member.site, arrays, receipt.weight)
+            self._mean.add(member.site, arrays)
         return Contribution(
             site=member.site,
             outcome="counted",

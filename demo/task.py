@@ -78,6 +78,7 @@ TASK: Final[dict[str, Any]] = {
     "seed": 7,
     "validation_fraction": 0.25,
     "strategy": {"name": "FedAvg", "quorum": 2, "deadline_s": 60, "max_update_norm": 1000.0},
+    "withdrawal_policy": "keep",
 }
 
 

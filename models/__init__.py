@@ -7,7 +7,7 @@ here.
 from __future__ import annotations
 
 from models.aggregate import WeightedMean
-from models.bundle import bundle_files
+from models.bundle import bundle_files, bundle_texts
 from models.changes import Change, task_changes
 from models.checkpoint import checkpoint_bytes
 from models.errors import (
@@ -57,6 +57,7 @@ __all__ = [
     "UpdateRefused",
     "WeightedMean",
     "bundle_files",
+    "bundle_texts",
     "canonical",
     "check_update",
     "checkpoint_bytes",

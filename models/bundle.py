@@ -29,6 +29,9 @@ PYTORCH_VERSION: Final = "2.6.0"
 NUMPY_VERSION: Final = "2.0.0"
 PACKAGES: Final = {"fire": "0.7.0", "nibabel": "5.3.0", "pydicom": "3.0.0"}
 BUNDLE_VERSION: Final = "1.0.0"
+# The same weights, of which less may be said.
+WITHDRAWN_VERSION: Final = "1.0.1"
+CONTAINS_WITHDRAWN: Final = "contains a withdrawn contribution"
 SCHEMA: Final = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 )
@@ -39,10 +42,18 @@ SCHEMA: Final = (
 AXES: Final[Mapping[int, str]] = {2: "PLS", 3: "SPL"}
 
 
-def bundle_files(task: Task, arrays: Arrays, layout: Layout, provenance: Mapping[str, Any]) -> dict[str, bytes]:
+def bundle_files(
+    task: Task,
+    arrays: Arrays,
+    layout: Layout,
+    provenance: Mapping[str, Any],
+    *,
+    contains_withdrawn: bool = False,
+) -> dict[str, bytes]:
     """Give every file of the bundle by its path below the bundle's folder.
 
-    `arrays` are the packed weights; `provenance` is written as it is.
+    `arrays` are the packed weights; `provenance` is written as it is. The bundle says so where it
+    contains what a site has withdrawn.
 
     Raises: UpdateRefused if the arrays do not fit the layout.
     """
@@ -54,10 +65,19 @@ def bundle_files(task: Task, arrays: Arrays, layout: Layout, provenance: Mapping
     return {
         "LICENSE": _LICENSE.format(project=task.project).encode(),
         "configs/inference.json": _json(_inference(task)),
-        "configs/metadata.json": _json(_metadata(task)),
-        "docs/README.md": _readme(task, digests).encode(),
-        "docs/provenance.json": _json(provenance),
         "models/model.pt": checkpoint_bytes(unpack(arrays, layout)),
+        **bundle_texts(task, digests, provenance, contains_withdrawn=contains_withdrawn),
+    }
+
+
+def bundle_texts(
+    task: Task, digests: Mapping[str, str], provenance: Mapping[str, Any], *, contains_withdrawn: bool
+) -> dict[str, bytes]:
+    """Give the files of the bundle that tell of a withdrawal, by path; `digests` by what they are of."""
+    return {
+        "configs/metadata.json": _json(_metadata(task, contains_withdrawn=contains_withdrawn)),
+        "docs/README.md": _readme(task, digests, contains_withdrawn=contains_withdrawn).encode(),
+        "docs/provenance.json": _json(provenance),
     }
 
 
@@ -66,11 +86,14 @@ def _json(value: object) -> bytes:
     return f"{text}\n".encode()
 
 
-def _metadata(task: Task) -> dict[str, Any]:
+def _metadata(task: Task, *, contains_withdrawn: bool) -> dict[str, Any]:
+    versions = {BUNDLE_VERSION: "the last round of the project's run"}
+    if contains_withdrawn:
+        versions[WITHDRAWN_VERSION] = CONTAINS_WITHDRAWN
     return {
         "schema": SCHEMA,
-        "version": BUNDLE_VERSION,
-        "changelog": {BUNDLE_VERSION: "the last round of the project's run"},
+        "version": max(versions),
+        "changelog": versions,
         "monai_version": MONAI_VERSION,
         "pytorch_version": PYTORCH_VERSION,
         "numpy_version": NUMPY_VERSION,
@@ -237,21 +260,30 @@ Apache License, Version 2.0 (https://www.apache.org/licenses/LICENSE-2.0).
 """
 
 
-def _readme(task: Task, digests: Mapping[str, str]) -> str:
+def _readme(task: Task, digests: Mapping[str, str], *, contains_withdrawn: bool) -> str:
     labels = "\n".join(f"| {label.value} | {label.name} |" for label in task.labels)
     names = "\n".join(f"- {name}: `{digest}`" for name, digest in digests.items())
     result = _RESULT[task.kind]
-    return _README.format(task=task, labels=labels, digests=names, result=result, monai=MONAI_VERSION)
+    withdrawn = _WITHDRAWN if contains_withdrawn else ""
+    return _README.format(
+        task=task, labels=labels, digests=names, result=result, monai=MONAI_VERSION, withdrawn=withdrawn
+    )
 
 
 _RESULT: Final = {
     "segmentation": "one NIfTI label map for each input, `…_seg.nii.gz`, on the input's own grid",
     "classification": "`predictions.json`: for each input, the class probabilities of each slice",
 }
+_WITHDRAWN: Final = f"""\
+**This model {CONTAINS_WITHDRAWN}.** The permission for some of what it was trained or measured on
+was taken back after the fact. Nothing was subtracted: the weights are those of before. Whether and how
+it may still be used is for the project's agreement to say.
+
+"""
 _README: Final = """\
 # {task.title}
 
-Trained for the project "{task.project}" by federated averaging: the images stayed in the hospitals
+{withdrawn}Trained for the project "{task.project}" by federated averaging: the images stayed in the hospitals
 that hold them. `docs/provenance.json` records how the weights came about.
 
 Not a medical device. Check it on your own images before you rely on it.

@@ -42,6 +42,7 @@ METRICS: Final[Mapping[str, tuple[str, ...]]] = {
 ALWAYS_REPORTED: Final = ("train_loss", "validation_loss")
 
 Kind = Literal["segmentation", "classification"]
+WithdrawalPolicy = Literal["keep", "stop-distribution", "rollback-retrain"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 # A bundle holds a task's words, and MONAI evaluates configuration text that begins with `$@%`.
 Line = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f$@%][^\x00-\x1f\x7f]*$")]
@@ -156,6 +157,8 @@ class Task(_Strict):
     validation_fraction: Annotated[float, Field(ge=0, le=0.9)]
     strategy: StrategySettings
     minimum_examples: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    # What becomes of a model once the permission for something it was trained on is withdrawn.
+    withdrawal_policy: WithdrawalPolicy = "stop-distribution"
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

@@ -302,7 +302,13 @@ def confirm_consent(context: typer.Context, consent_id: str, by: By) -> None:
 
 
 @consents_app.command("withdraw")
-def withdraw_consent(context: typer.Context) -> None:
+def withdraw_consent(
+    context: typer.Context,
+    project: Annotated[list[str] | None, typer.Option(help="Only for this project; may be repeated.")] = None,
+    first: Annotated[str | None, typer.Option("--from", help="Only images taken from this day on.")] = None,
+    last: Annotated[str | None, typer.Option("--until", help="Only images taken up to this day.")] = None,
+    modality: Annotated[list[str] | None, typer.Option(help="Only images of this DICOM modality.")] = None,
+) -> None:
     """Record that a patient withdraws; the PatientID is asked for, so that no shell keeps it."""
     site = _site(context)
     patient_id = typer.prompt("PatientID", hide_input=sys.stdin.isatty()).strip()
@@ -311,7 +317,8 @@ def withdraw_consent(context: typer.Context) -> None:
     patient = site.pseudonymiser.patient(patient_id)
     if not consents.is_known(site.store, patient):
         err.print("this hospital holds no consent of that patient; the refusal is recorded all the same")
-    epoch = consents.withdraw(site.store, patient, now())
+    scope = consents.WithdrawalScope(tuple(project or ()), tuple(modality or ()), first, last)
+    epoch = consents.withdraw(site.store, patient, now(), scope)
     out.print(f"recorded as consent epoch {epoch}; running work with this patient's images stops now")
 
 

@@ -34,6 +34,11 @@ class Cohort:
         """The de-identified StudyInstanceUIDs of the permitted items."""
         return frozenset(item.StudyInstanceUID for item in self.items)
 
+    @property
+    def used(self) -> tuple[Study, ...]:
+        """The same studies with what consent turns on, in the order of their UID."""
+        return tuple(sorted(set(map(_study, self.items)), key=lambda study: (study.StudyInstanceUID, study.patient)))
+
 
 def freeze(
     items: Sequence[Item],
@@ -41,13 +46,14 @@ def freeze(
     request: Request,
     at: datetime,
     basis: LegalBasis = CONSENT,
+    modality: str | None = None,
 ) -> Cohort:
     """Return the items whose study may be used for `request` at `at` on `basis`, by consent unless another is given.
 
     Where two patients or dates are known under one StudyInstanceUID, all must permit.
     """
     verdicts: dict[str, Verdict] = {}
-    for study in dict.fromkeys(map(_study, items)):
+    for study in dict.fromkeys(_study(item, modality) for item in items):
         verdict = decide_under(basis, consents.get(study.patient, ()), study, request, at)
         if study.StudyInstanceUID not in verdicts or verdict.outcome is not Outcome.PERMIT:
             verdicts[study.StudyInstanceUID] = verdict
@@ -73,6 +79,6 @@ def split(items: Iterable[Item], fraction: float, seed: int) -> tuple[tuple[Item
     return tuple(train), tuple(validate)
 
 
-def _study(item: Item) -> Study:
+def _study(item: Item, modality: str | None = None) -> Study:
     known = date.fromisoformat(item.study_date) if item.study_date else None
-    return Study(item.patient, item.StudyInstanceUID, known)
+    return Study(item.patient, item.StudyInstanceUID, known, modality=modality)

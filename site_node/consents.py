@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from consent import UNRESOLVED, ConsentRecord, UnreadableConsent, may_permit, parse_consent, split_bundle
+from consent.fhir import MODALITY_SYSTEM, PROJECT_SYSTEM, ROLE_SYSTEM
 from site_node import ledger
 from site_node.errors import ConfigurationError
 from site_node.store import among, consent_epoch, consent_record
@@ -96,11 +97,42 @@ def confirm(store: sa.Engine, consent_id: str, by: str, at: datetime) -> None:
         ledger.write(db, at, "site:consent:confirmed", consent=consent_id, by=by)
 
 
-def withdraw(store: sa.Engine, patient: str, at: datetime) -> int:
-    """Record that `patient` (pseudonym) refuses all further use; return the epoch it made.
+@dataclass(frozen=True, slots=True)
+class WithdrawalScope:
+    """What a withdrawal is limited to; what is not set sets no limit, and the limits together must all apply.
 
-    The refusal is a consent record of its own that denies everything: among active records a denial always wins, and
+    `first` and `last` are the days of acquisition, both included, as FHIR dates that may be partial.
+    """
+
+    projects: tuple[str, ...] = ()
+    modalities: tuple[str, ...] = ()
+    first: str | None = None
+    last: str | None = None
+
+    def provision(self) -> dict[str, object]:
+        """Return the refusal as FHIR R4 Consent.provision (actor, code, dataPeriod)."""
+        period = {name: day for name, day in (("start", self.first), ("end", self.last)) if day}
+        receives = {"coding": [{"system": ROLE_SYSTEM, "code": "IRCP"}]}
+        limits = {
+            "actor": [
+                {"role": receives, "reference": {"identifier": {"system": PROJECT_SYSTEM, "value": project}}}
+                for project in self.projects
+            ],
+            "code": [{"coding": [{"system": MODALITY_SYSTEM, "code": code}]} for code in self.modalities],
+            "dataPeriod": period,
+        }
+        return {"type": "deny"} | {name: limit for name, limit in limits.items() if limit}
+
+
+ALL = WithdrawalScope()
+
+
+def withdraw(store: sa.Engine, patient: str, at: datetime, scope: WithdrawalScope = ALL) -> int:
+    """Record that `patient` (pseudonym) refuses further use within `scope`; return the epoch it made.
+
+    The refusal is a consent record of its own that denies: among active records a denial always wins, and
     nothing that was agreed is deleted.
+    Raises: ConfigurationError if the scope cannot be stated.
     """
     resource = {
         "resourceType": "Consent",
@@ -111,11 +143,13 @@ def withdraw(store: sa.Engine, patient: str, at: datetime) -> int:
         "patient": {"identifier": {"value": patient}},
         "dateTime": at.isoformat(),
         "policy": [{"uri": "urn:filmroom:withdrawal"}],
-        "provision": {"type": "deny"},
+        "provision": scope.provision(),
     }
+    parsed = parse_consent(resource)
+    if parsed.record.review is not None or any(UNRESOLVED in named for named in (parsed.record.root.modalities,)):
+        raise ConfigurationError("the scope of the withdrawal: a day or a modality is none")
     with store.begin() as db:
-        new = _Incoming(resource, parse_consent(resource), patient)
-        db.execute(sa.insert(consent_record), [new.row(at)])
+        db.execute(sa.insert(consent_record), [_Incoming(resource, parsed, patient).row(at)])
         advance(db)
         epoch = current_epoch(db)
         ledger.write(db, at, "site:consent:withdrawn", epoch=epoch)

@@ -20,11 +20,13 @@ from consent import (
     DataUseVerdict,
     Deny,
     GrantClaim,
+    Outcome,
     Permit,
     Request,
     ResearchKind,
     ResearchPurpose,
     covers,
+    decide_under,
     exceeds,
     match_data_use,
     permits_dataset,
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
-    from consent import DataUse, LegalBasis
+    from consent import DataUse, LegalBasis, Study
     from models import Task
     from site_node.access_requests import Granted
     from site_node.cohort import Item
@@ -127,6 +129,27 @@ class Gate:
         with self._store.connect() as db:
             return current_epoch(db)
 
+    def withdrawn(self, digest: str, used: Sequence[Study], released_at: datetime, at: datetime) -> dict[str, Outcome]:
+        """Return the studies whose use at `released_at` is not permitted by the records of now, and what they say.
+
+        A consent that has merely expired permitted it then; one that was renewed since permits it now.
+        """
+        with self._store.connect() as db:
+            offered = permissions.tasks(db).get(digest)
+            data = permissions.datasets(db).get(offered.dataset or "") if offered else None
+            consents = self._consents.read(db, current_epoch(db))
+        request = _request(offered.task, self._recipients) if offered else Deny("task: never offered here")
+        if isinstance(request, Deny):
+            return {study.StudyInstanceUID: Outcome.REVIEW for study in used}
+        basis = data.basis if data else CONSENT
+        found: dict[str, Outcome] = {}
+        for study in (replace(study, modality=offered.task.input.modality) for study in used) if offered else ():
+            records = consents.get(study.patient, ())
+            outcomes = [decide_under(basis, records, study, request, moment).outcome for moment in (at, released_at)]
+            if Outcome.PERMIT not in outcomes:
+                found[study.StudyInstanceUID] = outcomes[0]
+        return found
+
     def enough(self, answer: Snapshot | Deny) -> Snapshot | Deny:
         """Return the answer, or that it permits fewer studies than this site or the task asks for."""
         if isinstance(answer, Deny):
@@ -150,7 +173,7 @@ class Gate:
         request = _request(task, self._recipients)
         if isinstance(request, Deny):
             return request
-        cohort = freeze(items, consents, request, at, basis)
+        cohort = freeze(items, consents, request, at, basis, task.input.modality)
         return Snapshot(task, digest, request, (claim,), cohort, epoch, at, basis)
 
 
@@ -163,6 +186,7 @@ def _request(task: Task, recipients: tuple[str, ...]) -> Request | Deny:
             retrospective=task.purpose.retrospective,
             linked=task.purpose.linked,
             outside_gdpr=task.purpose.outside_gdpr is not False,
+            project=task.project,
         )
     except ValueError as error:
         return Deny(f"task: {error}")

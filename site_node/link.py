@@ -322,6 +322,23 @@ def get_tasks(address: str, identity: Identity) -> tuple[bytes, ...]:
     return tuple(item.encode() for item in document)
 
 
+def post_notice(address: str, identity: Identity, envelope: bytes) -> Mapping[str, str]:
+    """Send a withdrawal notice and return the coordinator's word for each receipt.
+
+    Raises: PeerError if it cannot be told.
+    """
+    with (
+        _translated("telling of a withdrawal"),
+        httpx.Client(verify=tls_context(identity), timeout=TIMEOUT_S) as client,
+    ):
+        answer = client.post(f"https://{address}/v1/members/withdrawals", content=envelope)
+        answer.raise_for_status()
+        document = _small_json(answer)
+    if not isinstance(document, dict) or not all(isinstance(word, str) for word in document.values()):
+        raise PeerError("telling of a withdrawal: the coordinator's answer is malformed")
+    return document
+
+
 def _small_json(answer: httpx.Response) -> object:
     if len(answer.content) > MAX_ANSWER_BYTES:
         raise PeerError(f"the coordinator's answer is larger than {MAX_ANSWER_BYTES} bytes")

@@ -39,6 +39,7 @@ LEAVES = (
     "per training round and evaluation: one signed consent receipt",
     "once per run: the untrained model's weights, layout and digest, which follow from the task alone",
     "instead of a result: one code for every reason to abstain",
+    "after a withdrawal: one signed notice that names the receipts of updates that may no longer be used",
 )
 
 ABSTAIN = 1001
@@ -145,3 +146,11 @@ def offered_tasks(address: str, identity: Identity) -> tuple[bytes, ...]:
     Raises: PeerError if the coordinator cannot be asked.
     """
     return link.get_tasks(address, identity)
+
+
+def give_notice(address: str, identity: Identity, envelope: bytes) -> Mapping[str, str]:
+    """Tell the coordinator which updates may no longer be used, and return its word for each receipt.
+
+    Raises: PeerError if it cannot be told.
+    """
+    return link.post_notice(address, identity, envelope)

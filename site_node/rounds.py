@@ -37,12 +37,12 @@ from consent import (
     sign_receipt,
 )
 from models import UpdateRefused, model_digest, npy_array, update_digest
-from site_node import ledger
+from site_node import ledger, lineage
 from site_node.consents import current_epoch
 from site_node.errors import PeerRefused, ReleaseRefused, TrainingFailed
 from site_node.gate import Snapshot, policy_digest
 from site_node.release import check_arrays, check_metrics
-from site_node.store import inflight, outbox, participation
+from site_node.store import frozen_set, inflight, outbox, participation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -90,6 +90,7 @@ class Instruction(BaseModel):
     sent_at: _Moment
     deadline: _Moment
     receipt_head: _Sha256
+    carried_receipt: _Sha256
     whole: bool = False
 
 
@@ -99,6 +100,10 @@ class Abstention(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class Discarded(Abstention):
+    """A release that was committed and not handed over is void; its record is changed already."""
 
 
 class Release(NamedTuple):
@@ -184,12 +189,14 @@ class Rounds:
                 self._initialise(line, head, work)
             else:
                 released = self._earn(work)
+                self._check_again(work.message_id)
                 line.release(head, released.arrays, released.metrics, released.receipt)
                 self._say(f"round {work.instruction.round}: released")
         except Abstention as abstention:
             self._say(f"abstained: {abstention.reason}")
             self._trainer.forget()
-            self._abstained(work, abstention.reason)
+            if not isinstance(abstention, Discarded):
+                self._abstained(work, abstention.reason)
             line.abstain(head)
         self._settle(head.metadata.message_id)
 
@@ -244,6 +251,7 @@ class Rounds:
         Raises: Abstention; whatever was computed is then gone.
         """
         snapshot = self._ask(work, lambda: self._gate.snapshot(work.instruction.task, self._clock()))
+        self._freeze(work, snapshot)
         arrays, metrics = self._trained(work, snapshot)
         trained_at = self._clock()
         for _ in range(RELEASE_ATTEMPTS):
@@ -316,8 +324,32 @@ class Rounds:
     def _abstained(self, work: _Work | None, reason: str) -> None:
         with self._store.begin() as db:
             if work is not None:
-                self._participated(db, work, None, reason, None)
+                self._participated(db, work, None, reason, None, self._clock())
             ledger.write(db, self._clock(), "site:round:abstained", reason=reason)
+
+    def _freeze(self, work: _Work, snapshot: Snapshot) -> None:
+        """Put on record which studies the work that begins was given."""
+        instruction = work.instruction
+        with self._store.begin() as db:
+            db.execute(
+                sa.insert(frozen_set).values(
+                    message_id=work.message_id,
+                    run=instruction.run,
+                    round=instruction.round,
+                    kind=instruction.kind,
+                    task=instruction.task,
+                    used=lineage.written(snapshot.cohort.used),
+                )
+            )
+
+    def _check_again(self, message_id: str, *, may_have_left: bool = False) -> None:
+        """See that a committed release holds no study that was withdrawn meanwhile.
+
+        Raises: Abstention; the release is then discarded, and the record says so.
+        """
+        if lineage.discard(self._store, self._gate, message_id, self._clock(), may_have_left=may_have_left):
+            (self._home.outbox / f"{message_id}.safetensors").unlink(missing_ok=True)
+            raise Discarded("consent: a study was withdrawn before the update was handed over; it was discarded")
 
     def _commit(
         self,
@@ -343,7 +375,7 @@ class Rounds:
             receipt = self._receipt(db, work, checked, times, digest)
             envelope = sign_receipt(receipt, self._key)
             work.watch.receipt += time.perf_counter() - started
-            self._participated(db, work, checked, "", envelope)
+            self._participated(db, work, checked, "", envelope, now)
             db.execute(
                 sa.insert(outbox).values(
                     message_id=work.message_id,
@@ -383,11 +415,23 @@ class Rounds:
         )
 
     def _bucket(self, db: sa.Connection, instruction: Instruction, studies: int) -> Bucket:
-        made = self._receipts(db, participation.c.run == instruction.run)
+        """Return the range that stands for the number of studies, which goes on from the one before it in the run.
+
+        A run that takes up an earlier one goes on from the rounds it carried over, so that a withdrawal does not show.
+        """
+        made = self._receipts(db, participation.c.run == instruction.run) or self._carried(db, instruction)
         if not made:
             return count_bucket(studies)
         previous = open_receipt(made[-1], self._key.public_key())
         return bucket_with_hysteresis(studies, Bucket(previous.count_bucket, previous.weight))
+
+    def _carried(self, db: sa.Connection, instruction: Instruction) -> list[bytes]:
+        """Return the receipt of an earlier run of the task that the instruction names, if it is one of this site."""
+        for envelope in self._receipts(db):
+            if receipt_digest(envelope) == instruction.carried_receipt:
+                receipt = open_receipt(envelope, self._key.public_key())
+                return [envelope] if (receipt.task, receipt.kind) == (instruction.task, "train") else []
+        return []
 
     def _previous(self, db: sa.Connection, head: str) -> str:
         """Return the receipt this one follows: the last the coordinator has, if it is ours and it forgot none.
@@ -417,6 +461,7 @@ class Rounds:
         used: Snapshot | None,
         reason: str,
         receipt: bytes | None,
+        at: datetime,
     ) -> None:
         instruction, watch = work.instruction, work.watch
         db.execute(
@@ -429,11 +474,13 @@ class Rounds:
                 reason=reason,
                 epoch=used.epoch if used else current_epoch(db),
                 studies=json.dumps(sorted(used.cohort.studies) if used else []),
+                task=instruction.task,
+                used=lineage.written(used.cohort.used if used else ()),
                 receipt=receipt,
                 gate_s=watch.gate,
                 receipt_s=watch.receipt,
                 training_s=watch.training,
-                recorded_at=self._clock().isoformat(),
+                recorded_at=at.isoformat(),
             )
         )
 
@@ -447,6 +494,10 @@ class Rounds:
             )
 
     def _answer_again(self, line: Line, head: Message, message_id: str) -> None:
+        try:
+            self._check_again(message_id, may_have_left=True)
+        except Discarded as discarded:
+            self._say(f"abstained: {discarded.reason}")
         with self._store.begin() as db:
             row = db.execute(sa.select(outbox).where(outbox.c.message_id == message_id)).first()
         if row is None:
@@ -459,6 +510,7 @@ class Rounds:
         with self._store.begin() as db:
             db.execute(sa.delete(inflight).where(inflight.c.message_id == message_id))
             db.execute(sa.delete(outbox).where(outbox.c.message_id == message_id))
+            db.execute(sa.delete(frozen_set).where(frozen_set.c.message_id == message_id))
         (self._home.outbox / f"{message_id}.safetensors").unlink(missing_ok=True)
 
 

@@ -7,8 +7,10 @@ ends the node. One node runs in a folder at a time.
 from __future__ import annotations
 
 import fcntl
+import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -18,6 +20,7 @@ from site_node import release
 from site_node.app import now
 from site_node.errors import ConfigurationError, NotAMember, PeerError
 from site_node.gate import Gate
+from site_node.lineage import Notices
 from site_node.rounds import Rounds
 from site_node.training import Trainer
 
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     from site_node.config import Identity, SiteHome
 
 PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0)
+LOOK_S = 1.0
+RESEND_S = 10.0
 
 
 def serve(site: Site, say: Callable[[str], None], progress: Callable[[int, int], None]) -> None:
@@ -40,7 +45,7 @@ def serve(site: Site, say: Callable[[str], None], progress: Callable[[int, int],
     with _alone(site.home):
         identity = site.home.load_identity()
         trainer = Trainer(site.home, site.config, progress)
-        gate = Gate(site.store, identity.federation, site.config.minimum_studies, site.config.max_consent_age)
+        gate = _gate(site, identity)
         rounds = Rounds(
             site.home,
             site.config,
@@ -56,9 +61,49 @@ def serve(site: Site, say: Callable[[str], None], progress: Callable[[int, int],
             trainer.start()
             gate.warm(now())
             trainer.wait_ready()
-            _take_part(identity.fleet_address, identity, rounds, say)
+            with _telling(site, identity, say):
+                _take_part(identity.fleet_address, identity, rounds, say)
         finally:
             trainer.stop()
+
+
+def _gate(site: Site, identity: Identity) -> Gate:
+    return Gate(site.store, identity.federation, site.config.minimum_studies, site.config.max_consent_age)
+
+
+@contextmanager
+def _telling(site: Site, identity: Identity, say: Callable[[str], None]) -> Iterator[None]:
+    """Tell the coordinator of withdrawals beside the rounds, so that no round has to end first."""
+    notices = Notices(
+        site.store,
+        _gate(site, identity),
+        (identity.federation, identity.site),
+        _receipt_key(identity.receipt_key),
+        now,
+        partial(release.give_notice, identity.fleet_address, identity),
+    )
+    stop = threading.Event()
+
+    def watch() -> None:
+        pause = LOOK_S
+        while not stop.wait(pause):
+            pause = LOOK_S
+            try:
+                if found := notices.look():
+                    say(f"a withdrawal affects {found} updates that were handed over")
+                if answered := notices.send():
+                    say(f"the coordinator answered for {answered} updates that were withdrawn")
+            except PeerError as error:
+                say(f"{error}; it is told again in {RESEND_S:g} s")
+                pause = RESEND_S
+
+    thread = threading.Thread(target=watch, name="notices", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def _take_part(address: str, identity: Identity, rounds: Rounds, say: Callable[[str], None]) -> None:

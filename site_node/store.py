@@ -134,10 +134,12 @@ participation = sa.Table(
     sa.Column("round", sa.Integer, primary_key=True),
     sa.Column("kind", sa.String, primary_key=True),
     sa.Column("nonce", sa.String, primary_key=True),
-    sa.Column("outcome", sa.String, nullable=False),  # released | abstained
+    sa.Column("outcome", sa.String, nullable=False),  # released | abstained | discarded
     sa.Column("reason", sa.String, nullable=False),  # inside the hospital only
     sa.Column("epoch", sa.Integer, nullable=False),
     sa.Column("studies", sa.Text, nullable=False),  # de-identified StudyInstanceUIDs used, JSON
+    sa.Column("task", sa.String, nullable=False),
+    sa.Column("used", sa.Text, nullable=False),  # of each study what consent turns on: UID, patient, date; JSON
     sa.Column("receipt", sa.LargeBinary),
     sa.Column("gate_s", sa.Float, nullable=False),
     sa.Column("receipt_s", sa.Float, nullable=False),
@@ -161,6 +163,31 @@ outbox = sa.Table(
     sa.Column("arrays", sa.String),  # path below the site folder
     sa.Column("metrics", sa.Text, nullable=False),
     sa.Column("receipt", sa.LargeBinary, nullable=False),
+)
+
+# What work in progress was given: written when its set is frozen, gone when its message is answered.
+frozen_set = sa.Table(
+    "frozen_set",
+    metadata,
+    sa.Column("message_id", sa.String, primary_key=True),
+    sa.Column("run", sa.String, nullable=False),
+    sa.Column("round", sa.Integer, nullable=False),
+    sa.Column("kind", sa.String, nullable=False),
+    sa.Column("task", sa.String, nullable=False),
+    sa.Column("used", sa.Text, nullable=False),  # as in `participation`
+)
+
+# Updates that were let go and may no longer be used: what the coordinator has to be told, until it has answered.
+withdrawal_notice = sa.Table(
+    "withdrawal_notice",
+    metadata,
+    sa.Column("receipt", sa.String, primary_key=True),  # SHA-256 of the receipt's envelope
+    sa.Column("run", sa.String, nullable=False),
+    sa.Column("round", sa.Integer, nullable=False),
+    sa.Column("kind", sa.String, nullable=False),
+    sa.Column("found_at", sa.String, nullable=False),
+    sa.Column("answer", sa.String),  # retracted | aggregated | unknown; none: pending
+    sa.Column("answered_at", sa.String),
 )
 
 # One row: which key the site's own pseudonyms are made with.

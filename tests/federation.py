@@ -22,8 +22,20 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from consent import Eligibility, Epoch, GrantClaim, Receipt, Times, count_bucket, sign_receipt
-from coordinator import members, runs, tasks
+from consent import (
+    AffectedReceipt,
+    Eligibility,
+    Epoch,
+    GrantClaim,
+    Receipt,
+    Times,
+    WithdrawalNotice,
+    count_bucket,
+    receipt_digest,
+    sign_notice,
+    sign_receipt,
+)
+from coordinator import members, runs, tasks, withdrawals
 from coordinator.config import CoordinatorConfig
 from coordinator.runs import RunRecord, describe
 from coordinator.store import member, open_store, partner
@@ -36,6 +48,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from coordinator.members import Member
     from models.update import AnyArray
 
     Arrays = Mapping[str, NDArray[Any]]
@@ -108,6 +121,7 @@ class Site:
     fault: Fault | None = None
     sent: Answer | None = None
     history: dict[int, Answer] = field(default_factory=dict)
+    measured: bytes = b""  # the receipt of its last measurement
     asked: list[str] = field(default_factory=list)
     time_left: dict[str, float] = field(default_factory=dict)
 
@@ -129,6 +143,27 @@ class Site:
             return None
 
         self.fault = nothing
+
+    def uses_a_patient_from(self, number: int) -> None:
+        """Train, from round `number` on, on a patient who makes another update of it."""
+
+        def moved(answer: Answer) -> Answer:
+            if answer.claim["kind"] != "train" or answer.claim["round"] < number:
+                return answer
+            return replace(answer, arrays={**answer.arrays, "float32": answer.arrays["float32"] + np.float32(0.5)})
+
+        self.fault = moved
+
+    def meanwhile(self, number: int, happens: Callable[[], object]) -> None:
+        """Let something happen while this site is about to answer round `number`."""
+
+        def answering(answer: Answer) -> Answer:
+            if (answer.claim["kind"], answer.claim["round"]) == ("train", number):
+                self.behave()
+                happens()
+            return answer
+
+        self.fault = answering
 
     def fails(self) -> None:
         """Answer with an error."""
@@ -185,6 +220,8 @@ class Site:
         envelope = made.envelope or _signed(made)
         if instruction["kind"] == "train":
             self.sent = self.history[int(str(instruction["round"]))] = replace(made, envelope=envelope)
+        else:
+            self.measured = envelope
         records = RecordDict(
             {"metrics": MetricRecord(dict(made.metrics)), "receipt": ConfigRecord({"envelope": envelope})}
         )
@@ -294,13 +331,15 @@ class Federation:
         folder: Path,
         arrival: Callable[[Sequence[Site]], Sequence[Site]] = list,
         run: str | None = None,
+        withdrawal_policy: str = "stop-distribution",
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.store = open_store(folder / "coordinator.db")
         self.config = CoordinatorConfig(NAME)
         self.sites = {name: Site(name, 100 + place, site_key(name)) for place, name in enumerate(SITES)}
-        self.task = parse_task(DOCUMENT)
+        self.document = json.dumps({**TASK, "withdrawal_policy": withdrawal_policy}).encode()
+        self.task = parse_task(self.document)
         self.said: list[str] = []
         self.grid = MemoryGrid(list(self.sites.values()), arrival)
         self.run = run or self._found()
@@ -323,6 +362,43 @@ class Federation:
         strategy.start(self.grid, _packed(base), rounds or self.task.rounds)
         return self.record.model(self.record.last_round() or 0)
 
+    def go_on(self) -> None:
+        """Turn to the run that is to be carried out next, as the coordinator does."""
+        following = runs.next_open(self.store)
+        assert following is not None
+        self.run = following[0]
+        self.record = RunRecord(self.store, self.folder / "runs", self.run)
+
+    def member(self, name: str) -> Member:
+        """Return a site as the coordinator knows it."""
+        return next(one for one in members.active(self.store) if one.site == name)
+
+    def notice(self, name: str, *rounds: int) -> bytes:
+        """Return a site's signed notice that its updates of these rounds of the run may no longer be used."""
+        site = self.sites[name]
+        receipts = [
+            AffectedReceipt(round=number, kind="train", sha256=receipt_digest(envelope))
+            for number in sorted(rounds)
+            if (envelope := site.history[number].envelope)
+        ]
+        return self._notice(site, *receipts)
+
+    def withdraw(self, name: str, *rounds: int) -> list[str]:
+        """Hand a site's notice in and return what was answered for each round."""
+        answers = self._hand_in(name, self.notice(name, *rounds))
+        return [answers[receipt_digest(self.sites[name].history[number].envelope or b"")] for number in sorted(rounds)]
+
+    def withdraw_measurement(self, name: str, number: int) -> list[str]:
+        """Hand in a notice on a site's measurement of the model of a round, and return the answer."""
+        site = self.sites[name]
+        receipt = AffectedReceipt(round=number, kind="evaluate", sha256=receipt_digest(site.measured))
+        return list(self._hand_in(name, self._notice(site, receipt)).values())
+
+    def digests(self) -> list[str]:
+        """Return the digest of the model after each round of the run, the untrained one first."""
+        made: Any = describe(self.store, self.run)["rounds"]
+        return [row["model_after"] for row in made]
+
     def outcome(self, number: int, site: str, kind: str = "train") -> tuple[str, str]:
         """Return what is on record of a site in a round: (outcome, reason)."""
         made: Any = describe(self.store, self.run)["contributions"]
@@ -341,13 +417,20 @@ class Federation:
         with self.store.begin() as db:
             _take_in(db, site, at)
 
+    def _notice(self, site: Site, *receipts: AffectedReceipt) -> bytes:
+        made = WithdrawalNotice(federation=NAME, site=site.name, run=self.run, at=datetime.now(UTC), receipts=receipts)
+        return sign_notice(made, site.key)
+
+    def _hand_in(self, name: str, notice: bytes) -> dict[str, str]:
+        return withdrawals.take_in(self.store, NAME, self.member(name), notice, datetime.now(UTC))
+
     def _found(self) -> str:
         at = datetime.now(UTC)
         with self.store.begin() as db:
             db.execute(sa.insert(partner).values(name="acme", token_sha256="0" * 64, added_at=at.isoformat()))
             for site in self.sites.values():
                 _take_in(db, site, at)
-        return runs.request(self.store, tasks.submit(self.store, DOCUMENT, "acme", at), at)
+        return runs.request(self.store, tasks.submit(self.store, self.document, "acme", at), at)
 
 
 def _take_in(db: sa.Connection, site: Site, at: datetime) -> None:
@@ -373,6 +456,12 @@ def _trained(base: Arrays, site: str, number: int) -> Arrays:
     rng = np.random.default_rng([number, *site.encode()])
     step = rng.normal(size=base["float32"].shape).astype(np.float32)
     return {"float32": base["float32"] + step, "int64": base["int64"]}
+
+
+def sealed(made: Answer, **claims: object) -> Answer:
+    """Return the answer with its receipt, which may claim something else."""
+    made = replace(made, claim={**made.claim, **claims})
+    return replace(made, envelope=_signed(made))
 
 
 def _signed(made: Answer) -> bytes:

@@ -15,7 +15,7 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined] # public name, listed without __all__
 
 from consent import ResearchPurpose, open_receipt, parse_purpose, sign_receipt
-from consent.receipt import PAYLOAD_TYPE
+from consent.statement import PAYLOAD_TYPE
 from coordinator.api import JoinForm
 from coordinator.config import CoordinatorConfig
 from coordinator.verification import CHECKS
@@ -82,7 +82,9 @@ def test_the_protocol_names_every_refusal_and_no_other() -> None:
     receipt = {f"receipt-{why}" for why in ("too-large", "malformed", "wrong-type", "bad-signature", "bad-statement")}
     faults = {str(fault) for fault in UpdateFault if "-" in fault}
 
-    assert named == {*CHECKS, *receipt, *faults, "update-differs-from-receipt"}
+    notice = {f"notice-{why}" for why in ("malformed", "wrong-type", "bad-signature", "bad-statement")}
+
+    assert named == {*CHECKS, *receipt, *notice, *faults, "update-differs-from-receipt"}
 
 
 def _example(title: str) -> str:
@@ -129,7 +131,7 @@ def test_a_decision_says_context_options_choice_and_consequences(path: Path) -> 
     [
         "README.md",
         "ARCHITECTURE.md",
-        *(f"docs/{p}.md" for p in ("deidentification", "demo", "protocol", "threat-model")),
+        *(f"docs/{p}.md" for p in ("deidentification", "demo", "protocol", "threat-model", "withdrawal")),
     ],
 )
 def test_what_a_page_points_at_exists(page: str) -> None:

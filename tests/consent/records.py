@@ -62,6 +62,8 @@ def provisions(
         data_period=st.none() | st.sampled_from(_PERIODS),
         data_references=_some([STUDY.StudyInstanceUID, "9.9", UNRESOLVED]),
         security_labels=_some(["N", "R", "HIV", UNRESOLVED]),
+        projects=_some(["brain", "lung", UNRESOLVED]),
+        modalities=_some(["CT", "MR", UNRESOLVED]),
         children=children if children is not None else st.just(()),
         unknown=st.booleans(),
     )

@@ -35,6 +35,7 @@ PERMIT, DENY, NO_CONSENT, REVIEW = (
 )
 H: Final = ("HRESCH",)
 BOTH: Final = Request(("BIORCH",), (HUB, "Organization/spoke"))
+BRAIN: Final = replace(REQUEST, project="brain")
 EXPIRED: Final = Period(None, PAST)
 COMING: Final = Period(FUTURE, None)
 
@@ -315,6 +316,20 @@ TABLE: Final[dict[str, list[Row]]] = {
             NO_CONSENT,
         ),
     ],
+    "docs/consent.md: an actor that names a project": [
+        ("the project permitted", _only(projects=("lung", "brain")), BRAIN, PERMIT),
+        ("another permitted", _only(projects=("lung",)), BRAIN, DENY),
+        ("the project refused", _except(projects=("brain",)), BRAIN, DENY),
+        ("another refused", _except(projects=("lung",)), BRAIN, PERMIT),
+        ("refused, and the project unknown", _except(projects=("lung",)), REQUEST, DENY),
+        ("permitted, and the project unknown", _only(projects=("lung",)), REQUEST, DENY),
+        (
+            "refused for the project, and for studies of another time",
+            _except(projects=("brain",), data_period=Period(PAST)),
+            BRAIN,
+            PERMIT,
+        ),
+    ],
     "FHIR R4 Consent.provision.dataPeriod; PCF Intermediate, data timeframe": [
         ("studies of that time", _only(data_period=Period(None, PAST)), REQUEST, PERMIT),
         ("studies of another time", _only(data_period=Period(PAST, None)), REQUEST, DENY),
@@ -485,6 +500,30 @@ def test_the_table_has_at_least_eighty_rows_each_under_its_clause() -> None:
 )
 def test_the_clause_decides(records: list[ConsentRecord], request_: Request, expected: Outcome) -> None:
     assert decide(records, STUDY, request_, AT).outcome is expected
+
+
+@pytest.mark.parametrize(
+    ("rule", "said", "modality", "expected"),
+    [
+        (_only, ("CT", "MR"), "MR", PERMIT),
+        (_only, ("CT",), "MR", DENY),
+        (_only, (UNRESOLVED,), "MR", DENY),
+        (_only, ("MR",), None, DENY),
+        (_except, ("CT", "MR"), "MR", DENY),
+        (_except, ("CT",), "MR", PERMIT),
+        (_except, (UNRESOLVED,), "MR", DENY),
+        (_except, ("CT",), None, DENY),
+        (_lifted, ("MR",), "MR", PERMIT),
+        (_lifted, ("MR",), None, NO_CONSENT),
+    ],
+)
+def test_the_modality_of_a_study_decides(
+    rule: Any, said: tuple[str, ...], modality: str | None, expected: Outcome
+) -> None:
+    """FHIR R4 Consent.provision.code with codes of DICOM's ontology."""
+    study = replace(STUDY, modality=modality)
+
+    assert decide(rule(modalities=said), study, REQUEST, AT).outcome is expected
 
 
 LABELLED: Final[dict[str, list[tuple[Any, tuple[str, ...], set[str] | None, Outcome]]]] = {

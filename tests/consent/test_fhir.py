@@ -16,7 +16,7 @@ from consent.bundle import MAX_DEPTH, split_bundle
 from consent.decision import Outcome, decide
 from consent.errors import UnreadableConsent
 from consent.fhir import parse_consent
-from consent.record import UNRESOLVED, Kind, Period, Scope
+from consent.record import UNRESOLVED, Kind, Period, Provision, Scope
 from tests.consent.records import AT, HUB, REQUEST, STUDY
 
 Json = dict[str, Any]
@@ -300,7 +300,6 @@ def test_each_limit_of_a_provision_is_read() -> None:
 @pytest.mark.parametrize(
     "limit",
     [
-        {"code": [{"text": "x"}]},
         {"class": [{"code": "ImagingStudy"}]},
     ],
 )
@@ -311,7 +310,6 @@ def test_a_limit_on_the_kind_of_content_is_unknown(limit: Json) -> None:
 @pytest.mark.parametrize(
     "limit",
     [
-        {"code": [{"text": "x"}]},
         {"documentType": [{"code": "x"}]},
         {"resourceType": [{"code": "ImagingStudy"}]},
         {"expression": {"expression": "true"}},
@@ -691,3 +689,35 @@ def test_junk_in_any_place_is_a_record_or_unreadable_and_never_anything_else(
         parse_consent(resource)
     except UnreadableConsent:
         return
+
+
+DCM = "http://dicom.nema.org/resources/ontology/DCM"
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [
+        ([{"coding": [{"system": DCM, "code": "MR"}]}], ("MR",)),
+        ([{"coding": [{"system": DCM, "code": "MR"}]}, {"coding": [{"system": DCM, "code": "CT"}]}], ("MR", "CT")),
+        ([{"text": "x"}], ("",)),
+        ([{"coding": [{"system": "http://loinc.org", "code": "MR"}]}], ("",)),
+        ([{"coding": [{"system": DCM, "code": "MR"}, {"system": DCM, "code": "CT"}]}], ("",)),
+        ([{"coding": [{"system": DCM, "code": "magnet"}]}], ("",)),
+    ],
+)
+def test_a_code_is_a_modality_of_dicom_or_unresolved(codes: list[Json], expected: tuple[str, ...]) -> None:
+    resource = r5(provision=[{"code": codes}])
+
+    assert parse_consent(resource).record.root.children[0].modalities == expected
+
+
+def test_an_actor_that_names_a_project_is_no_recipient() -> None:
+    project = {"identifier": {"system": "urn:filmroom:project", "value": "brain"}}
+    hub = {"role": {"coding": [{"system": ROLE, "code": "IRCP"}]}, "reference": {"reference": "Organization/1"}}
+
+    def rule(*actors: Json) -> Provision:
+        return parse_consent(r5(provision=[{"actor": list(actors)}])).record.root.children[0]
+
+    alone, beside = rule({"reference": project}), rule({"reference": project}, hub)
+    assert (alone.projects, alone.recipients, alone.unknown) == (("brain",), (), False)
+    assert (beside.projects, beside.unknown) == (("brain",), True)

@@ -17,7 +17,6 @@ from pydantic import ValidationError
 from consent.errors import ReceiptInvalid
 from consent.receipt import (
     NO_PREVIOUS,
-    PAYLOAD_TYPE,
     Bucket,
     Eligibility,
     Epoch,
@@ -27,11 +26,11 @@ from consent.receipt import (
     bucket_with_hysteresis,
     count_bucket,
     generate_signing_key,
-    key_id,
     open_receipt,
     receipt_digest,
     sign_receipt,
 )
+from consent.statement import PAYLOAD_TYPE, key_id
 
 Json = dict[str, Any]
 

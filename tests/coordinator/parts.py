@@ -104,10 +104,13 @@ class Consortium:
         return f"{HOST}:{self.port}"
 
     @contextmanager
-    def running(self, hold_s: float = 5.0, arrivals: list[tuple[str, bytes]] | None = None) -> Iterator[Fleet]:
+    def running(
+        self, hold_s: float = 5.0, arrivals: list[tuple[str, bytes]] | None = None, pages: FastAPI | None = None
+    ) -> Iterator[Fleet]:
         """Yield the fleet, listening."""
-        pages = FastAPI(openapi_url=None)
-        pages.get("/v1/members/tasks")(lambda: ["one"])
+        if pages is None:
+            pages = FastAPI(openapi_url=None)
+            pages.get("/v1/members/tasks")(lambda: ["one"])
         record = None if arrivals is None else lambda path, body: arrivals.append((path, body))
         fleet = Fleet(self.folder / "fleet.db", (HOST, self.port), self.authority, pages, self.admits, hold_s, record)
         fleet.start()

@@ -20,6 +20,7 @@ from coordinator.authority import create_authority
 from coordinator.config import CoordinatorConfig
 from coordinator.errors import ConfigurationError, PeerError
 from coordinator.listener import Limited, Listener
+from coordinator.runs import RunRecord
 from coordinator.service import MAX_DOOR_BYTES
 from coordinator.store import open_store
 from site_node.errors import PeerError as SitePeerError
@@ -77,7 +78,12 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
         config, store, create_authority(folder / "keys", config.federation, HOST, datetime.now(UTC)), folder, []
     )
     app = open_door(
-        store, made.authority, lambda _key, site: sum(site.encode()), folder / "runs", lambda: datetime.now(UTC)
+        store,
+        config.federation,
+        made.authority,
+        lambda _key, site: sum(site.encode()),
+        folder / "runs",
+        lambda: datetime.now(UTC),
     )
     limited = Limited(app, MAX_DOOR_BYTES, lambda path, body: made.arrived.append((path, body)))
     listener = Listener(limited, (HOST, config.join_port), made.authority, client_certificates=False)
@@ -109,6 +115,9 @@ def test_a_partner_submits_a_task_and_fetches_the_finished_bundle_of_its_run(doo
     bundle = door.folder / "runs" / run / "bundle"
     (bundle / "configs").mkdir(parents=True)
     (bundle / "configs" / "metadata.json").write_text("{}")
+    with pytest.raises(PeerError, match="no finished model"):
+        partner.fetch_bundle(access, run, tmp_path / "half")
+    RunRecord(door.store, door.folder / "runs", run).end("finished", "", datetime.now(UTC))
 
     partner.fetch_bundle(access, run, tmp_path / "bundle")
 
@@ -124,6 +133,7 @@ def test_each_partner_that_submitted_a_task_fetches_the_bundle_of_its_run(door: 
     digest, same = [partner.submit(access, document) for access in both]
     run = runs.request(door.store, digest, datetime.now(UTC))
     (door.folder / "runs" / run / "bundle").mkdir(parents=True)
+    RunRecord(door.store, door.folder / "runs", run).end("finished", "", datetime.now(UTC))
 
     for number, access in enumerate(both):
         partner.fetch_bundle(access, run, tmp_path / str(number))
@@ -138,6 +148,7 @@ def test_a_run_of_another_partner_and_one_that_does_not_exist_look_the_same(door
     digest = partner.submit(owner, json.dumps({**TASK, "name": "owned"}).encode())
     run = runs.request(door.store, digest, datetime.now(UTC))
     (door.folder / "runs" / run / "bundle").mkdir(parents=True)
+    RunRecord(door.store, door.folder / "runs", run).end("finished", "", datetime.now(UTC))
 
     said = []
     for name in (run, "run-00000000", "..", "%2e%2e"):

@@ -15,7 +15,7 @@ from monai.networks.nets.densenet import DenseNet121
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
-from models.bundle import MONAI_VERSION, bundle_files
+from models.bundle import MONAI_VERSION, bundle_files, bundle_texts
 from models.errors import UpdateRefused
 from models.learning.build import build_network, network_state
 from models.learning.evaluate import predict
@@ -229,6 +229,18 @@ def test_the_bundle_carries_its_papers(segmentation_task: Task, tmp_path: Path) 
     readme = (tmp_path / "docs" / "README.md").read_text()
     assert "| 2 | white matter |" in readme
     assert "Not a medical device" in readme
+
+
+def test_a_bundle_says_that_it_contains_a_withdrawn_contribution_and_no_other_does(segmentation_task: Task) -> None:
+    texts = {
+        said: bundle_texts(segmentation_task, {"model": "0" * 64}, {}, contains_withdrawn=said)
+        for said in (True, False)
+    }
+
+    for path in ("docs/README.md", "configs/metadata.json"):
+        assert [b"contains a withdrawn contribution" in texts[said][path] for said in (True, False)] == [True, False]
+    versions = [json.loads(texts[said]["configs/metadata.json"])["version"] for said in (True, False)]
+    assert versions == ["1.0.1", "1.0.0"]
 
 
 def test_arrays_that_do_not_fit_the_layout_make_no_bundle(segmentation_task: Task) -> None:

@@ -111,6 +111,7 @@ REFUSALS: list[tuple[str, object, str]] = [
     ("seed", -1, "seed: -1 is below 0"),
     ("validation_fraction", 0.95, "validation_fraction: 0.95 is above 0.9"),
     ("minimum_examples", 0, "minimum_examples: 0 is below 1"),
+    ("withdrawal_policy", "unlearn", "withdrawal_policy: 'unlearn' is not offered; choose one of 'keep'"),
     ("strategy.name", "Krum", "strategy.name: 'Krum' is not offered; choose one of 'FedAvg'"),
     ("strategy.quorum", 0, "strategy.quorum: 0 is below 1"),
     ("strategy.max_update_norm", 0, "strategy.max_update_norm: 0 is not above 0"),
@@ -237,3 +238,14 @@ def test_only_declared_metrics_may_leave(segmentation_task: Task, classification
         "dice_2",
     )
     assert metric_names(classification_task) == ("train_loss", "validation_loss", "accuracy")
+
+
+def test_what_becomes_of_a_model_after_a_withdrawal_is_part_of_what_is_approved(segmentation: dict[str, Any]) -> None:
+    unsaid = parse_task(altered(segmentation, "minimum_examples", 1))
+    digests = {
+        policy: task_digest(parse_task(altered(segmentation, "withdrawal_policy", policy)))
+        for policy in ("keep", "stop-distribution", "rollback-retrain")
+    }
+
+    assert len(set(digests.values())) == len(digests)
+    assert digests["stop-distribution"] == task_digest(unsaid)

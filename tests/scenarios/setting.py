@@ -49,15 +49,24 @@ class Setting:
         access = str(self.root / "acme.json")
         return self.consortium.coordinator("tasks", "submit", str(document), "--access", access).strip()
 
-    def admit(self, name: HospitalName, settings: Mapping[str, str | int | float] | None = None) -> None:
-        """Let a hospital join, take its patients' images in, and load their consents: all permit."""
+    def admit(
+        self, name: HospitalName, settings: Mapping[str, str | int | float] | None = None, silent: int = 0
+    ) -> None:
+        """Let a hospital join, take its patients' images in, and load their consents.
+
+        All permit, but the first `silent` patients, of whom there is no consent yet.
+        """
         self.consortium.set_up_site(name, {"minimum_studies": 2, **(settings or {})})
         folder = self.root / "inbox" / name
         self.inboxes[name] = make_inbox(name, folder, PATIENTS, seed=7)
         shutil.rmtree(folder / "public")
         self.consortium.site(name, "ingest", str(folder))
+        self.permit(name, *self.patients(name)[silent:])
+
+    def permit(self, name: str, *patients: str) -> None:
+        """Load consents of these patients, who permit."""
         consents = self.root / f"{name}.consents.json"
-        consents.write_bytes(bundle(*(consent_of(patient) for patient in self.patients(name))))
+        consents.write_bytes(bundle(*(consent_of(patient) for patient in patients)))
         self.consortium.site(name, "consents", "load", str(consents))
 
     def approve(self, name: str, digest: str) -> None:
@@ -75,12 +84,12 @@ class Setting:
         ):
             self.consortium.site(name, *command)
 
-    def ready(self, task: Mapping[str, Any]) -> str:
-        """Bring coordinator and both hospitals up for the task and return its digest."""
+    def ready(self, task: Mapping[str, Any], silent: int = 0) -> str:
+        """Bring coordinator and both hospitals up for the task and return its digest; `silent` as for north."""
         self.open_coordinator()
         digest = self.submit(task)
         for name in SITES:
-            self.admit(name)
+            self.admit(name, silent=silent if name == "north" else 0)
             self.approve(name, digest)
         for name in SITES:
             self.consortium.start(name, until="connected")

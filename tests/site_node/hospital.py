@@ -279,6 +279,7 @@ class Hospital:
             "sent_at": NOON.isoformat(),
             "deadline": (NOON + timedelta(minutes=5)).isoformat(),
             "receipt_head": NO_PREVIOUS,
+            "carried_receipt": NO_PREVIOUS,
         } | values
 
     def ask(self, message_id: str = "m1", **values: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -301,3 +302,46 @@ def test_the_ledger_counts_and_names_nobody(store: sa.Engine) -> None:
         ("site:consent:loaded", {"records": 1, "faults": 0, "doubted": 0}),
         ("site:consent:withdrawn", {"epoch": 2}),
     ]
+
+
+WITHIN = consents.WithdrawalScope(("brain",), ("MR",), "2026-02", "2026-03")
+
+
+@pytest.mark.parametrize(
+    ("study", "project", "outcome"),
+    [
+        (("2026-03-31", "MR"), "brain", Outcome.DENY),
+        (("2026-02-01", "MR"), "brain", Outcome.DENY),
+        (("2026-04-01", "MR"), "brain", Outcome.PERMIT),
+        (("2026-01-31", "MR"), "brain", Outcome.PERMIT),
+        (("2026-03-01", "CT"), "brain", Outcome.PERMIT),
+        (("2026-03-01", "MR"), "lung", Outcome.PERMIT),
+        ((None, "MR"), "brain", Outcome.DENY),
+        (("2026-03-01", None), "brain", Outcome.DENY),
+    ],
+)
+def test_a_withdrawal_within_a_scope_refuses_what_lies_in_it_and_nothing_that_surely_does_not(
+    store: sa.Engine, study: tuple[str | None, str | None], project: str, outcome: Outcome
+) -> None:
+    load(store, consent_of("A1"))
+    consents.withdraw(store, PSEUDONYMS.patient("A1"), NOON, WITHIN)
+    day, modality = study
+    taken = Study("p", "1.2", date.fromisoformat(day) if day else None, modality=modality)
+
+    asked = Request(("CLINTRCH",), ("urn:filmroom:federation|demo",), project=project)
+    assert decide(records(store, "A1"), taken, asked, NOON).outcome is outcome
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        consents.WithdrawalScope(first="yesterday"),
+        consents.WithdrawalScope(first="2026-03", last="2026-02"),
+        consents.WithdrawalScope(modalities=("magnet",)),
+    ],
+)
+def test_a_scope_that_cannot_be_stated_records_nothing(store: sa.Engine, scope: consents.WithdrawalScope) -> None:
+    with pytest.raises(ConfigurationError):
+        consents.withdraw(store, PSEUDONYMS.patient("A1"), NOON, scope)
+
+    assert not consents.is_known(store, PSEUDONYMS.patient("A1"))

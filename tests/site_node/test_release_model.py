@@ -150,6 +150,7 @@ class Releases(RuleBasedStateMachine):
             "sent_at": now.isoformat(),
             "deadline": (now + timedelta(days=60)).isoformat(),
             "receipt_head": self.head,
+            "carried_receipt": NO_PREVIOUS,
         }
         for name in ("first", "second") if again else ("first",):
             with suppress(PowerCut, PeerError):

@@ -1,0 +1,184 @@
+"""Which updates hold a study that was withdrawn since, and telling the coordinator of them until it has answered.
+
+A study counts as withdrawn where its use at the moment of release is not permitted by the records of now, so every
+way of recording a withdrawal has the same effect, and an expiry is none. A consent in review stops running work and
+an update not handed over; it takes back what was handed over only once a person has decided.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import date, datetime
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from consent import (
+    ANSWERS,
+    MAX_NOTICE_RECEIPTS,
+    AffectedReceipt,
+    Outcome,
+    Study,
+    WithdrawalNotice,
+    receipt_digest,
+    sign_notice,
+)
+from site_node import ledger
+from site_node.errors import PeerError
+from site_node.store import outbox, participation, reading, withdrawal_notice
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from site_node.gate import Gate
+
+WITHDRAWN = frozenset({Outcome.DENY, Outcome.NO_CONSENT})
+
+
+@dataclass(frozen=True, slots=True)
+class Affected:
+    """A released update that holds withdrawn studies."""
+
+    run: str
+    round: int
+    kind: str
+    receipt: str
+    studies: tuple[str, ...]
+
+
+def written(used: Iterable[Study]) -> str:
+    """Return of each study what consent turns on, as the database keeps it."""
+    return json.dumps(
+        [[s.StudyInstanceUID, s.patient, s.study_date.isoformat() if s.study_date else None] for s in used]
+    )
+
+
+def read(used: str) -> list[Study]:
+    """Return the studies that `written` wrote."""
+    return [Study(patient, uid, date.fromisoformat(day) if day else None) for uid, patient, day in json.loads(used)]
+
+
+def affected(store: sa.Engine, gate: Gate, at: datetime) -> list[Affected]:
+    """Return the released updates that hold a study withdrawn by `at`, in the order of their release."""
+    with reading(store).connect() as db:
+        released = db.execute(
+            sa.select(participation).where(participation.c.outcome == "released").order_by(sa.text("rowid"))
+        ).all()
+    found = []
+    for row in released:
+        verdicts = gate.withdrawn(row.task, read(row.used), datetime.fromisoformat(row.recorded_at), at)
+        studies = tuple(sorted(uid for uid, outcome in verdicts.items() if outcome in WITHDRAWN))
+        if studies:
+            found.append(Affected(row.run, row.round, row.kind, receipt_digest(row.receipt), studies))
+    return found
+
+
+def discard(store: sa.Engine, gate: Gate, message_id: str, at: datetime, *, may_have_left: bool) -> bool:
+    """Take a committed release out of the outbox if it holds a study that is no longer permitted; return whether.
+
+    Where it may have left before a crash, the coordinator is told of it as well.
+    """
+    with reading(store).connect() as db:
+        envelope = db.execute(sa.select(outbox.c.receipt).where(outbox.c.message_id == message_id)).scalar()
+        row = db.execute(sa.select(participation).where(participation.c.receipt == envelope)).first()
+    if envelope is None or row is None:
+        return False
+    if not gate.withdrawn(row.task, read(row.used), datetime.fromisoformat(row.recorded_at), at):
+        return False
+    reason = "consent: a study was withdrawn before the update was handed over"
+    with store.begin() as db:
+        this = participation.c.receipt == envelope
+        db.execute(sa.update(participation).where(this).values(outcome="discarded", reason=reason))
+        db.execute(sa.delete(outbox).where(outbox.c.message_id == message_id))
+        if may_have_left:
+            _keep(db, Affected(row.run, row.round, row.kind, receipt_digest(envelope), ()), at)
+        ledger.write(db, at, "site:update:discarded", round=row.round, receipt=receipt_digest(envelope))
+    return True
+
+
+class Notices:
+    """Finds what a withdrawal affects whenever the consent epoch changed, and tells the coordinator."""
+
+    def __init__(
+        self,
+        store: sa.Engine,
+        gate: Gate,
+        site: tuple[str, str],
+        key: Ed25519PrivateKey,
+        clock: Callable[[], datetime],
+        give: Callable[[bytes], Mapping[str, str]],
+    ) -> None:
+        self._store = store
+        self._gate = gate
+        self._federation, self._site = site
+        self._key = key
+        self._clock = clock
+        self._give = give
+        self._epoch = -1
+
+    def look(self) -> int:
+        """Keep what is affected and not known yet, if the epoch has changed; return how many updates it is."""
+        epoch = self._gate.epoch()
+        if epoch == self._epoch:
+            return 0
+        at = self._clock()
+        found = affected(self._store, self._gate, at)
+        with self._store.begin() as db:
+            new = sum(_keep(db, one, at) for one in found)
+            if new:
+                ledger.write(db, at, "site:withdrawal:found", updates=new)
+        self._epoch = epoch
+        return new
+
+    def send(self) -> int:
+        """Tell the coordinator what is pending, run by run; return how many receipts it answered.
+
+        Raises: PeerError if it cannot be told, or gives no answer; what is pending stays so.
+        """
+        columns = withdrawal_notice.c
+        with reading(self._store).connect() as db:
+            pending = db.execute(
+                sa.select(withdrawal_notice)
+                .where(columns.answer.is_(None))
+                .order_by(columns.run, columns.round, columns.kind, columns.receipt)
+            ).all()
+        answered = 0
+        for run, of_run in groupby(pending, key=lambda row: str(row.run)):
+            rows = list(of_run)
+            for start in range(0, len(rows), MAX_NOTICE_RECEIPTS):
+                answered += self._tell(run, rows[start : start + MAX_NOTICE_RECEIPTS])
+        return answered
+
+    def _tell(self, run: str, rows: list[sa.Row[tuple[object, ...]]]) -> int:
+        receipts = tuple(AffectedReceipt(round=row.round, kind=row.kind, sha256=row.receipt) for row in rows)
+        notice = WithdrawalNotice(
+            federation=self._federation, site=self._site, run=run, at=self._clock(), receipts=receipts
+        )
+        answers = self._give(sign_notice(notice, self._key))
+        named = {receipt.sha256 for receipt in receipts}
+        if set(answers) != named or not ANSWERS.issuperset(answers.values()):
+            raise PeerError("telling of a withdrawal: the coordinator's answer is malformed")
+        at = self._clock()
+        with self._store.begin() as db:
+            for receipt, word in answers.items():
+                this = withdrawal_notice.c.receipt == receipt
+                db.execute(sa.update(withdrawal_notice).where(this).values(answer=word, answered_at=at.isoformat()))
+            ledger.write(db, at, "site:withdrawal:answered", run=run, updates=len(answers))
+        return len(answers)
+
+
+def _keep(db: sa.Connection, one: Affected, at: datetime) -> bool:
+    """Put an update on the list of what the coordinator is told; False if it is there already."""
+    known = sa.select(withdrawal_notice.c.receipt).where(withdrawal_notice.c.receipt == one.receipt)
+    if db.execute(known).first() is not None:
+        return False
+    db.execute(
+        sa.insert(withdrawal_notice).values(
+            receipt=one.receipt, run=one.run, round=one.round, kind=one.kind, found_at=at.isoformat()
+        )
+    )
+    return True

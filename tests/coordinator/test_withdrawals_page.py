@@ -1,0 +1,96 @@
+"""The members' page for withdrawals, through real mutual TLS: a notice is small, signed by its sender, and answered."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+import sqlalchemy as sa
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
+from consent import MAX_NOTICE_BYTES
+from coordinator import withdrawals
+from coordinator.api import member_pages
+from coordinator.store import member
+from site_node.link import tls_context
+from tests.coordinator.parts import new_identity
+from tests.federation import NAME, Federation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from coordinator.fleet import Fleet
+    from site_node.config import Identity
+    from tests.coordinator.parts import Consortium
+
+
+@pytest.fixture
+def federation(tmp_path: Path) -> Federation:
+    made = Federation(tmp_path / "federation", withdrawal_policy="keep")
+    made.train(rounds=2)
+    return made
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def listening(consortium: Consortium, federation: Federation, said: list[str]) -> Iterator[Fleet]:
+    pages = member_pages(federation.store, NAME, lambda: datetime.now(UTC), said.append)
+    with consortium.running(pages=pages) as fleet:
+        yield fleet
+
+
+def identity_of(consortium: Consortium, federation: Federation, site: str) -> Identity:
+    """Return the keys with which a site of the federation reaches the coordinator."""
+    made = new_identity(consortium.folder / site, consortium.authority, consortium.address, site)
+    shown = x509.load_pem_x509_certificate(made.tls_certificate.read_bytes()).fingerprint(hashes.SHA256()).hex()
+    with federation.store.begin() as db:
+        db.execute(sa.update(member).where(member.c.site == site).values(certificate_sha256=shown))
+    return made
+
+
+def post(identity: Identity, body: bytes) -> httpx.Response:
+    with httpx.Client(verify=tls_context(identity)) as client:
+        return client.post(f"https://{identity.fleet_address}/v1/members/withdrawals", content=body)
+
+
+@pytest.mark.usefixtures("listening")
+def test_a_member_hands_its_notice_in_and_hears_what_became_of_each_update(
+    consortium: Consortium, federation: Federation, said: list[str]
+) -> None:
+    north = identity_of(consortium, federation, "north")
+    notice = federation.notice("north", 1, 2)
+    receipts = [hashlib.sha256(federation.site("north").history[n].envelope or b"").hexdigest() for n in (1, 2)]
+
+    answers = [post(north, notice) for _ in range(2)]
+
+    assert [answer.json() for answer in answers] == [dict.fromkeys(receipts, "aggregated")] * 2
+    assert said == ["north: withdrawal: 2 aggregated"] * 2
+    assert [row["digest"] for row in withdrawals.received(federation.store)] == [hashlib.sha256(notice).hexdigest()]
+
+
+@pytest.mark.usefixtures("listening")
+def test_what_is_no_notice_of_the_sender_is_refused_and_leaves_no_trace(
+    consortium: Consortium, federation: Federation
+) -> None:
+    north = identity_of(consortium, federation, "north")
+    refusals = {
+        "of another member": (federation.notice("east", 1), 403, "notice-bad-signature"),
+        "no notice": (b"{}", 403, "notice-malformed"),
+        "too large": (bytes(MAX_NOTICE_BYTES + 1), 413, "the notice is too large"),
+    }
+
+    answers = {name: post(north, body) for name, (body, _, _) in refusals.items()}
+
+    assert {name: (answer.status_code, answer.json()["detail"]) for name, answer in answers.items()} == {
+        name: (status, detail) for name, (_, status, detail) in refusals.items()
+    }
+    assert withdrawals.received(federation.store) == []

@@ -1,0 +1,223 @@
+"""A withdrawal reaches what was handed over: found from the records of now, told until it is answered, once."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from consent import WithdrawalNotice, open_notice, receipt_digest
+from site_node import consents, lineage
+from site_node.errors import PeerError
+from site_node.lineage import Notices
+from site_node.store import frozen_set, inflight, outbox, participation, withdrawal_notice
+from tests.site_node.hospital import NOON, Hospital, PowerCut, consent_of, lost_line
+from tests.site_node.test_rounds import at_tick, count_ticks
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LATER = NOON + timedelta(days=10)
+
+
+class Coordinator:
+    """Opens notices as the coordinator does, and answers with one word for every receipt."""
+
+    def __init__(self, hospital: Hospital, word: str = "aggregated") -> None:
+        self.heard: list[WithdrawalNotice] = []
+        self.word, self.away = word, False
+        self.key = hospital.key.public_key()
+
+    def give(self, envelope: bytes) -> Mapping[str, str]:
+        """Answer a notice."""
+        if self.away:
+            raise lost_line()
+        notice = open_notice(envelope, self.key)
+        self.heard.append(notice)
+        return {receipt.sha256: self.word for receipt in notice.receipts}
+
+
+def notices(hospital: Hospital, coordinator: Coordinator) -> Notices:
+    site = ("demo", "north")
+    return Notices(hospital.store, hospital.gate, site, hospital.key, hospital.clock, coordinator.give)
+
+
+def released(hospital: Hospital, *rounds: int) -> list[str]:
+    """Let rounds be released and return their receipts' digests."""
+    for number in rounds:
+        assert hospital.ask(f"m{number}", round=number, nonce=f"n{number}") == "release"
+    return [receipt_digest(row["receipt"]) for row in hospital.rows(participation) if row["receipt"]]
+
+
+def test_nothing_is_told_while_nothing_was_withdrawn(hospital: Hospital) -> None:
+    released(hospital, 1)
+    coordinator = Coordinator(hospital)
+
+    assert notices(hospital, coordinator).look() == notices(hospital, coordinator).send() == 0
+    assert coordinator.heard == []
+
+
+def test_every_update_that_holds_the_study_is_told_once_and_no_other(hospital: Hospital) -> None:
+    made = released(hospital, 1, 2)
+    hospital.withdraw("N0")
+    hospital.clock.now += timedelta(seconds=1)
+    after = released(hospital, 3)[2]
+    coordinator = Coordinator(hospital)
+    telling = notices(hospital, coordinator)
+
+    assert (telling.look(), telling.send(), telling.look(), telling.send()) == (2, 2, 0, 0)
+    (notice,) = coordinator.heard
+    assert {receipt.sha256 for receipt in notice.receipts} == set(made)
+    assert after not in {receipt.sha256 for receipt in notice.receipts}
+    assert (notice.federation, notice.site, notice.run) == ("demo", "north", "run-1")
+
+
+@pytest.mark.parametrize(
+    "resource",
+    [
+        consent_of("N0", status="inactive", meta={"lastUpdated": "2026-06-01T12:00:00Z"}),
+        consent_of("N0", "deny", id="refusal", dateTime="2026-06-01T12:00:00Z", provision={"type": "deny"}),
+    ],
+    ids=["made inactive", "a refusal beside it"],
+)
+def test_a_withdrawal_that_comes_as_fhir_has_the_same_effect(hospital: Hospital, resource: dict[str, object]) -> None:
+    released(hospital, 1)
+    hospital.load(resource)
+
+    assert notices(hospital, Coordinator(hospital)).look() == 1
+
+
+def test_an_expiry_is_no_withdrawal(hospital: Hospital) -> None:
+    period = {"type": "permit", "purpose": consent_of("x")["provision"]["purpose"], "period": {"end": "2026-06-02"}}
+    hospital.load(consent_of("N0", provision=period, meta={"lastUpdated": "2026-05-01T00:00:00Z"}))
+    released(hospital, 1)
+    hospital.clock.now = LATER
+    hospital.load(consent_of("N9"))
+
+    assert notices(hospital, Coordinator(hospital)).look() == 0
+
+
+def test_a_renewed_consent_is_no_withdrawal(hospital: Hospital) -> None:
+    released(hospital, 1)
+    hospital.clock.now = LATER
+    hospital.load(consent_of("N0", dateTime="2026-06-05T00:00:00Z"))
+
+    assert notices(hospital, Coordinator(hospital)).look() == 0
+
+
+def test_a_consent_in_review_takes_nothing_back_that_was_handed_over(hospital: Hospital) -> None:
+    released(hospital, 1)
+    hospital.load(
+        {**consent_of("N0"), "provision": {"type": "perhaps"}, "meta": {"lastUpdated": "2026-06-01T12:00:00Z"}}
+    )
+
+    assert notices(hospital, Coordinator(hospital)).look() == 0
+
+
+def test_what_was_not_answered_is_told_again_after_a_restart(hospital: Hospital) -> None:
+    released(hospital, 1)
+    hospital.withdraw("N0")
+    coordinator = Coordinator(hospital, "retracted")
+    coordinator.away = True
+    telling = notices(hospital, coordinator)
+    telling.look()
+    with pytest.raises(PeerError):
+        telling.send()
+
+    hospital.restart()
+    coordinator.away = False
+    again = notices(hospital, coordinator)
+
+    assert (again.look(), again.send()) == (0, 1)
+    (row,) = hospital.rows(withdrawal_notice)
+    assert (row["answer"], datetime.fromisoformat(row["answered_at"]).tzinfo) == ("retracted", UTC)
+
+
+@pytest.mark.parametrize("answers", [{}, {"0" * 64: "retracted"}], ids=["none", "another receipt"])
+def test_an_answer_to_something_else_is_none(hospital: Hospital, answers: dict[str, str]) -> None:
+    released(hospital, 1)
+    hospital.withdraw("N0")
+    telling = Notices(hospital.store, hospital.gate, ("demo", "north"), hospital.key, hospital.clock, lambda _: answers)
+    telling.look()
+
+    with pytest.raises(PeerError):
+        telling.send()
+    assert hospital.rows(withdrawal_notice)[0]["answer"] is None
+
+
+def test_a_word_nobody_knows_is_no_answer(hospital: Hospital) -> None:
+    released(hospital, 1)
+    hospital.withdraw("N0")
+    telling = notices(hospital, Coordinator(hospital, "forgotten"))
+    telling.look()
+
+    with pytest.raises(PeerError):
+        telling.send()
+
+
+def test_an_update_that_waits_in_the_outbox_is_discarded_when_a_study_of_it_is_withdrawn(hospital: Hospital) -> None:
+    hospital.line.failures = [lost_line()]
+    with pytest.raises(PeerError):
+        hospital.ask()
+    assert len(hospital.rows(outbox)) == len(list(hospital.home.outbox.iterdir())) == 1
+    hospital.withdraw("N0")
+    hospital.restart()
+
+    hospital.resume()
+
+    assert hospital.line.kinds == ["abstain"]
+    (row,) = hospital.rows(participation)
+    assert (row["outcome"], row["receipt"] is None) == ("discarded", False)
+    assert hospital.rows(outbox) == hospital.rows(inflight) == hospital.rows(frozen_set) == []
+    assert list(hospital.home.outbox.iterdir()) == []
+    # It may have left just before the crash, so the coordinator is told.
+    assert [told["receipt"] for told in hospital.rows(withdrawal_notice)] == [receipt_digest(row["receipt"])]
+
+
+def test_an_update_that_waits_is_handed_over_when_nothing_was_withdrawn(hospital: Hospital) -> None:
+    hospital.line.failures = [lost_line()]
+    with pytest.raises(PeerError):
+        hospital.ask()
+    hospital.withdraw("N9")
+    hospital.restart()
+
+    hospital.resume()
+
+    assert hospital.line.kinds == ["release"]
+
+
+def test_a_withdrawal_between_commit_and_hand_over_discards_the_update(hospital: Hospital) -> None:
+    last = count_ticks(hospital)  # the clock is read once more between the commit and the hand-over
+    at_tick(hospital, last, lambda: hospital.withdraw("N0"))
+
+    assert hospital.ask() == "abstain"
+    assert [row["outcome"] for row in hospital.rows(participation)] == ["released", "discarded"]
+    assert hospital.rows(withdrawal_notice) == hospital.rows(outbox) == []
+    assert list(hospital.home.outbox.iterdir()) == []
+    assert hospital.trainer.forgotten == 1
+
+
+def test_the_frozen_set_is_on_record_while_the_work_is_in_progress_and_after_a_crash(hospital: Hospital) -> None:
+    def crash() -> None:
+        raise PowerCut
+
+    hospital.trainer.during = crash
+    with pytest.raises(PowerCut):
+        hospital.ask()
+
+    (row,) = hospital.rows(frozen_set)
+    assert {study.StudyInstanceUID for study in lineage.read(row["used"])} == set(hospital.studies.values())
+    hospital.restart()
+    hospital.resume()
+    assert hospital.rows(frozen_set) == []
+
+
+def test_the_record_of_an_update_keeps_what_consent_turned_on(hospital: Hospital) -> None:
+    released(hospital, 1)
+    (row,) = hospital.rows(participation)
+
+    assert [uid for uid, _, _ in json.loads(row["used"])] == json.loads(row["studies"])
+    assert row["task"] == hospital.task
+    assert consents.is_known(hospital.store, json.loads(row["used"])[0][1])
