@@ -27,6 +27,7 @@ from consent.access_request import (
     parse_purpose,
     replay_request,
 )
+from consent.alike import Decider, stands_until, still_stands
 from consent.basis import CONSENT, BasisKind, LegalBasis, decide_under, parse_legal_basis
 from consent.bundle import MAX_BYTES, split_bundle
 from consent.datause import (
@@ -44,6 +45,7 @@ from consent.decision import Outcome, Request, Study, Verdict, decide, may_permi
 from consent.errors import ConsentError, DataUseInvalid, NoticeInvalid, ReceiptInvalid, UnreadableConsent
 from consent.fhir import ParsedConsent, parse_consent
 from consent.purpose import MLTRAINING, PURPOSES, conflicts, covers
+from consent.reading import Reading, Shape, outline
 from consent.receipt import (
     NO_PREVIOUS,
     PREDICATE_TYPE,
@@ -98,6 +100,7 @@ __all__ = [
     "DataUseInvalid",
     "DataUseVerdict",
     "DatasetApproval",
+    "Decider",
     "Deny",
     "Eligibility",
     "Epoch",
@@ -113,6 +116,7 @@ __all__ = [
     "Period",
     "Permit",
     "Provision",
+    "Reading",
     "Receipt",
     "ReceiptInvalid",
     "Request",
@@ -123,6 +127,7 @@ __all__ = [
     "ResearchKind",
     "ResearchPurpose",
     "Scope",
+    "Shape",
     "Study",
     "TaskApproval",
     "Times",
@@ -145,6 +150,7 @@ __all__ = [
     "may_permit",
     "open_notice",
     "open_receipt",
+    "outline",
     "parse_consent",
     "parse_data_use",
     "parse_legal_basis",
@@ -159,4 +165,6 @@ __all__ = [
     "sign_notice",
     "sign_receipt",
     "split_bundle",
+    "stands_until",
+    "still_stands",
 ]

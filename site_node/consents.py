@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from consent import UNRESOLVED, ConsentRecord, UnreadableConsent, may_permit, parse_consent, split_bundle
+from consent import UNRESOLVED, Reading, UnreadableConsent, may_permit, parse_consent, split_bundle
 from consent.fhir import MODALITY_SYSTEM, PROJECT_SYSTEM, ROLE_SYSTEM
 from site_node import ledger
 from site_node.errors import ConfigurationError
@@ -183,13 +183,13 @@ class ConsentReader:
 
     def __init__(self, keep: int = 200_000) -> None:
         self._keep = keep
-        self._parsed: dict[int, ConsentRecord] = {}
+        self._parsed: dict[int, Reading] = {}
         self._asked: tuple[int, frozenset[str] | None] = (-1, None)
-        self._by_patient: Mapping[str, tuple[ConsentRecord, ...]] = {}
+        self._by_patient: Mapping[str, tuple[Reading, ...]] = {}
 
     def read(
         self, db: sa.Connection, epoch: int, patients: Iterable[str] | None = None
-    ) -> Mapping[str, tuple[ConsentRecord, ...]]:
+    ) -> Mapping[str, tuple[Reading, ...]]:
         """Return the records of the patients, or of all, in the state that `db` sees and that `epoch` names."""
         asked = (epoch, None if patients is None else frozenset(patients))
         if asked == self._asked:
@@ -200,7 +200,7 @@ class ConsentReader:
             query = query.where(among(columns.patient, asked[1]))
         active = [(number, patient) for number, patient in db.execute(query.order_by(columns.number))]
         self._parse(db, [number for number, _ in active if number not in self._parsed])
-        found: dict[str, list[ConsentRecord]] = defaultdict(list)
+        found: dict[str, list[Reading]] = defaultdict(list)
         for number, patient in active:
             found[patient].append(self._parsed[number])
         if len(self._parsed) > self._keep:
@@ -217,7 +217,7 @@ class ConsentReader:
             for number, resource, studies, doubt in db.execute(wanted):
                 record = parse_consent(json.loads(resource)).record
                 root = _with_pseudonyms(record.root, json.loads(studies)) if studies != _NO_STUDIES else record.root
-                self._parsed[number] = replace(record, root=root, review=doubt or record.review)
+                self._parsed[number] = Reading.of(replace(record, root=root, review=doubt or record.review))
 
 
 _SCOPES = "http://terminology.hl7.org/CodeSystem/consentscope"

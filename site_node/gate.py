@@ -33,6 +33,8 @@ from consent import (
     permits_project,
     permits_sources,
     permits_task,
+    stands_until,
+    still_stands,
 )
 from site_node import access_requests, permissions, sources
 from site_node.catalogue import holds_all, labelled_images, series_with_labels
@@ -66,6 +68,8 @@ class Snapshot:
     epoch: int
     at: datetime
     basis: LegalBasis = CONSENT
+    until: datetime | None = None
+    """From when on the same consents may say something else; None if never."""
 
 
 class Gate:
@@ -114,7 +118,7 @@ class Gate:
         task = self.approved_task(snapshot.task_digest, at)
         if isinstance(task, Deny):
             return task
-        current = self.enough(self._evaluate(task, snapshot.task_digest, snapshot.cohort.items, at))
+        current = self.enough(self._evaluate(task, snapshot.task_digest, snapshot.cohort.items, at, snapshot))
         if isinstance(current, Snapshot) and current.grants[0].dataset != snapshot.grants[0].dataset:
             return Deny("dataset: the task was assigned to another")
         if isinstance(current, Snapshot) and len(current.cohort.items) < len(snapshot.cohort.items):
@@ -137,14 +141,14 @@ class Gate:
         with self._store.connect() as db:
             offered = permissions.tasks(db).get(digest)
             data = permissions.datasets(db).get(offered.dataset or "") if offered else None
-            consents = self._consents.read(db, current_epoch(db))
+            consents = self._consents.read(db, current_epoch(db), {study.patient for study in used})
         request = _request(offered.task, self._recipients) if offered else Deny("task: never offered here")
         if isinstance(request, Deny):
             return {study.StudyInstanceUID: Outcome.REVIEW for study in used}
         basis = data.basis if data else CONSENT
         found: dict[str, Outcome] = {}
         for study in (replace(study, modality=offered.task.input.modality) for study in used) if offered else ():
-            records = consents.get(study.patient, ())
+            records = [reading.record() for reading in consents.get(study.patient, ())]
             outcomes = [decide_under(basis, records, study, request, moment).outcome for moment in (at, released_at)]
             if Outcome.PERMIT not in outcomes:
                 found[study.StudyInstanceUID] = outcomes[0]
@@ -159,22 +163,36 @@ class Gate:
             return Deny(f"cohort: fewer than {minimum} studies are permitted")
         return answer
 
-    def _evaluate(self, task: Task, digest: str, items: Sequence[Item], at: datetime) -> Snapshot | Deny:
+    def _evaluate(
+        self, task: Task, digest: str, items: Sequence[Item], at: datetime, before: Snapshot | None = None
+    ) -> Snapshot | Deny:
+        request = _request(task, self._recipients)
         with self._store.connect() as db:
             epoch = current_epoch(db)
             use = _permitted_use(db, task, digest, at)
             recent = permits_sources(sources.known(db), self._max_consent_age, at)
+            if isinstance(use, Deny):
+                return use
+            if isinstance(recent, Deny):
+                return recent
+            if isinstance(request, Deny):
+                return request
+            claim, basis = use
+            now = Snapshot(task, digest, request, (claim,), Cohort((), {}), epoch, at, basis)
+            if before is not None and _stands(before, now):
+                return replace(now, cohort=before.cohort, until=before.until)
             consents = self._consents.read(db, epoch, {item.patient for item in items})
-        if isinstance(use, Deny):
-            return use
-        if isinstance(recent, Deny):
-            return recent
-        claim, basis = use
-        request = _request(task, self._recipients)
-        if isinstance(request, Deny):
-            return request
         cohort = freeze(items, consents, request, at, basis, task.input.modality)
-        return Snapshot(task, digest, request, (claim,), cohort, epoch, at, basis)
+        until = stands_until((reading for held in consents.values() for reading in held), basis, at)
+        return replace(now, cohort=cohort, until=until)
+
+
+def _stands(before: Snapshot, now: Snapshot) -> bool:
+    """Whether the consents say now what they said before: nothing came, the same is asked, and no moment has passed."""
+    same = (before.epoch, before.task_digest, before.request, before.basis)
+    if same != (now.epoch, now.task_digest, now.request, now.basis):
+        return False
+    return still_stands(before.until, before.at, now.at)
 
 
 def _request(task: Task, recipients: tuple[str, ...]) -> Request | Deny:
