@@ -27,6 +27,7 @@ from consent.access_request import (
     parse_purpose,
     replay_request,
 )
+from consent.alike import Decider, stands_until, still_stands
 from consent.audit_event import GateDecision, audit_event
 from consent.basis import CONSENT, BasisKind, LegalBasis, decide_under, parse_legal_basis
 from consent.bundle import MAX_BYTES, split_bundle
@@ -98,6 +99,7 @@ from consent.merkle import (
     verify_inclusion,
 )
 from consent.purpose import MLTRAINING, PURPOSE_WORDS, PURPOSES, conflicts, covers
+from consent.reading import Reading, Shape, outline
 from consent.receipt import (
     MAX_ENVELOPE_BYTES,
     NO_PREVIOUS,
@@ -184,6 +186,7 @@ __all__ = [
     "DataUseVerdict",
     "DatasetApproval",
     "Decided",
+    "Decider",
     "Deny",
     "Eligibility",
     "EligibilityTree",
@@ -206,6 +209,7 @@ __all__ = [
     "Permit",
     "Provision",
     "RangeCounts",
+    "Reading",
     "Receipt",
     "ReceiptInvalid",
     "Request",
@@ -216,6 +220,7 @@ __all__ = [
     "ResearchKind",
     "ResearchPurpose",
     "Scope",
+    "Shape",
     "StatisticsInvalid",
     "Study",
     "Succession",
@@ -264,6 +269,7 @@ __all__ = [
     "open_receipt",
     "open_statistics",
     "origin_of",
+    "outline",
     "padded_size",
     "parse_consent",
     "parse_data_use",
@@ -285,6 +291,8 @@ __all__ = [
     "sign_receipt",
     "sign_statistics",
     "split_bundle",
+    "stands_until",
+    "still_stands",
     "study_entry",
     "study_key",
     "succeed",

@@ -20,7 +20,7 @@ from consent.record import UNRESOLVED, Kind, Outcome, Scope
 from consent.rules import Case, Study, evaluate, explain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Sequence
     from datetime import datetime
 
     from consent.record import ConsentRecord, Provision
@@ -97,6 +97,26 @@ def decide(records: Sequence[ConsentRecord], study: Study, request: Request, at:
     case, effects = decided[outcomes.index(outcome)]
     reason = _REASONS.get(outcome) or _why_no_consent(records, enforced, at)
     return Verdict(outcome, reason, partial(_trace, records, case, asked, effects))
+
+
+def contribution(record: ConsentRecord, study: Study, request: Request, at: datetime) -> Hashable:
+    """Return all that an outcome and its reason take from one of a patient's consents.
+
+    Two lists of consents with the same contributions come to the same outcome for the same reason,
+    if none of them refuses the retrospective policy, which reaches into the others. Every case is
+    told, whether or not the list would have asked it: one it would not have asked differs in nothing.
+    """
+    if not _is_enforced(record):
+        return ()
+    asked = broad.Asked(study.study_date, at, request.retrospective, request.linked, request.outside_gdpr)
+    cases = (
+        Case(purpose, training, recipient, study, at, request.project)
+        for purpose in request.purposes
+        for recipient in request.recipients
+        for training in (True, False)
+    )
+    effects = tuple(_effect(record, (record,), case, asked) for case in cases)
+    return effects, _expired(record, at), _is_dated(record, at)
 
 
 def may_permit(record: ConsentRecord) -> bool:

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from site_node.store import class_label, disposition, instance
+from site_node.store import among, class_label, disposition, instance
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 _SEGMENTATION = "SEG"
-_IN_ONE_QUERY = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +112,12 @@ def labelled_images(store: sa.Engine, modality: str) -> list[LabelledImage]:
 def holds_all(store: sa.Engine, items: Iterable[Series | LabelledImage]) -> bool:
     """Return whether every file of the items is in the catalogue still, and is the same file."""
     wanted = {(file.SOPInstanceUID, file.sha256) for item in items for file in files_of(item)}
-    uids = sorted({uid for uid, _ in wanted})
     columns = instance.c
+    query = sa.select(columns.SOPInstanceUID, columns.sha256).where(
+        among(columns.SOPInstanceUID, sorted({uid for uid, _ in wanted}))
+    )
     with store.connect() as db:
-        for start in range(0, len(uids), _IN_ONE_QUERY):
-            some = uids[start : start + _IN_ONE_QUERY]
-            query = sa.select(columns.SOPInstanceUID, columns.sha256).where(columns.SOPInstanceUID.in_(some))
-            wanted -= {(row.SOPInstanceUID, row.sha256) for row in db.execute(query)}
+        wanted -= {(uid, sha256) for uid, sha256 in db.execute(query)}
     return not wanted
 
 

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, TypeAlias
 
-from consent import CONSENT, Outcome, Study, decide_under
+from consent import CONSENT, Decider, Outcome, Study
 from site_node.catalogue import LabelledImage, Series
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
-    from consent import ConsentRecord, LegalBasis, Request, Verdict
+    from consent import LegalBasis, Reading, Request, Verdict
 
 Item: TypeAlias = Series | LabelledImage
 
@@ -43,7 +43,7 @@ class Cohort:
 
 def freeze(
     items: Sequence[Item],
-    consents: Mapping[str, tuple[ConsentRecord, ...]],
+    consents: Mapping[str, tuple[Reading, ...]],
     request: Request,
     at: datetime,
     basis: LegalBasis = CONSENT,
@@ -53,10 +53,11 @@ def freeze(
 
     Where two patients or dates are known under one StudyInstanceUID, all must permit.
     """
+    decider = Decider(basis, request, at)
     verdicts: dict[str, Verdict] = {}
     asked = tuple(dict.fromkeys(_study(item, modality) for item in items))
     for study in asked:
-        verdict = decide_under(basis, consents.get(study.patient, ()), study, request, at)
+        verdict = decider.decide(consents.get(study.patient, ()), study)
         if study.StudyInstanceUID not in verdicts or verdict.outcome is not Outcome.PERMIT:
             verdicts[study.StudyInstanceUID] = verdict
     permitted = tuple(item for item in items if verdicts[item.StudyInstanceUID].outcome is Outcome.PERMIT)

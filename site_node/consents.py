@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from consent import UNRESOLVED, ConsentRecord, UnreadableConsent, may_permit, parse_consent, split_bundle
+from consent import UNRESOLVED, Reading, UnreadableConsent, may_permit, parse_consent, split_bundle
 from consent.fhir import MODALITY_SYSTEM, PROJECT_SYSTEM, ROLE_SYSTEM
 from site_node import consent_log, ledger
 from site_node.errors import ConfigurationError
-from site_node.store import consent_epoch, consent_record
+from site_node.store import among, consent_epoch, consent_record
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
     from datetime import datetime
 
-    from consent import ParsedConsent, Provision
+    from consent import ConsentRecord, ParsedConsent, Provision
     from site_node.deidentify.pseudonym import Pseudonymiser
 
 
@@ -59,20 +59,30 @@ def load(
     is none of this hospital's.
     """
     taken, unchanged, doubted, faults = 0, 0, 0, []
+    entries = list(split_bundle(document))
     with store.begin() as db:
-        for key, resource in split_bundle(document):
-            try:
-                if isinstance(resource, UnreadableConsent):
-                    raise resource
-                parsed = parse_consent(resource, patient_system)
-                incoming = _Incoming(resource, parsed, pseudonymiser.patient(parsed.patient_id), pseudonymiser)
-                new = _record(db, incoming, at)
-            except UnreadableConsent as error:
-                faults.append((key, str(error)))
-                doubted += not isinstance(error, _Stale) and _doubt(db, key, f"{_AFTER_IT}: {error}", at)
-                continue
-            taken += new
-            unchanged += not new
+        for start in range(0, len(entries), _AT_ONCE):
+            some = entries[start : start + _AT_ONCE]
+            held = _held_of(db, (key.removeprefix(_CONSENT) for key, _ in some))
+            rows = []
+            for key, resource in some:
+                try:
+                    if isinstance(resource, UnreadableConsent):
+                        raise resource
+                    parsed = parse_consent(resource, patient_system)
+                    incoming = _Incoming(resource, parsed, pseudonymiser.patient(parsed.patient_id), pseudonymiser)
+                    row = _record(db, held.get(incoming.consent_id), incoming, at)
+                except UnreadableConsent as error:
+                    faults.append((key, str(error)))
+                    # Popped, since an id that stands twice in the file is broken twice, and in doubt once.
+                    kept = held.pop(key.removeprefix(_CONSENT), None) if key.startswith(_CONSENT) else None
+                    doubted += not isinstance(error, _Stale) and _doubt(db, kept, f"{_AFTER_IT}: {error}", at)
+                    continue
+                rows += [row] if row else []
+                unchanged += not row
+            if rows:
+                db.execute(sa.insert(consent_record), rows)
+            taken += len(rows)
         if taken or doubted:
             advance(db)
         ledger.write(db, at, "site:consent:loaded", records=taken, faults=len(faults), doubted=doubted)
@@ -85,7 +95,8 @@ def miss(db: sa.Connection, consent_ids: Collection[str], at: datetime) -> int:
     A source marks a consent inactive and does not delete it (FHIR Consent Management), so nobody can tell what a
     deletion means. A refusal stays one.
     """
-    doubted = sum(_doubt(db, f"Consent/{one}", "its source no longer has it", at) for one in sorted(consent_ids))
+    held = _held_of(db, consent_ids)
+    doubted = sum(_doubt(db, held[one], "its source no longer has it", at) for one in sorted(held))
     if doubted:
         advance(db)
         ledger.write(db, at, "site:consent:missed", doubted=doubted)
@@ -98,7 +109,7 @@ def confirm(store: sa.Engine, consent_id: str, by: str, at: datetime) -> None:
     Raises: ConfigurationError if no such consent is held.
     """
     with store.begin() as db:
-        held = _held(db, consent_id)
+        held = _held_of(db, [consent_id]).get(consent_id)
         if held is None or held.doubt is None:
             raise ConfigurationError(f"no consent {consent_id} waits for review because of a fault")
         _replace(db, held, at, doubt=None)
@@ -158,7 +169,7 @@ def withdraw(store: sa.Engine, patient: str, at: datetime, scope: WithdrawalScop
     if parsed.record.review is not None or any(UNRESOLVED in named for named in (parsed.record.root.modalities,)):
         raise ConfigurationError("the scope of the withdrawal: a day or a modality is none")
     with store.begin() as db:
-        _record(db, _Incoming(resource, parsed, patient), at)
+        db.execute(sa.insert(consent_record), [_Incoming(resource, parsed, patient).row(at)])
         advance(db)
         epoch = current_epoch(db)
         ledger.write(db, at, "site:consent:withdrawn", epoch=epoch)
@@ -211,31 +222,48 @@ def came_and_went(db: sa.Connection, patients: AbstractSet[str], after: int) -> 
 
 
 class ConsentReader:
-    """Reads the active records of all patients, parsing each record once."""
+    """Reads the active records of the patients asked about, parsing each record once while it is kept.
 
-    def __init__(self) -> None:
-        self._parsed: dict[int, ConsentRecord] = {}
-        self._epoch = -1
-        self._by_patient: Mapping[str, tuple[ConsentRecord, ...]] = {}
+    Kept by the number of its row, a record cannot grow stale: a row never changes, but for being superseded, and which
+    rows are active is asked of the database in every epoch. What the last question did not need is dropped when more
+    than `keep` are held.
+    """
 
-    def read(self, db: sa.Connection, epoch: int) -> Mapping[str, tuple[ConsentRecord, ...]]:
-        """Return the records by patient, in the state that `db` sees and that `epoch` names."""
-        if epoch == self._epoch:
+    def __init__(self, keep: int = 200_000) -> None:
+        self._keep = keep
+        self._parsed: dict[int, Reading] = {}
+        self._asked: tuple[int, frozenset[str] | None] = (-1, None)
+        self._by_patient: Mapping[str, tuple[Reading, ...]] = {}
+
+    def read(
+        self, db: sa.Connection, epoch: int, patients: Iterable[str] | None = None
+    ) -> Mapping[str, tuple[Reading, ...]]:
+        """Return the records of the patients, or of all, in the state that `db` sees and that `epoch` names."""
+        asked = (epoch, None if patients is None else frozenset(patients))
+        if asked == self._asked:
             return self._by_patient
         columns = consent_record.c
-        rows = db.execute(
-            sa.select(columns.number, columns.patient, columns.resource, columns.studies, columns.doubt).where(
-                columns.superseded_at.is_(None)
-            )
-        ).all()
-        found: dict[str, list[ConsentRecord]] = defaultdict(list)
-        for number, patient, resource, studies, doubt in rows:
-            if number not in self._parsed:
-                self._parsed[number] = as_decided(resource, studies, doubt)
+        query = sa.select(columns.number, columns.patient).where(columns.superseded_at.is_(None))
+        if asked[1] is not None:
+            query = query.where(among(columns.patient, asked[1]))
+        active = [(number, patient) for number, patient in db.execute(query.order_by(columns.number))]
+        self._parse(db, [number for number, _ in active if number not in self._parsed])
+        found: dict[str, list[Reading]] = defaultdict(list)
+        for number, patient in active:
             found[patient].append(self._parsed[number])
+        if len(self._parsed) > self._keep:
+            self._parsed = {number: self._parsed[number] for number, _ in active}
         self._by_patient = {patient: tuple(records) for patient, records in found.items()}
-        self._epoch = epoch
+        self._asked = asked
         return self._by_patient
+
+    def _parse(self, db: sa.Connection, numbers: Sequence[int]) -> None:
+        columns = consent_record.c
+        for start in range(0, len(numbers), _AT_ONCE):
+            some = among(columns.number, numbers[start : start + _AT_ONCE])
+            wanted = sa.select(columns.number, columns.resource, columns.studies, columns.doubt).where(some)
+            for number, resource, studies, doubt in db.execute(wanted):
+                self._parsed[number] = Reading.of(as_decided(resource, studies, doubt))
 
 
 def as_decided(resource: str, studies: str, doubt: str | None) -> ConsentRecord:
@@ -250,6 +278,8 @@ _SCOPES = "http://terminology.hl7.org/CodeSystem/consentscope"
 
 _NO_STUDIES = "{}"
 _AFTER_IT = "what came after it could not be taken"
+_CONSENT = "Consent/"
+_AT_ONCE = 1000
 
 
 class _Stale(UnreadableConsent):
@@ -278,29 +308,31 @@ class _Incoming:
         )
         self.studies = json.dumps(pseudonyms)
 
+    def row(self, at: datetime) -> dict[str, str]:
+        """Return the row to store."""
+        return {
+            "consent_id": self.consent_id,
+            "patient": self.patient,
+            "resource": self.text,
+            "sha256": self.sha256,
+            "studies": self.studies,
+            "recorded_at": at.isoformat(),
+        }
 
-def _record(db: sa.Connection, new: _Incoming, at: datetime) -> bool:
-    """Store one resource; False if this very version is already there.
+
+def _record(
+    db: sa.Connection, held: sa.Row[tuple[object, ...]] | None, new: _Incoming, at: datetime
+) -> dict[str, str] | None:
+    """Supersede what is `held` and return the row to store; None if this very version is already there.
 
     Raises: UnreadableConsent if it may not take the place of what is held under its id.
     """
-    held = _held(db, new.consent_id)
     if held is not None and held.sha256 == new.sha256:
-        return False
+        return None
     if held is not None:
         _check_succession(db, held, new)
         _supersede(db, held, at)
-    db.execute(
-        sa.insert(consent_record).values(
-            consent_id=new.consent_id,
-            patient=new.patient,
-            resource=new.text,
-            sha256=new.sha256,
-            studies=new.studies,
-            recorded_at=at.isoformat(),
-        )
-    )
-    return True
+    return new.row(at)
 
 
 def _check_succession(db: sa.Connection, held: sa.Row[tuple[object, ...]], new: _Incoming) -> None:
@@ -334,20 +366,19 @@ def _order(before: datetime | None, after: datetime | None) -> int:
     return (after > before) - (after < before)
 
 
-def _doubt(db: sa.Connection, key: str, doubt: str, at: datetime) -> bool:
-    """Send the record held under `key` to review, if it could permit anything."""
-    kind, _, consent_id = key.partition("/")
-    held = _held(db, consent_id) if kind == "Consent" else None
+def _doubt(db: sa.Connection, held: sa.Row[tuple[object, ...]] | None, doubt: str, at: datetime) -> bool:
+    """Send the record that is held to review, if it could permit anything."""
     if held is None or held.doubt is not None or not may_permit(parse_consent(json.loads(held.resource)).record):
         return False
     _replace(db, held, at, doubt=doubt)
     return True
 
 
-def _held(db: sa.Connection, consent_id: str) -> sa.Row[tuple[object, ...]] | None:
+def _held_of(db: sa.Connection, consent_ids: Iterable[str]) -> dict[str, sa.Row[tuple[object, ...]]]:
+    """Return the records held under some ids, by id."""
     columns = consent_record.c
-    query = sa.select(consent_record).where(columns.consent_id == consent_id, columns.superseded_at.is_(None))
-    return db.execute(query).first()
+    query = sa.select(consent_record).where(among(columns.consent_id, consent_ids), columns.superseded_at.is_(None))
+    return {row.consent_id: row for row in db.execute(query)}
 
 
 def _supersede(db: sa.Connection, held: sa.Row[tuple[object, ...]], at: datetime) -> None:

@@ -32,6 +32,8 @@ from consent import (
     permits_project,
     permits_sources,
     permits_task,
+    stands_until,
+    still_stands,
 )
 from site_node import access_requests, permissions, sources
 from site_node.catalogue import holds_all, labelled_images, series_with_labels
@@ -71,6 +73,8 @@ class Snapshot:
     """What people had decided by then, as it was made; what is decided later counts from the next round on."""
     last_record: int = 0
     """The number of the last consent record taken by then."""
+    until: datetime | None = None
+    """From when on the same consents may say something else; None if never."""
 
 
 class _Use(NamedTuple):
@@ -91,10 +95,12 @@ class Gate:
         self._max_consent_age = max_consent_age
         self._consents = ConsentReader()
 
-    def warm(self) -> None:
-        """Parse the consent records before the first round needs them."""
+    def warm(self, at: datetime) -> None:
+        """Parse the consent records that the approved tasks ask about, before the first round needs them."""
         with self._store.connect() as db:
-            self._consents.read(db, current_epoch(db))
+            approved = [digest for digest, offered in permissions.tasks(db).items() if offered.approval]
+        for digest in approved:
+            self.explained(digest, at)
 
     def approved_task(self, digest: str, at: datetime) -> Task | Deny:
         """Return the task if this hospital approved it; for work that uses no patient's data."""
@@ -151,14 +157,14 @@ class Gate:
         with self._store.connect() as db:
             offered = permissions.tasks(db).get(digest)
             data = permissions.datasets(db).get(offered.dataset or "") if offered else None
-            consents = self._consents.read(db, current_epoch(db))
+            consents = self._consents.read(db, current_epoch(db), {study.patient for study in used})
         request = request_of(offered.task, self._recipients) if offered else Deny("task: never offered here")
         if isinstance(request, Deny):
             return {study.StudyInstanceUID: Outcome.REVIEW for study in used}
         basis = data.basis if data else CONSENT
         found: dict[str, Outcome] = {}
         for study in (replace(study, modality=offered.task.input.modality) for study in used) if offered else ():
-            records = consents.get(study.patient, ())
+            records = [reading.record() for reading in consents.get(study.patient, ())]
             outcomes = [decide_under(basis, records, study, request, moment).outcome for moment in (at, released_at)]
             if Outcome.PERMIT not in outcomes:
                 found[study.StudyInstanceUID] = outcomes[0]
@@ -176,6 +182,7 @@ class Gate:
     def _evaluate(
         self, task: Task, digest: str, items: Sequence[Item], at: datetime, before: Snapshot | None = None
     ) -> Snapshot | Deny:
+        request = request_of(task, self._recipients)
         with self._store.connect() as db:
             epoch = current_epoch(db)
             use = _permitted_use(db, task, digest, at, before)
@@ -183,18 +190,29 @@ class Gate:
                 return Deny("consent: of a study in use, taken back and given anew: it counts from the next round on")
             last_record = last_number(db)
             recent = permits_sources(sources.known(db), self._max_consent_age, at)
-            consents = self._consents.read(db, epoch)
+            if isinstance(use, Deny):
+                return use
+            if isinstance(recent, Deny):
+                return recent
+            if isinstance(request, Deny):
+                return request
+            claim, basis, decided = use
+            now = Snapshot(task, digest, request, (claim,), Cohort((), {}), epoch, at, basis, {}, decided, last_record)
+            if before is not None and _stands(before, now):
+                return replace(now, cohort=before.cohort, records=before.records, until=before.until)
+            consents = self._consents.read(db, epoch, {item.patient for item in items})
             records = held_numbers(db, (item.patient for item in items))
-        if isinstance(use, Deny):
-            return use
-        if isinstance(recent, Deny):
-            return recent
-        claim, basis, decided = use
-        request = request_of(task, self._recipients)
-        if isinstance(request, Deny):
-            return request
         cohort = freeze(items, consents, request, at, basis, task.input.modality)
-        return Snapshot(task, digest, request, (claim,), cohort, epoch, at, basis, records, decided, last_record)
+        until = stands_until((reading for held in consents.values() for reading in held), basis, at)
+        return replace(now, cohort=cohort, records=records, until=until)
+
+
+def _stands(before: Snapshot, now: Snapshot) -> bool:
+    """Whether the consents say now what they said before: nothing came, the same is asked, and no moment has passed."""
+    same = (before.epoch, before.task_digest, before.request, before.basis)
+    if same != (now.epoch, now.task_digest, now.request, now.basis):
+        return False
+    return still_stands(before.until, before.at, now.at)
 
 
 def request_of(task: Task, recipients: tuple[str, ...]) -> Request | Deny:

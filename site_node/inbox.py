@@ -74,9 +74,10 @@ class Inbox:
 def open_inbox(store: sa.Engine, reader: ConsentReader, max_consent_age: timedelta, at: datetime) -> Inbox:
     """Return what waits now, all of it in one state of the database."""
     with reading(store).connect() as db:
-        by_patient = reader.read(db, current_epoch(db))
+        held = reader.read(db, current_epoch(db))
         known = sources.known(db)
         asked = access_requests.requests(db)
+    by_patient = {patient: [one.record() for one in readings] for patient, readings in held.items()}
     return Inbox(
         [
             Waiting(record.consent_id, patient, record.review)

@@ -69,7 +69,7 @@ def serve(site: Site, say: Callable[[str], None], progress: Callable[[int, int],
         try:
             rounds.tidy()
             trainer.start()
-            gate.warm()
+            gate.warm(now())
             trainer.wait_ready()
             with following_consents(site, say), _telling(site, identity, say):
                 _take_part(identity.fleet_address, identity, rounds, say)

@@ -7,14 +7,16 @@ kept as it came, because an auditor must be able to re-read it; the file is mode
 
 from __future__ import annotations
 
+import json
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Iterable
     from pathlib import Path
 
 metadata = sa.MetaData()
@@ -68,13 +70,15 @@ consent_record = sa.Table(
     metadata,
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("consent_id", sa.String, nullable=False, index=True),
-    sa.Column("patient", sa.String, nullable=False, index=True),
+    sa.Column("patient", sa.String, nullable=False),
     sa.Column("resource", sa.Text, nullable=False),
     sa.Column("sha256", sa.String, nullable=False),
     sa.Column("studies", sa.Text, nullable=False),  # the studies it names and their pseudonymous UIDs, JSON
     sa.Column("doubt", sa.Text),  # why a person has to look, where what came after it could not be taken
     sa.Column("recorded_at", sa.String, nullable=False),
     sa.Column("superseded_at", sa.String),
+    # Which rows of a patient are active is told by the index alone: the rows themselves are large.
+    sa.Index("consent_record_active", "patient", "superseded_at"),
 )
 
 # The opening of each consent record's leaf in the consent log: with it an auditor recomputes the leaf. Append only.
@@ -426,6 +430,12 @@ APPEND_ONLY = {
     "eligibility": "run = NEW.run AND round = NEW.round AND kind = NEW.kind AND nonce = NEW.nonce",
     "data_manifest": "sha256 = NEW.sha256",
 }
+
+
+def among(column: sa.ColumnElement[Any], values: Iterable[object]) -> sa.ColumnElement[bool]:
+    """Return the condition that a column is one of any number of values, as one parameter."""
+    listed = sa.func.json_each(json.dumps(list(values))).table_valued("value")
+    return column.in_(sa.select(listed.c.value))
 
 
 def reading(store: sa.Engine) -> sa.Engine:

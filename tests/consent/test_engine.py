@@ -12,7 +12,7 @@ from consent.engine import DECIDING, ENGINE_VERSION, POLICY_VERSION, TERMINOLOGY
 
 FOLDER: Final = Path(consent.__file__).parent
 SOURCES: Final = {
-    "filmroom-engine/1": "1991cc48b6d81294e0b46440bbe2aa834bba34f610a074a59b060c4f44a1f6f0",
+    "filmroom-engine/1": "cd72b1fa878278986e6231ac8c722fc52eee133b64c4455578b59332cbab4f8a",
 }
 """The sources each version was declared for. Raise the version where a decision can come out otherwise."""
 

@@ -254,7 +254,8 @@ def test_no_bad_file_of_consents_ends_in_a_crash_or_in_a_permission(home: Path) 
     store.dispose()
     request = Request(("CLINTRCH",), ("urn:filmroom:federation|demo",))
     outcomes = {
-        decide(records, Study("p", "1.2", None), request, datetime.now(UTC)).outcome for records in held.values()
+        decide([reading.record() for reading in readings], Study("p", "1.2", None), request, datetime.now(UTC)).outcome
+        for readings in held.values()
     }
     assert outcomes == {Outcome.REVIEW, Outcome.NO_CONSENT}
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consent import ConsentRecord, Request, parse_consent
+from consent import Reading, Request, parse_consent
 from site_node.catalogue import Instance, Series
 from site_node.cohort import freeze, is_validation, split
 from tests.site_node.hospital import NOON, consent_of
@@ -22,8 +22,8 @@ def series(uid: str, patient: str, study: str, study_date: str | None = "2026-03
     return Series(uid, study, patient, study_date, (Instance("p", "0" * 64, uid),), None)
 
 
-def record(patient: str, kind: str = "permit") -> tuple[ConsentRecord, ...]:
-    return (parse_consent(consent_of(patient, kind)).record,)
+def record(patient: str, kind: str = "permit") -> tuple[Reading, ...]:
+    return (Reading.of(parse_consent(consent_of(patient, kind)).record),)
 
 
 def test_silence_is_not_consent() -> None:
@@ -49,7 +49,7 @@ def test_two_patients_under_one_study_must_both_permit(order: list[str], other: 
 def test_a_study_known_under_several_dates_must_be_permitted_for_each(dates: list[str | None]) -> None:
     document = consent_of("A")
     document["provision"]["dataPeriod"] = {"start": "2026-01-01", "end": "2026-12-31"}
-    consents = {"A": (parse_consent(document).record,)}
+    consents = {"A": (Reading.of(parse_consent(document).record),)}
     items = [series(f"s{number}", "A", "1", date) for number, date in enumerate(dates)]
     within = [replace(item, study_date="2026-03-12") for item in items]
 

@@ -33,7 +33,7 @@ def epoch(store: sa.Engine) -> int:
 def records(store: sa.Engine, patient_id: str) -> tuple[ConsentRecord, ...]:
     with store.connect() as db:
         found = consents.ConsentReader().read(db, consents.current_epoch(db))
-    return found.get(PSEUDONYMS.patient(patient_id), ())
+    return tuple(reading.record() for reading in found.get(PSEUDONYMS.patient(patient_id), ()))
 
 
 def outcome(store: sa.Engine, patient_id: str) -> Outcome:

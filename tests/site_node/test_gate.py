@@ -348,7 +348,7 @@ def test_work_without_patients_needs_the_approved_task_alone(hospital: Hospital)
 
 def test_a_gate_that_was_warmed_sees_later_changes(hospital: Hospital) -> None:
     gate = Gate(hospital.store, "demo", 2, timedelta(days=1))
-    gate.warm()
+    gate.warm(NOON)
 
     hospital.withdraw("N0")
 
@@ -385,3 +385,19 @@ def test_one_source_that_is_too_old_is_enough_until_it_is_retired(hospital: Hosp
     assert isinstance(hospital.gate.snapshot(hospital.task, NOON), Snapshot)
     sources.retire(hospital.store, "file", "manager", NOON)
     assert reason(hospital.gate.snapshot(hospital.task, NOON)) == "consent: no source of consents was ever read"
+
+
+def test_the_second_asking_decides_anew_only_where_something_may_have_changed(hospital: Hospital) -> None:
+    before = snapshot(hospital)
+
+    def again(at: datetime) -> Snapshot:
+        found = hospital.gate.recheck(before, at)
+        assert isinstance(found, Snapshot)
+        return found
+
+    assert again(LATER).cohort is before.cohort
+    assert again(LATER).at == LATER
+    assert again(NOON - timedelta(seconds=1)).cohort is not before.cohort
+    hospital.withdraw("nobody")
+    assert again(LATER).cohort is not before.cohort
+    assert again(LATER).epoch > before.epoch
