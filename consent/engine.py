@@ -14,7 +14,9 @@ from consent.datause import RELEASE
 POLICY_VERSION: Final = "filmroom-gate/1: consent AND data use AND grant AND task"
 ENGINE_VERSION: Final = "filmroom-engine/1"
 TERMINOLOGY: Final = f"THO 7.0.1, DUO {RELEASE}, MII 1.1.0"
-DECIDING: Final = ("access", "basis", "broad", "datause", "decision", "fhir", "purpose", "record", "rules")
+DECIDING: Final = (
+    "access", "alike", "basis", "broad", "datause", "decision", "fhir", "purpose", "reading", "record", "rules",
+)  # fmt: skip
 """The modules on which a decision depends, from the text of a consent to the verdict."""
 
 POLICY: Final = hashlib.sha256(POLICY_VERSION.encode()).hexdigest()

@@ -12,7 +12,7 @@ from consent.engine import DECIDING, ENGINE_VERSION, POLICY_VERSION, TERMINOLOGY
 
 FOLDER: Final = Path(consent.__file__).parent
 SOURCES: Final = {
-    "filmroom-engine/1": "cd72b1fa878278986e6231ac8c722fc52eee133b64c4455578b59332cbab4f8a",
+    "filmroom-engine/1": "cb3aaba799df25126901af785b54a535419111b84ad70f7bcb944175615ef88f",
 }
 """The sources each version was declared for. Raise the version where a decision can come out otherwise."""
 
