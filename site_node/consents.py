@@ -124,6 +124,20 @@ def withdraw(store: sa.Engine, patient: str, at: datetime, scope: WithdrawalScop
     nothing that was agreed is deleted.
     Raises: ConfigurationError if the scope cannot be stated.
     """
+    resource, parsed = refusal(patient, at, scope)
+    with store.begin() as db:
+        _record(db, _Incoming(resource, parsed, patient), at)
+        advance(db)
+        epoch = current_epoch(db)
+        ledger.write(db, at, "site:consent:withdrawn", epoch=epoch)
+    return epoch
+
+
+def refusal(patient: str, at: datetime, scope: WithdrawalScope = ALL) -> tuple[Mapping[str, object], ParsedConsent]:
+    """Return the Consent that states the refusal of `patient` (pseudonym) within `scope`, and how it is read.
+
+    Raises: ConfigurationError if the scope cannot be stated.
+    """
     resource = {
         "resourceType": "Consent",
         "id": f"withdrawal-{uuid.uuid4()}",
@@ -138,12 +152,7 @@ def withdraw(store: sa.Engine, patient: str, at: datetime, scope: WithdrawalScop
     parsed = parse_consent(resource)
     if parsed.record.review is not None or any(UNRESOLVED in named for named in (parsed.record.root.modalities,)):
         raise ConfigurationError("the scope of the withdrawal: a day or a modality is none")
-    with store.begin() as db:
-        _record(db, _Incoming(resource, parsed, patient), at)
-        advance(db)
-        epoch = current_epoch(db)
-        ledger.write(db, at, "site:consent:withdrawn", epoch=epoch)
-    return epoch
+    return resource, parsed
 
 
 def is_known(store: sa.Engine, patient: str) -> bool:
@@ -161,6 +170,13 @@ def current_epoch(db: sa.Connection) -> int:
 def advance(db: sa.Connection) -> None:
     """Begin a new consent epoch, in the transaction of the change that calls for it."""
     db.execute(sa.update(consent_epoch).values(epoch=consent_epoch.c.epoch + 1))
+
+
+def as_held(resource: str, studies: str, doubt: str | None) -> ConsentRecord:
+    """Return what a row of `consent_record` says, naming studies as the catalogue does."""
+    record = parse_consent(json.loads(resource)).record
+    root = _with_pseudonyms(record.root, json.loads(studies)) if studies != _NO_STUDIES else record.root
+    return replace(record, root=root, review=doubt or record.review)
 
 
 class ConsentReader:
@@ -184,9 +200,7 @@ class ConsentReader:
         found: dict[str, list[ConsentRecord]] = defaultdict(list)
         for number, patient, resource, studies, doubt in rows:
             if number not in self._parsed:
-                record = parse_consent(json.loads(resource)).record
-                root = _with_pseudonyms(record.root, json.loads(studies)) if studies != _NO_STUDIES else record.root
-                self._parsed[number] = replace(record, root=root, review=doubt or record.review)
+                self._parsed[number] = as_held(resource, studies, doubt)
             found[patient].append(self._parsed[number])
         self._by_patient = {patient: tuple(records) for patient, records in found.items()}
         self._epoch = epoch

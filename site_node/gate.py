@@ -73,7 +73,7 @@ class Gate:
 
     def __init__(self, store: sa.Engine, federation: str, minimum_studies: int, max_consent_age: timedelta) -> None:
         self._store = reading(store)
-        self._recipients = (f"urn:filmroom:federation|{federation}",)
+        self.recipients = (f"urn:filmroom:federation|{federation}",)
         self._minimum_studies = minimum_studies
         self._max_consent_age = max_consent_age
         self._consents = ConsentReader()
@@ -136,7 +136,7 @@ class Gate:
             offered = permissions.tasks(db).get(digest)
             data = permissions.datasets(db).get(offered.dataset or "") if offered else None
             consents = self._consents.read(db, current_epoch(db))
-        request = _request(offered.task, self._recipients) if offered else Deny("task: never offered here")
+        request = _request(offered.task, self.recipients) if offered else Deny("task: never offered here")
         if isinstance(request, Deny):
             return {study.StudyInstanceUID: Outcome.REVIEW for study in used}
         basis = data.basis if data else CONSENT
@@ -168,7 +168,7 @@ class Gate:
         if isinstance(recent, Deny):
             return recent
         claim, basis = use
-        request = _request(task, self._recipients)
+        request = _request(task, self.recipients)
         if isinstance(request, Deny):
             return request
         cohort = freeze(items, consents, request, at, basis, task.input.modality)

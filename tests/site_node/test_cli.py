@@ -159,7 +159,7 @@ def test_a_withdrawal_is_read_from_standard_input_and_not_repeated(home: Path) -
     done = run(home, "consents", "withdraw", said=f"{PATIENT_ID}\n")
 
     assert done.returncode == 0, done.stderr
-    assert "recorded as consent epoch 2" in done.stdout
+    assert "recorded as withdrawal 2" in done.stdout
     assert "holds no consent" not in done.stderr
     assert PATIENT_ID not in done.stdout + done.stderr + run(home, "ledger").stdout
 
