@@ -25,7 +25,7 @@ from rich.text import Text
 from consent import MAX_BYTES, Deny, Outcome, Permit, permits_sources
 from models import ModelsError, TaskRefused
 from models.memory import loading
-from site_node import catalogue, consents, permissions, project_keys, reidentification, sources
+from site_node import catalogue, consents, permissions, project_keys, reidentification, sources, withdrawals
 from site_node.app import Site, create_site, fetch_consents, now, open_intake, open_site, open_vault
 from site_node.audit_cli import audit_site, print_log_key
 from site_node.audit_events_cli import write_audit_events
@@ -41,6 +41,7 @@ from site_node.statistics_cli import show_statistics
 from site_node.store import disposition, ledger, participation
 from site_node.terminal import By, Json, confirm_at_terminal, err, out
 from site_node.visas_cli import make_visa
+from site_node.withdrawals_cli import Confirmation, show_preview, withdrawals_app, write_confirmation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -74,6 +75,7 @@ for name, group in (
     ("review", review_app),
     ("keys", keys_app),
     ("reidentify", reidentify_app),
+    ("withdrawals", withdrawals_app),
 ):
     app.add_typer(group, name=name)
 requests_app.command("visa")(make_visa)
@@ -322,6 +324,8 @@ def withdraw_consent(
     first: Annotated[str | None, typer.Option("--from", help="Only images taken from this day on.")] = None,
     last: Annotated[str | None, typer.Option("--until", help="Only images taken up to this day.")] = None,
     modality: Annotated[list[str] | None, typer.Option(help="Only images of this DICOM modality.")] = None,
+    only_preview: Annotated[bool, typer.Option("--preview", help="Show what it would reach; record nothing.")] = False,
+    confirmation: Confirmation = None,
 ) -> None:
     """Record that a patient withdraws; the PatientID is asked for, so that no shell keeps it."""
     site = _site(context)
@@ -329,11 +333,18 @@ def withdraw_consent(
     if not patient_id:
         raise typer.BadParameter("a PatientID is needed")
     patient = site.pseudonymiser.patient(patient_id)
+    scope = consents.WithdrawalScope(tuple(project or ()), tuple(modality or ()), first, last)
+    reached = withdrawals.preview(site.store, patient, scope, now())
+    if only_preview:
+        show_preview(reached)
+        return
     if not consents.is_known(site.store, patient):
         err.print("this hospital holds no consent of that patient; the refusal is recorded all the same")
-    scope = consents.WithdrawalScope(tuple(project or ()), tuple(modality or ()), first, last)
-    epoch = consents.withdraw(site.store, patient, now(), scope)
-    out.print(f"recorded as consent epoch {epoch}; running work with this patient's images stops now")
+    number = withdrawals.record(site.store, patient, scope, now())
+    out.print(f"recorded as withdrawal {number}; running work with this patient's images stops now")
+    show_preview(reached)
+    if confirmation is not None:
+        write_confirmation(site, number, confirmation)
 
 
 @datasets_app.command("register")

@@ -154,6 +154,20 @@ def withdraw(store: sa.Engine, patient: str, at: datetime, scope: WithdrawalScop
     nothing that was agreed is deleted.
     Raises: ConfigurationError if the scope cannot be stated.
     """
+    resource, parsed = refusal(patient, at, scope)
+    with store.begin() as db:
+        db.execute(sa.insert(consent_record), [_Incoming(resource, parsed, patient).row(at)])
+        advance(db)
+        epoch = current_epoch(db)
+        ledger.write(db, at, "site:consent:withdrawn", epoch=epoch)
+    return epoch
+
+
+def refusal(patient: str, at: datetime, scope: WithdrawalScope = ALL) -> tuple[Mapping[str, object], ParsedConsent]:
+    """Return the Consent that states the refusal of `patient` (pseudonym) within `scope`, and how it is read.
+
+    Raises: ConfigurationError if the scope cannot be stated.
+    """
     resource = {
         "resourceType": "Consent",
         "id": f"withdrawal-{uuid.uuid4()}",
@@ -168,12 +182,7 @@ def withdraw(store: sa.Engine, patient: str, at: datetime, scope: WithdrawalScop
     parsed = parse_consent(resource)
     if parsed.record.review is not None or any(UNRESOLVED in named for named in (parsed.record.root.modalities,)):
         raise ConfigurationError("the scope of the withdrawal: a day or a modality is none")
-    with store.begin() as db:
-        db.execute(sa.insert(consent_record), [_Incoming(resource, parsed, patient).row(at)])
-        advance(db)
-        epoch = current_epoch(db)
-        ledger.write(db, at, "site:consent:withdrawn", epoch=epoch)
-    return epoch
+    return resource, parsed
 
 
 def is_known(store: sa.Engine, patient: str) -> bool:

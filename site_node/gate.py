@@ -90,7 +90,7 @@ class Gate:
 
     def __init__(self, store: sa.Engine, federation: str, minimum_studies: int, max_consent_age: timedelta) -> None:
         self._store = reading(store)
-        self._recipients = (federation_recipient(federation),)
+        self.recipients = (federation_recipient(federation),)
         self._minimum_studies = minimum_studies
         self._max_consent_age = max_consent_age
         self._consents = ConsentReader()
@@ -158,7 +158,7 @@ class Gate:
             offered = permissions.tasks(db).get(digest)
             data = permissions.datasets(db).get(offered.dataset or "") if offered else None
             consents = self._consents.read(db, current_epoch(db), {study.patient for study in used})
-        request = request_of(offered.task, self._recipients) if offered else Deny("task: never offered here")
+        request = request_of(offered.task, self.recipients) if offered else Deny("task: never offered here")
         if isinstance(request, Deny):
             return {study.StudyInstanceUID: Outcome.REVIEW for study in used}
         basis = data.basis if data else CONSENT
@@ -182,7 +182,7 @@ class Gate:
     def _evaluate(
         self, task: Task, digest: str, items: Sequence[Item], at: datetime, before: Snapshot | None = None
     ) -> Snapshot | Deny:
-        request = request_of(task, self._recipients)
+        request = request_of(task, self.recipients)
         with self._store.connect() as db:
             epoch = current_epoch(db)
             use = _permitted_use(db, task, digest, at, before)

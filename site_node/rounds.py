@@ -522,6 +522,7 @@ class Rounds:
         at: datetime,
     ) -> None:
         instruction, watch = work.instruction, work.watch
+        given = db.execute(sa.select(frozen_set.c.used).where(frozen_set.c.message_id == work.message_id)).scalar()
         db.execute(
             sa.insert(participation).values(
                 run=instruction.run,
@@ -533,7 +534,7 @@ class Rounds:
                 epoch=used.epoch if used else current_epoch(db),
                 studies=json.dumps(sorted(used.cohort.studies) if used else []),
                 task=instruction.task,
-                used=lineage.written(used.cohort.used if used else ()),
+                used=lineage.written(used.cohort.used) if used else given or lineage.written(()),
                 receipt=receipt,
                 gate_s=watch.gate,
                 receipt_s=watch.receipt,

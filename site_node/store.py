@@ -227,7 +227,9 @@ participation = sa.Table(
     sa.Column("epoch", sa.Integer, nullable=False),
     sa.Column("studies", sa.Text, nullable=False),  # de-identified StudyInstanceUIDs used, JSON
     sa.Column("task", sa.String, nullable=False),
-    sa.Column("used", sa.Text, nullable=False),  # of each study what consent turns on: UID, patient, date; JSON
+    sa.Column(
+        "used", sa.Text, nullable=False
+    ),  # of each study it was given, what consent turns on: UID, patient, date; JSON
     sa.Column("receipt", sa.LargeBinary),
     sa.Column("gate_s", sa.Float, nullable=False),
     sa.Column("receipt_s", sa.Float, nullable=False),

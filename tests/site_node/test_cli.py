@@ -164,7 +164,7 @@ def test_a_withdrawal_is_read_from_standard_input_and_not_repeated(home: Path) -
     done = run(home, "consents", "withdraw", said=f"{PATIENT_ID}\n")
 
     assert done.returncode == 0, done.stderr
-    assert "recorded as consent epoch 2" in done.stdout
+    assert "recorded as withdrawal 2" in done.stdout
     assert "holds no consent" not in done.stderr
     assert PATIENT_ID not in done.stdout + done.stderr + run(home, "ledger").stdout
 
@@ -323,3 +323,30 @@ def test_terms_that_are_not_json_are_told(home: Path) -> None:
     terms.write_text("free for all")
 
     refused(run(home, "datasets", "register", "mr", "--terms", terms, "--by", "steward"), 4, "not JSON")
+
+
+def test_a_preview_of_a_withdrawal_records_nothing(home: Path) -> None:
+    done = run(home, "consents", "withdraw", "--preview", said=f"{PATIENT_ID}\n")
+
+    assert done.returncode == 0, done.stderr
+    assert "studies within it: 0" in done.stdout
+    assert PATIENT_ID not in done.stdout + done.stderr
+    assert json.loads(run(home, "withdrawals", "list", "--json").stdout) == []
+    assert run(home, "ledger").stdout.count("site:consent:withdrawn") == 0
+
+
+def test_a_withdrawal_is_listed_shown_and_confirmed_on_a_page_for_its_owner_alone(home: Path) -> None:
+    page, again = home.parent / "page.html", home.parent / "again.html"
+    run(home, "consents", "withdraw", "--modality", "MR", "--confirmation", page, said=f"{PATIENT_ID}\n")
+
+    (listed,) = json.loads(run(home, "withdrawals", "list", "--json").stdout)
+    shown = run(home, "withdrawals", "show", str(listed["number"]), "--confirmation", again)
+
+    assert (listed["came_by"], listed["status"]) == ("command", "completed")
+    assert listed["scope"] in shown.stdout
+    assert page.read_text() == again.read_text()
+    assert oct(page.stat().st_mode & 0o777) == "0o600"
+    assert PATIENT_ID not in page.read_text() + shown.stdout
+    assert listed["patient"] not in page.read_text()
+    refused(run(home, "withdrawals", "show", "9"), 4, "no withdrawal has the number 9")
+    refused(run(home, "withdrawals", "show", str(listed["number"]), "--confirmation", page), 6)

@@ -1,0 +1,108 @@
+"""`filmroom-site withdrawals`: what was withdrawn, what it reached, and the page for the patient."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from site_node import confirmation, withdrawals
+from site_node.app import now, open_site
+from site_node.gate import Gate
+from site_node.terminal import Json, err, out
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from site_node.app import Site
+    from site_node.withdrawals import ModelVersions, Part, Preview, Withdrawal
+
+withdrawals_app = typer.Typer(no_args_is_help=True, help="Withdrawals on record.")
+
+Confirmation = Annotated[Path | None, typer.Option(help="Write the page for the patient to this new file (HTML).")]
+Number = Annotated[int, typer.Argument(help="The withdrawal's number, as `withdrawals list` shows it.")]
+
+
+@withdrawals_app.command("list")
+def list_withdrawals(context: typer.Context, as_json: Json = False) -> None:
+    """Show every withdrawal, however it came, and whether all that follows from it is done."""
+    site = open_site(context.obj)
+    found = withdrawals.recorded(site.store, _gate(site), now())
+    if as_json:
+        print(json.dumps(list(map(_document, found))))
+        return
+    table = Table("number", "recorded", "came by", "what was withdrawn", "updates handed over", "status")
+    for one in found:
+        recorded = f"{one.recorded_at:%Y-%m-%d %H:%M}"
+        table.add_row(str(one.number), recorded, one.came_by, one.scope, str(len(one.handed_over)), one.status)
+    out.print(table)
+
+
+@withdrawals_app.command("show")
+def show_withdrawal(
+    context: typer.Context, number: Number, as_json: Json = False, confirmation: Confirmation = None
+) -> None:
+    """Show one withdrawal: what it stopped, which rounds had the studies, and what the coordinator answered."""
+    site = open_site(context.obj)
+    found = withdrawals.find(site.store, _gate(site), number, now())
+    if as_json:
+        print(json.dumps(_document(found)))
+    else:
+        out.print(f"withdrawal {number}, {found.recorded_at:%Y-%m-%d %H:%M} UTC, by {found.came_by}: {found.status}")
+        out.print(f"withdrawn: {found.scope}")
+        _tell("running, is being stopped", found.running)
+        _tell("waiting, is not handed over", found.waiting)
+        _tell("was stopped", found.stopped)
+        _tell("was discarded", found.discarded)
+        _tell("handed over before", found.handed_over)
+        _tell_models(found.models)
+    if confirmation is not None:
+        write_confirmation(site, number, confirmation)
+
+
+def show_preview(preview: Preview) -> None:
+    """Print what a withdrawal reaches."""
+    out.print(f"studies within it: {preview.studies}; the patient's other studies: {preview.remaining}")
+    _tell("running, is stopped", preview.running)
+    _tell("waiting, is discarded", preview.waiting)
+    _tell("handed over", preview.handed_over)
+    _tell_models(preview.models)
+
+
+def write_confirmation(site: Site, number: int, target: Path) -> None:
+    """Write the page of a withdrawal to a new file, mode 0600.
+
+    Raises: ConfigurationError if there is no such withdrawal; OSError if the file is there or cannot be written.
+    """
+    text = confirmation.page(withdrawals.find(site.store, _gate(site), number, now()), site.config.name)
+    with os.fdopen(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    err.print(f"the page for the patient is in {target}; it names nobody: fill in the name by hand", soft_wrap=True)
+
+
+def _gate(site: Site) -> Gate:
+    # A site that joined no federation has handed nothing over, so nothing turns on whose name this is.
+    federation = site.home.load_identity().federation if (site.home.identity / "membership.json").exists() else ""
+    return Gate(site.store, federation, site.config.minimum_studies, site.config.max_consent_age)
+
+
+def _tell(what: str, parts: Iterable[Part]) -> None:
+    for part in parts:
+        word = f"; the coordinator says: {part.word}" if part.word else ""
+        out.print(f"{what}: {part.run} round {part.round} ({part.kind}), {part.studies} studies{word}", soft_wrap=True)
+
+
+def _tell_models(versions: Iterable[ModelVersions]) -> None:
+    for model in versions:
+        meant = withdrawals.POLICIES[model.policy]
+        out.print(f"in the models of {model.run} from round {model.first_round} on: {meant}", soft_wrap=True)
+
+
+def _document(withdrawal: Withdrawal) -> dict[str, Any]:
+    models = [asdict(model) for model in withdrawal.models]
+    return asdict(withdrawal) | {"recorded_at": withdrawal.recorded_at.isoformat(), "models": models}
