@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import (
     TYPE_CHECKING,
     Annotated,
+    Any,
     Final,
     Literal,
     Self,
@@ -87,6 +88,7 @@ _MESSAGES: Final = {
 }
 
 _T = TypeVar("_T")
+_NONE: Any = Field(default_factory=list)  # a list as such would be copied, deeply, for every element
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +175,7 @@ class _Element(BaseModel):
     )
 
     id: str | None = None
-    extension: list[object] = []
+    extension: list[object] = _NONE
 
     @model_validator(mode="before")
     @classmethod
@@ -198,7 +200,7 @@ class _Coding(_Element):
 
 
 class _Concept(_Element):
-    coding: _Some[_Coding] = []
+    coding: _Some[_Coding] = _NONE
     text: str | None = None
 
 
@@ -276,13 +278,13 @@ class _Narrowing(_Element):
     """What R4 and R5 provisions have in common."""
 
     period: _Period | None = None
-    actor: _Some[_Actor] = []
-    action: _Some[_Concept] = []
-    security_label: _Some[_Coding] = []
-    purpose: _Some[_Coding] = []
-    code: _Some[_Concept] = []
+    actor: _Some[_Actor] = _NONE
+    action: _Some[_Concept] = _NONE
+    security_label: _Some[_Coding] = _NONE
+    purpose: _Some[_Coding] = _NONE
+    code: _Some[_Concept] = _NONE
     data_period: _Period | None = None
-    data: _Some[_Data] = []
+    data: _Some[_Data] = _NONE
 
     def _limits_content(self) -> bool:
         return False
@@ -365,15 +367,15 @@ class _Resource(_Element):
     meta: object = None
     language: str | None = None
     text: object = None
-    contained: list[object] = []
-    identifier: list[object] = []
-    category: _Some[_Concept] = []
-    verification: _Verifications = []
+    contained: list[object] = _NONE
+    identifier: list[object] = _NONE
+    category: _Some[_Concept] = _NONE
+    verification: _Verifications = _NONE
 
 
 class _R4Nested(_Narrowing):
     type: Literal["permit", "deny"]
-    class_: Annotated[list[object], Field(alias="class", min_length=1)] = []
+    class_: Annotated[list[object], Field(alias="class", min_length=1)] = _NONE
 
     def _limits_content(self) -> bool:
         return bool(self.class_)
@@ -393,7 +395,7 @@ class _R4Nested(_Narrowing):
 
 
 class _R4Root(_R4Nested):
-    provision_: Annotated[list[_R4Nested], Field(alias="provision", min_length=1)] = []
+    provision_: Annotated[list[_R4Nested], Field(alias="provision", min_length=1)] = _NONE
 
     def tree(self) -> Provision:
         """Return the root and its exceptions, each with the decision it states."""
@@ -406,11 +408,11 @@ class _R4(_Resource):
     scope: Annotated[_Concept, AfterValidator(_check_scope)]
     patient: _Reference
     date_time: _Date | None = None
-    performer: list[object] = []
-    organization: list[object] = []
+    performer: list[object] = _NONE
+    organization: list[object] = _NONE
     source_attachment: object = None
     source_reference: object = None
-    policy: list[object] = []
+    policy: list[object] = _NONE
     policy_rule: _Concept | None = None
     # An untyped root is undecidable: official examples of one shape mean opposite things.
     provision: _R4Root
@@ -447,8 +449,8 @@ class _R4(_Resource):
 
 
 class _R5Nested(_Narrowing):
-    document_type: _Some[object] = []
-    resource_type: _Some[object] = []
+    document_type: _Some[object] = _NONE
+    resource_type: _Some[object] = _NONE
     expression: object = None
 
     def _limits_content(self) -> bool:
@@ -456,7 +458,7 @@ class _R5Nested(_Narrowing):
 
 
 class _R5Rule(_R5Nested):
-    provision_: Annotated[list[_R5Nested], Field(alias="provision", min_length=1)] = []
+    provision_: Annotated[list[_R5Nested], Field(alias="provision", min_length=1)] = _NONE
 
     def tree(self, kind: Kind) -> Provision:
         """Return the rule and its exceptions; the decision flips at each level."""
@@ -468,17 +470,17 @@ class _R5(_Resource):
     subject: _Reference
     date: _Date | None = None
     period: _Period | None = None
-    grantor: list[object] = []
-    grantee: list[object] = []
-    manager: list[object] = []
-    controller: list[object] = []
-    source_attachment: list[object] = []
-    source_reference: list[object] = []
-    regulatory_basis: list[object] = []
+    grantor: list[object] = _NONE
+    grantee: list[object] = _NONE
+    manager: list[object] = _NONE
+    controller: list[object] = _NONE
+    source_attachment: list[object] = _NONE
+    source_reference: list[object] = _NONE
+    regulatory_basis: list[object] = _NONE
     policy_basis: object = None
-    policy_text: list[object] = []
+    policy_text: list[object] = _NONE
     decision: Literal["permit", "deny"]
-    provision: _Some[_R5Rule] = []
+    provision: _Some[_R5Rule] = _NONE
 
     def record(self) -> ConsentRecord:
         """Return the consent as a plain value."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, fields
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from consent.record import Clause, ConsentRecord, Kind, Period, Provision, Scope
@@ -52,18 +53,23 @@ class Reading:
     def of(cls, record: ConsentRecord) -> Reading:
         """Return `record` as a reading."""
         text, moments = outline(record)
-        return cls(record.consent_id, Shape(text), moments)
+        return cls(record.consent_id, _shape(text), moments)
 
     def record(self) -> ConsentRecord:
         """Return the record that was read."""
         return ConsentRecord(consent_id=self.consent_id, **_unpacked(self.shape.fields, self.moments))
 
 
+@lru_cache(maxsize=4096)
+def _shape(text: str) -> Shape:
+    return Shape(text)
+
+
 def outline(record: ConsentRecord) -> tuple[str, tuple[datetime, ...]]:
     """Return the text of the record's shape, and its moments."""
     # By their text, since two equal instants may be written with different offsets.
     places: dict[str, int] = {}
-    packed = _packed(record, places)
+    packed = _packed(record, _RECORD, places)
     del packed["consent_id"]
     return json.dumps(packed, separators=(",", ":")), tuple(map(datetime.fromisoformat, places))
 
@@ -71,22 +77,53 @@ def outline(record: ConsentRecord) -> tuple[str, tuple[datetime, ...]]:
 # ------------------------------------------------------------------ packing
 
 
-_FIELDS: Final = {
-    kind: tuple(f.name for f in fields(kind) if f.init) for kind in (ConsentRecord, Provision, Clause, Period)
+def _names(kind: type[Any]) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(kind) if f.init)
+
+
+_RECORD: Final = _names(ConsentRecord)
+_RULE: Final = _names(Provision)
+_CLAUSE: Final = _names(Clause)
+
+
+def _packed(value: Any, names: tuple[str, ...], places: dict[str, int]) -> dict[str, Any]:  # noqa: ANN401 -- a record or a part
+    packed = {}
+    for name in names:
+        held = getattr(value, name)
+        pack = _PACK.get(type(held))
+        packed[name] = pack(held, places) if pack else held
+    return packed
+
+
+def _packed_part(part: Provision | Clause, names: tuple[str, ...], places: dict[str, int]) -> dict[str, Any]:
+    # What is empty is left out: it is so by default as well.
+    return {name: held for name, held in _packed(part, names, places).items() if held or name == "policies"}
+
+
+def _packed_list(listed: tuple[Any, ...], places: dict[str, int]) -> tuple[Any, ...]:
+    if not listed or isinstance(listed[0], str):
+        return listed
+    names = _RULE if isinstance(listed[0], Provision) else _CLAUSE
+    return tuple(_packed_part(one, names, places) for one in listed)
+
+
+def _packed_moment(moment: datetime, places: dict[str, int]) -> int:
+    return places.setdefault(moment.isoformat(), len(places))
+
+
+def _packed_period(period: Period, places: dict[str, int]) -> tuple[int | None, ...]:
+    bounds = (period.start, period.end)
+    return tuple(None if bound is None else _packed_moment(bound, places) for bound in bounds)
+
+
+_PACK: Final[dict[type, Callable[[Any, dict[str, int]], Any]]] = {
+    datetime: _packed_moment,
+    Period: _packed_period,
+    tuple: _packed_list,
+    Kind: lambda kind, _: kind.value,
+    Scope: lambda scope, _: scope.value,
+    Provision: lambda rule, places: _packed_part(rule, _RULE, places),
 }
-
-
-def _packed(value: Any, places: dict[str, int]) -> Any:  # noqa: ANN401 -- any field of a record
-    names = _FIELDS.get(type(value))
-    if names is not None:
-        return {name: _packed(getattr(value, name), places) for name in names}
-    if isinstance(value, tuple):
-        return [_packed(one, places) for one in value]
-    if isinstance(value, Kind | Scope):
-        return value.value
-    if isinstance(value, datetime):
-        return places.setdefault(value.isoformat(), len(places))
-    return value
 
 
 def _unpacked(packed: dict[str, Any], moments: Sequence[datetime]) -> dict[str, Any]:
@@ -101,8 +138,8 @@ def _moment(place: int | None, moments: Sequence[datetime]) -> datetime | None:
     return None if place is None else moments[place]
 
 
-def _period(packed: dict[str, int | None] | None, moments: Sequence[datetime]) -> Period | None:
-    return None if packed is None else Period(_moment(packed["start"], moments), _moment(packed["end"], moments))
+def _period(packed: Sequence[int | None] | None, moments: Sequence[datetime]) -> Period | None:
+    return None if packed is None else Period(*(_moment(place, moments) for place in packed))
 
 
 def _provision(packed: dict[str, Any], moments: Sequence[datetime]) -> Provision:
@@ -130,4 +167,4 @@ _UNPACK: Final[dict[str, Callable[[Any, Sequence[datetime]], Any]]] = {
 
 
 def _names_studies(rule: dict[str, Any]) -> bool:
-    return bool(rule["data_references"]) or any(map(_names_studies, rule["children"]))
+    return "data_references" in rule or any(map(_names_studies, rule.get("children", ())))

@@ -10,14 +10,14 @@ import hashlib
 import json
 import uuid
 from collections import defaultdict
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 import sqlalchemy as sa
 
-from consent import UNRESOLVED, Reading, UnreadableConsent, may_permit, parse_consent, split_bundle
+from consent import UNRESOLVED, UnreadableConsent, may_permit, parse_consent, split_bundle
 from consent.fhir import MODALITY_SYSTEM, PROJECT_SYSTEM, ROLE_SYSTEM
-from site_node import consent_log, ledger
+from site_node import consent_log, ledger, readings
 from site_node.errors import ConfigurationError
 from site_node.store import among, consent_epoch, consent_record
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from datetime import datetime
 
-    from consent import ConsentRecord, ParsedConsent, Provision
+    from consent import ConsentRecord, ParsedConsent, Provision, Reading
     from site_node.deidentify.pseudonym import Pseudonymiser
 
 
@@ -80,8 +80,7 @@ def load(
                     continue
                 rows += [row] if row else []
                 unchanged += not row
-            if rows:
-                db.execute(sa.insert(consent_record), rows)
+            _insert(db, rows)
             taken += len(rows)
         if taken or doubted:
             advance(db)
@@ -156,7 +155,7 @@ def withdraw(store: sa.Engine, patient: str, at: datetime, scope: WithdrawalScop
     """
     resource, parsed = refusal(patient, at, scope)
     with store.begin() as db:
-        db.execute(sa.insert(consent_record), [_Incoming(resource, parsed, patient).row(at)])
+        _insert(db, [(parsed.record, _Incoming(resource, parsed, patient).row(at))])
         advance(db)
         epoch = current_epoch(db)
         ledger.write(db, at, "site:consent:withdrawn", epoch=epoch)
@@ -240,6 +239,7 @@ class ConsentReader:
 
     def __init__(self, keep: int = 200_000) -> None:
         self._keep = keep
+        self._readings = readings.Readings()
         self._parsed: dict[int, Reading] = {}
         self._asked: tuple[int, frozenset[str] | None] = (-1, None)
         self._by_patient: Mapping[str, tuple[Reading, ...]] = {}
@@ -256,7 +256,7 @@ class ConsentReader:
         if asked[1] is not None:
             query = query.where(among(columns.patient, asked[1]))
         active = [(number, patient) for number, patient in db.execute(query.order_by(columns.number))]
-        self._parse(db, [number for number, _ in active if number not in self._parsed])
+        self._parsed.update(self._readings.read(db, [number for number, _ in active if number not in self._parsed]))
         found: dict[str, list[Reading]] = defaultdict(list)
         for number, patient in active:
             found[patient].append(self._parsed[number])
@@ -266,26 +266,15 @@ class ConsentReader:
         self._asked = asked
         return self._by_patient
 
-    def _parse(self, db: sa.Connection, numbers: Sequence[int]) -> None:
-        columns = consent_record.c
-        for start in range(0, len(numbers), _AT_ONCE):
-            some = among(columns.number, numbers[start : start + _AT_ONCE])
-            wanted = sa.select(columns.number, columns.resource, columns.studies, columns.doubt).where(some)
-            for number, resource, studies, doubt in db.execute(wanted):
-                self._parsed[number] = Reading.of(as_decided(resource, studies, doubt))
-
 
 def as_decided(resource: str, studies: str, doubt: str | None) -> ConsentRecord:
     """Return a stored record as decisions are made on it: with its doubt, and the studies it names by pseudonym."""
-    record = parse_consent(json.loads(resource)).record
-    root = _with_pseudonyms(record.root, json.loads(studies)) if studies != _NO_STUDIES else record.root
-    return replace(record, root=root, review=doubt or record.review)
+    return readings.reading_of(parse_consent(json.loads(resource)).record, studies, doubt).record()
 
 
 _SCOPES = "http://terminology.hl7.org/CodeSystem/consentscope"
 
 
-_NO_STUDIES = "{}"
 _AFTER_IT = "what came after it could not be taken"
 _CONSENT = "Consent/"
 _AT_ONCE = 1000
@@ -293,6 +282,10 @@ _AT_ONCE = 1000
 
 class _Stale(UnreadableConsent):
     """A version that is known to be older than the one held; nothing follows from it."""
+
+
+_Row: TypeAlias = "tuple[ConsentRecord, dict[str, str | None]]"
+"""A record, and the row to store of it."""
 
 
 class _Incoming:
@@ -317,7 +310,7 @@ class _Incoming:
         )
         self.studies = json.dumps(pseudonyms)
 
-    def row(self, at: datetime) -> dict[str, str]:
+    def row(self, at: datetime) -> dict[str, str | None]:
         """Return the row to store."""
         return {
             "consent_id": self.consent_id,
@@ -329,10 +322,8 @@ class _Incoming:
         }
 
 
-def _record(
-    db: sa.Connection, held: sa.Row[tuple[object, ...]] | None, new: _Incoming, at: datetime
-) -> dict[str, str] | None:
-    """Supersede what is `held` and return the row to store; None if this very version is already there.
+def _record(db: sa.Connection, held: sa.Row[tuple[object, ...]] | None, new: _Incoming, at: datetime) -> _Row | None:
+    """Supersede what is `held` and return the row to store and its record; None if this version is there already.
 
     Raises: UnreadableConsent if it may not take the place of what is held under its id.
     """
@@ -341,7 +332,7 @@ def _record(
     if held is not None:
         _check_succession(db, held, new)
         _supersede(db, held, at)
-    return new.row(at)
+    return new.parsed.record, new.row(at)
 
 
 def _check_succession(db: sa.Connection, held: sa.Row[tuple[object, ...]], new: _Incoming) -> None:
@@ -398,28 +389,34 @@ def _supersede(db: sa.Connection, held: sa.Row[tuple[object, ...]], at: datetime
 def _replace(db: sa.Connection, held: sa.Row[tuple[object, ...]], at: datetime, doubt: str | None) -> None:
     """Hold the same consent anew with or without a doubt; what was held before stays on record."""
     _supersede(db, held, at)
-    db.execute(
-        sa.insert(consent_record).values(
-            consent_id=held.consent_id,
-            patient=held.patient,
-            resource=held.resource,
-            sha256=held.sha256,
-            studies=held.studies,
-            doubt=doubt,
-            recorded_at=at.isoformat(),
-        )
+    row = {
+        "consent_id": held.consent_id,
+        "patient": held.patient,
+        "resource": held.resource,
+        "sha256": held.sha256,
+        "studies": held.studies,
+        "doubt": doubt,
+        "recorded_at": at.isoformat(),
+    }
+    _insert(db, [(parse_consent(json.loads(held.resource)).record, row)])
+
+
+def _insert(db: sa.Connection, rows: Sequence[_Row]) -> None:
+    """Store the rows, each with what was read from it."""
+    if not rows:
+        return
+    # No other writer comes between: a transaction that writes is alone from its beginning.
+    first = 1 + int(db.scalar(sa.select(sa.func.max(consent_record.c.number))) or 0)
+    numbered = dict(enumerate(rows, first))
+    db.execute(sa.insert(consent_record), [{"number": number, **row} for number, (_, row) in numbered.items()])
+    readings.keep(
+        db,
+        {
+            number: readings.reading_of(record, row["studies"] or readings.NO_STUDIES, row.get("doubt"))
+            for number, (record, row) in numbered.items()
+        },
     )
 
 
 def _studies(rule: Provision) -> set[str]:
     return {uid for uid in rule.data_references if uid != UNRESOLVED}.union(*map(_studies, rule.children))
-
-
-def _with_pseudonyms(rule: Provision, known: Mapping[str, str]) -> Provision:
-    """Return `rule` with the studies it names as the catalogue knows them."""
-    return replace(
-        rule,
-        # Both, since a site may keep its UIDs (retain_uids); entries of a list are alternatives.
-        data_references=tuple(uid for named in rule.data_references for uid in (named, known.get(named, UNRESOLVED))),
-        children=tuple(_with_pseudonyms(child, known) for child in rule.children),
-    )

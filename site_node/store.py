@@ -161,6 +161,26 @@ data_manifest = sa.Table(
     sa.Column("files", sa.LargeBinary, nullable=False),  # zlib of canonical JSON: [[SOPInstanceUID, sha256], …], sorted
 )
 
+# What was read from each record, so that its text is read once; `site_node.readings` owns both tables.
+consent_shape = sa.Table(
+    "consent_shape",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("reader", sa.String, nullable=False),  # version of the code that read it
+    sa.Column("digest", sa.String, nullable=False),  # SHA-256 of the text
+    sa.Column("text", sa.Text, nullable=False),  # a record without its id and its moments, JSON
+    sa.UniqueConstraint("digest", "reader"),
+)
+
+consent_reading = sa.Table(
+    "consent_reading",
+    metadata,
+    sa.Column("number", sa.Integer, sa.ForeignKey("consent_record.number"), primary_key=True, autoincrement=False),
+    sa.Column("consent_id", sa.String, nullable=False),
+    sa.Column("shape", sa.Integer, sa.ForeignKey("consent_shape.number"), nullable=False),
+    sa.Column("moments", sa.Text, nullable=False),  # ISO 8601, with the offsets as written
+)
+
 # Where consents come from; all that a source said up to `as_of` is in the records above.
 consent_source = sa.Table(
     "consent_source",

@@ -12,7 +12,7 @@ from consent.engine import DECIDING, ENGINE_VERSION, POLICY_VERSION, TERMINOLOGY
 
 FOLDER: Final = Path(consent.__file__).parent
 SOURCES: Final = {
-    "filmroom-engine/1": "cb3aaba799df25126901af785b54a535419111b84ad70f7bcb944175615ef88f",
+    "filmroom-engine/1": "a585c0c0a7ba6ccd10cec65f0b2280f9e1506cda8c5c792a66f9b4984ba9f8f5",
 }
 """The sources each version was declared for. Raise the version where a decision can come out otherwise."""
 
