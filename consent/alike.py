@@ -48,7 +48,8 @@ class Decider:
         """Say what `decide_under` says of these consents, all of the study's patient."""
         if self._plain or any(map(self._reaches_further, readings)):
             return self._plainly(readings, study)
-        known = tuple([self._contribution(reading, study) for reading in readings])
+        # Neither order nor number of contributions matters to an outcome or its reason.
+        known = frozenset([self._contribution(reading, study) for reading in readings])
         found = self._decided.get(known)
         if found is None:
             verdict = self._plainly(readings, study)

@@ -179,3 +179,13 @@ def test_an_offset_is_kept_as_it_was_written() -> None:
     one = record(Provision(Kind.PERMIT, period=Period(east, None)), dated_at=east.astimezone(UTC))
 
     assert repr(Reading.of(one).record()) == repr(one)
+
+
+def test_a_period_that_begins_or_ends_now_is_told_from_one_a_tick_away() -> None:
+    request = Request(("BIORCH",), (HUB,))
+    decider = Decider(CONSENT, request, AT)
+    for moment in (AT - TICK, AT, AT + TICK):
+        for period in (Period(moment, None), Period(None, moment)):
+            records = [record(permit(purposes=("HRESCH",), period=period))]
+            plain = decide_under(CONSENT, records, STUDY, request, AT)
+            assert decider.decide([Reading.of(records[0])], STUDY) == plain

@@ -12,7 +12,7 @@ from consent.engine import DECIDING, ENGINE_VERSION, POLICY_VERSION, TERMINOLOGY
 
 FOLDER: Final = Path(consent.__file__).parent
 SOURCES: Final = {
-    "filmroom-engine/1": "a585c0c0a7ba6ccd10cec65f0b2280f9e1506cda8c5c792a66f9b4984ba9f8f5",
+    "filmroom-engine/1": "f4ebf79e45a19b627264d9435529381a187097a419337a9b63c6ae49f9dd8fa1",
 }
 """The sources each version was declared for. Raise the version where a decision can come out otherwise."""
 
