@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tests.scenarios.setting import Setting
 
 
+@pytest.mark.slow
 def test_a_change_cut_off_is_finished_and_a_revoked_key_ends_it(setting: Setting) -> None:
     consortium = setting.consortium
     consortium.set_up_coordinator({"hold_s": 1.0})

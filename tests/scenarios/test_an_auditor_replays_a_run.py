@@ -31,6 +31,7 @@ def changed(database: Path, table: str, column: str, where: str) -> None:
         db.commit()
 
 
+@pytest.mark.slow
 def test_an_honest_run_passes_both_audits_and_a_changed_byte_fails_them(setting: Setting) -> None:
     consortium = setting.consortium
     digest = setting.ready(short_task(rounds=2))

@@ -309,8 +309,8 @@ def test_a_round_that_used_a_withdrawn_patient_is_found_though_all_is_signed(
     """The site itself cheats: its gate permits what no consent permits, and everything else is as it should be."""
     with_files(hospital)
     hospital.withdraw("N3")
-    for module in ("cohort", "gate"):
-        monkeypatch.setattr(f"site_node.{module}.decide_under", lambda *_: _permit())
+    for place in ("cohort.Decider.decide", "gate.decide_under"):
+        monkeypatch.setattr(f"site_node.{place}", lambda *_: _permit())
 
     assert take_part(hospital, 1) == "release"
 
@@ -330,8 +330,8 @@ def test_a_round_that_overlooked_a_consent_is_found(hospital: Hospital, monkeypa
     hospital.withdraw("N3")
     held = {PSEUDONYMS.patient(name): (number,) for number, name in enumerate(hospital.studies, start=1)}
     monkeypatch.setattr("site_node.gate.held_numbers", lambda *_: held)
-    for module in ("cohort", "gate"):
-        monkeypatch.setattr(f"site_node.{module}.decide_under", lambda *_: _permit())
+    for place in ("cohort.Decider.decide", "gate.decide_under"):
+        monkeypatch.setattr(f"site_node.{place}", lambda *_: _permit())
 
     assert take_part(hospital, 1) == "release"
 
