@@ -122,7 +122,7 @@ class Consortium:
     def pids(self) -> dict[str, list[int]]:
         """Return the process ids of each running program and of its children."""
         found = {}
-        for name, process in self._running.items():
+        for name, process in list(self._running.items()):  # processes come and go meanwhile
             with suppress(psutil.NoSuchProcess):
                 parent = psutil.Process(process.pid)
                 found[name] = [
