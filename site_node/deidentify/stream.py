@@ -143,6 +143,8 @@ def read(buffer: bytes | memoryview | mmap) -> Part10:
     reader = _Reader(data, big=syntax == EXPLICIT_BIG)
     parse = reader.implicit if syntax in (IMPLICIT_LITTLE, GE_PRIVATE) else reader.explicit
     elements, _ = parse(start, len(data), 0, closed=False)
+    if any(tag >> 16 == _META_LENGTH >> 16 for tag in elements):  # PS3.10 7.1: that group is the file's alone
+        raise UnreadableInstance("file meta information within the data set")
     return Part10(meta, syntax, elements, bytes(data[:_PREAMBLE]), tuple(reader.records))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
 from contextlib import suppress
 from io import BytesIO
@@ -212,6 +213,14 @@ def test_what_cannot_be_is_refused_by_its_tag(body: bytes, reason: str) -> None:
 def test_an_unknown_transfer_syntax_is_refused() -> None:
     with pytest.raises(UnreadableInstance, match=r"^TransferSyntaxUID: not one of the standard's$"):
         stream.read(file_of(b"", "1.2.3.4"))
+
+
+def test_the_files_own_group_within_the_data_set_is_refused() -> None:
+    stray = struct.pack("<HH2sH", 0x0002, 0x0013, b"SH", 2) + b"A "
+    ours = struct.pack("<HH2sH", 0x0008, 0x0060, b"CS", 2) + b"MR"
+
+    with pytest.raises(UnreadableInstance, match="within the data set"):
+        stream.read(file_of(ours + stray, EXPLICIT_LITTLE))
 
 
 SMALL = file_bytes(segmentation(mr_series(), masks()))
