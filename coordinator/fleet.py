@@ -110,7 +110,6 @@ class FleetGate:
 
     def wake_sites(self) -> None:
         """Let every held request look for work again; callable from any thread."""
-        self.first_byte_at = 0.0
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._wake)
 
@@ -231,6 +230,8 @@ class LinkStateGrid(Grid):
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Store each message durably and wake the sites; an empty id means it was not accepted."""
         run_id, ids = self._run.run_id, []
+        # Before the first is stored: a site that happens to ask just then is handed it without being woken.
+        self._gate.first_byte_at = 0.0
         parts: dict[str, InflatableObject] = {}
         missing: dict[str, None] = {}
         with no_object_id_recompute():

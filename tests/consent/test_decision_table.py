@@ -574,7 +574,7 @@ LABELLED: Final[dict[str, list[tuple[Any, tuple[str, ...], set[str] | None, Outc
 @pytest.mark.parametrize(
     ("rule", "said", "labels", "expected"),
     [row for rows in LABELLED.values() for row in rows],
-    ids=[f"{clause} | {row[1]} {row[2]}" for clause, rows in LABELLED.items() for row in rows],
+    ids=[f"{clause} | {row[1]} {row[2] and sorted(row[2])}" for clause, rows in LABELLED.items() for row in rows],
 )
 def test_the_labels_of_a_study_decide(
     rule: Any, said: tuple[str, ...], labels: set[str] | None, expected: Outcome

@@ -254,6 +254,20 @@ def test_a_held_request_is_woken_by_work(consortium: Consortium, fleet: Fleet) -
     assert grid.first_byte_at() > 0
 
 
+def test_the_first_byte_is_that_of_a_site_that_asked_just_before_it_was_woken(
+    consortium: Consortium, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identity = consortium.member(fleet, "north")
+
+    with fleet.open_run("tissue", DIGEST) as grid, connect(consortium.address, identity) as link:
+        taken, wake = [], fleet.gate.wake_sites
+        monkeypatch.setattr(fleet.gate, "wake_sites", lambda: (taken.append(link.announce()), wake()))
+        grid.push_messages([question(identity.node_id)])
+
+        assert taken[0] is not None
+        assert grid.first_byte_at() > 0
+
+
 def test_work_is_not_handed_to_a_site_that_hung_up_while_its_request_was_held(
     consortium: Consortium, fleet: Fleet
 ) -> None:
