@@ -14,6 +14,7 @@ import json
 import multiprocessing
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -69,8 +70,8 @@ def measure(folder: Path, size: int) -> dict[str, Figure]:
     """Return the figures of a site with about `size` consents; its database is made below `folder` if need be."""
     path = folder / f"{size}.db"
     figures = {} if path.exists() else build(path, size)
-    with multiprocessing.get_context("spawn").Pool(1) as serving:
-        measured = serving.apply(ask, (path,))
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as serving:
+        measured = serving.submit(ask, path).result()
     full = size >= FULL
     bars = {"freeze, warm": 2.0, "re-check, nothing changed": 0.5, "peak memory": 500.0} if full else {}
     figures |= {

@@ -98,15 +98,16 @@ def series_with_labels(store: sa.Engine, modality: str) -> list[Series]:
 
 def labelled_images(store: sa.Engine, modality: str) -> list[LabelledImage]:
     """Return the images of `modality` that have a class label, in the order of their UID."""
-    labelled = instance.join(class_label, instance.c.SOPInstanceUID == class_label.c.SOPInstanceUID)
+    columns = instance.c
+    of_file = (columns.path, columns.sha256, columns.SOPInstanceUID)
     with store.connect() as db:
         rows = db.execute(
-            sa.select(instance, class_label.c.value)
-            .select_from(labelled)
-            .where(instance.c.Modality == modality)
-            .order_by(instance.c.SOPInstanceUID)
+            sa.select(*of_file, columns.StudyInstanceUID, columns.patient, columns.study_date, class_label.c.value)
+            .join(class_label, columns.SOPInstanceUID == class_label.c.SOPInstanceUID)
+            .where(columns.Modality == modality)
+            .order_by(columns.SOPInstanceUID)
         ).all()
-    return [LabelledImage(_instance(row), row.StudyInstanceUID, row.patient, row.study_date, row.value) for row in rows]
+    return [LabelledImage(Instance(*file), *rest) for *file, rest in ((*row[:3], row[3:]) for row in rows)]
 
 
 def holds_all(store: sa.Engine, items: Iterable[Series | LabelledImage]) -> bool:

@@ -32,13 +32,12 @@ from consent import (
     permits_project,
     permits_sources,
     permits_task,
-    stands_until,
     still_stands,
 )
 from site_node import access_requests, permissions, sources
 from site_node.catalogue import holds_all, labelled_images, series_with_labels
 from site_node.cohort import Cohort, freeze
-from site_node.consents import ConsentReader, came_and_went, current_epoch, held_numbers, last_number
+from site_node.consents import NONE_HELD, ConsentReader, came_and_went, current_epoch, last_number
 from site_node.store import reading
 
 if TYPE_CHECKING:
@@ -73,8 +72,6 @@ class Snapshot:
     """What people had decided by then, as it was made; what is decided later counts from the next round on."""
     last_record: int = 0
     """The number of the last consent record taken by then."""
-    until: datetime | None = None
-    """From when on the same consents may say something else; None if never."""
 
 
 class _Use(NamedTuple):
@@ -94,9 +91,10 @@ class Gate:
         self._minimum_studies = minimum_studies
         self._max_consent_age = max_consent_age
         self._consents = ConsentReader()
+        self._before: dict[str, Snapshot] = {}  # the last of each task
 
     def warm(self, at: datetime) -> None:
-        """Parse the consent records that the approved tasks ask about, before the first round needs them."""
+        """Decide on what the approved tasks ask about, so that a round decides only on what is not as it was."""
         with self._store.connect() as db:
             approved = [digest for digest, offered in permissions.tasks(db).items() if offered.approval]
         for digest in approved:
@@ -119,9 +117,13 @@ class Gate:
     def explained(self, digest: str, at: datetime) -> Snapshot | Deny:
         """Return the same for a person to read: whether or not enough studies are permitted."""
         task = self.approved_task(digest, at)
+        before = self._before.pop(digest, None)
         if isinstance(task, Deny):
             return task
-        return self._evaluate(task, digest, _items(self._store, task), at)
+        answer = self._evaluate(task, digest, _items(self._store, task), at, standing=before)
+        if isinstance(answer, Snapshot):
+            self._before[digest] = answer
+        return answer
 
     def recheck(self, snapshot: Snapshot, at: datetime) -> Snapshot | Deny:
         """Return the same items under the state of now, or why they may no longer be used together.
@@ -157,14 +159,14 @@ class Gate:
         with self._store.connect() as db:
             offered = permissions.tasks(db).get(digest)
             data = permissions.datasets(db).get(offered.dataset or "") if offered else None
-            consents = self._consents.read(db, current_epoch(db), {study.patient for study in used})
+            held = self._consents.read(db, current_epoch(db), {study.patient for study in used})
         request = request_of(offered.task, self.recipients) if offered else Deny("task: never offered here")
         if isinstance(request, Deny):
             return {study.StudyInstanceUID: Outcome.REVIEW for study in used}
         basis = data.basis if data else CONSENT
         found: dict[str, Outcome] = {}
         for study in (replace(study, modality=offered.task.input.modality) for study in used) if offered else ():
-            records = [reading.record() for reading in consents.get(study.patient, ())]
+            records = [reading.record() for reading in held.get(study.patient, NONE_HELD).readings]
             outcomes = [decide_under(basis, records, study, request, moment).outcome for moment in (at, released_at)]
             if Outcome.PERMIT not in outcomes:
                 found[study.StudyInstanceUID] = outcomes[0]
@@ -180,8 +182,15 @@ class Gate:
         return answer
 
     def _evaluate(
-        self, task: Task, digest: str, items: Sequence[Item], at: datetime, before: Snapshot | None = None
+        self,
+        task: Task,
+        digest: str,
+        items: Sequence[Item],
+        at: datetime,
+        before: Snapshot | None = None,
+        standing: Snapshot | None = None,
     ) -> Snapshot | Deny:
+        """Return what may be used of `items`, compared with `before` if given; `standing` spares decisions alone."""
         request = request_of(task, self.recipients)
         with self._store.connect() as db:
             epoch = current_epoch(db)
@@ -199,20 +208,24 @@ class Gate:
             claim, basis, decided = use
             now = Snapshot(task, digest, request, (claim,), Cohort((), {}), epoch, at, basis, {}, decided, last_record)
             if before is not None and _stands(before, now):
-                return replace(now, cohort=before.cohort, records=before.records, until=before.until)
-            consents = self._consents.read(db, epoch, {item.patient for item in items})
-            records = held_numbers(db, (item.patient for item in items))
-        cohort = freeze(items, consents, request, at, basis, task.input.modality)
-        until = stands_until((reading for held in consents.values() for reading in held), basis, at)
-        return replace(now, cohort=cohort, records=records, until=until)
+                return replace(now, cohort=before.cohort, records=before.records)
+            held = self._consents.read(db, epoch, {item.patient for item in items})
+        consents = {patient: some.readings for patient, some in held.items()}
+        known = before or standing
+        stood = known.cohort.standing if known and _asks_the_same(known, now) else {}
+        cohort = freeze(items, consents, request, at, basis, task.input.modality, stood)
+        return replace(now, cohort=cohort, records={patient: some.numbers for patient, some in held.items()})
+
+
+def _asks_the_same(before: Snapshot, now: Snapshot) -> bool:
+    return (before.task_digest, before.request, before.basis) == (now.task_digest, now.request, now.basis)
 
 
 def _stands(before: Snapshot, now: Snapshot) -> bool:
     """Whether the consents say now what they said before: nothing came, the same is asked, and no moment has passed."""
-    same = (before.epoch, before.task_digest, before.request, before.basis)
-    if same != (now.epoch, now.task_digest, now.request, now.basis):
+    if before.epoch != now.epoch or not _asks_the_same(before, now):
         return False
-    return still_stands(before.until, before.at, now.at)
+    return still_stands(before.cohort.until, before.at, now.at)
 
 
 def request_of(task: Task, recipients: tuple[str, ...]) -> Request | Deny:

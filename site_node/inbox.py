@@ -77,7 +77,7 @@ def open_inbox(store: sa.Engine, reader: ConsentReader, max_consent_age: timedel
         held = reader.read(db, current_epoch(db))
         known = sources.known(db)
         asked = access_requests.requests(db)
-    by_patient = {patient: [one.record() for one in readings] for patient, readings in held.items()}
+    by_patient = {patient: [one.record() for one in some.readings] for patient, some in held.items()}
     return Inbox(
         [
             Waiting(record.consent_id, patient, record.review)

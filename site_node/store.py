@@ -40,7 +40,7 @@ instance = sa.Table(
     sa.Column("SeriesInstanceUID", sa.String, nullable=False, index=True),
     sa.Column("StudyInstanceUID", sa.String, nullable=False, index=True),
     sa.Column("SOPClassUID", sa.String, nullable=False),
-    sa.Column("Modality", sa.String, nullable=False),
+    sa.Column("Modality", sa.String, nullable=False, index=True),
     sa.Column("patient", sa.String, nullable=False, index=True),  # keyed pseudonym
     sa.Column("study_date", sa.String),  # true acquisition date (ISO); stays inside
     sa.Column("references_series", sa.String),  # of a SEG: the image series it labels

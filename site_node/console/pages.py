@@ -209,9 +209,9 @@ class _Pages:
             return self._show_withdrawal(session, fault="A PatientID is needed.")
         patient = self._site.pseudonymiser.patient(patient_id)
         with reading(self._site.store).connect() as db:
-            held = self._reader.read(db, consents.current_epoch(db)).get(patient, ())
+            held = self._reader.read(db, consents.current_epoch(db)).get(patient, consents.NONE_HELD)
             studies = catalogue.studies_of(db, patient)
-        session.preview = Preview(patient, len(held), studies)
+        session.preview = Preview(patient, len(held.numbers), studies)
         return self._show_withdrawal(session, preview=session.preview)
 
     async def withdraw(self, request: Request, session: Session) -> Response:

@@ -252,10 +252,10 @@ def test_no_bad_file_of_consents_ends_in_a_crash_or_in_a_permission(home: Path) 
     with store.connect() as db:
         held = ConsentReader().read(db, current_epoch(db))
     store.dispose()
-    request = Request(("CLINTRCH",), ("urn:filmroom:federation|demo",))
+    study, request = Study("p", "1.2", None), Request(("CLINTRCH",), ("urn:filmroom:federation|demo",))
     outcomes = {
-        decide([reading.record() for reading in readings], Study("p", "1.2", None), request, datetime.now(UTC)).outcome
-        for readings in held.values()
+        decide([reading.record() for reading in some.readings], study, request, datetime.now(UTC)).outcome
+        for some in held.values()
     }
     assert outcomes == {Outcome.REVIEW, Outcome.NO_CONSENT}
 
