@@ -92,8 +92,9 @@ class Preview:
 class Withdrawal:
     """A withdrawal that was recorded, and what became of it.
 
-    `came_by` is `command` or `fhir`. `stopped` is work that was ended, `discarded` updates that were thrown away before
-    they were handed over. `completed`: nothing runs, nothing waits, and the coordinator answered for every update.
+    `came_by` is `command` (the console's too) or `fhir`. `stopped` is work that was ended, `discarded` updates that
+    were thrown away before they were handed over. `completed`: nothing runs, nothing waits, and the coordinator
+    answered for every update.
     """
 
     number: int

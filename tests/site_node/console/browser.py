@@ -30,7 +30,7 @@ class Client:
     def __init__(self, application: Application) -> None:
         self._runner = asyncio.Runner()
         address = f"http://{HOST}"
-        transport = httpx.ASGITransport(application)
+        transport = httpx.ASGITransport(application, raise_app_exceptions=False)
         self._client = httpx.AsyncClient(transport=transport, base_url=address, headers={"Origin": address})
         self.headers, self.cookies = self._client.headers, self._client.cookies
 

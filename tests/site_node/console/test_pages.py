@@ -180,6 +180,16 @@ def test_what_is_not_there_or_cannot_be_read_says_what_to_do(manager: Browser) -
     assert (broken.status_code, "Go back" in said(broken)) == (400, True)
 
 
+def test_a_page_that_fails_says_what_to_do_and_nothing_of_why(hospital: Hospital, manager: Browser) -> None:
+    with hospital.store.begin() as db:
+        db.exec_driver_sql("ALTER TABLE request_event RENAME TO gone")
+
+    answer = manager.get("/requests")
+
+    assert (answer.status_code, "Open the page anew" in said(answer), "gone" in answer.text) == (500, True, False)
+    assert {name: answer.headers[name] for name in HEADERS} == HEADERS
+
+
 def test_the_inbox_is_empty_but_for_the_grant_that_ends_in_thirty_days(manager: Browser) -> None:
     inbox = manager.get("/")
 
