@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
+from consent import Study
 from site_node.store import among, class_label, disposition, instance
 
 if TYPE_CHECKING:
@@ -142,10 +144,18 @@ def set_class_labels(store: sa.Engine, labels: Mapping[str, int]) -> int:
     return len(known & labels.keys())
 
 
-def studies_of(db: sa.Connection, patient: str) -> int:
-    """Return how many studies of `patient` (pseudonym) are in the catalogue."""
-    studies = sa.select(sa.func.count(sa.distinct(instance.c.StudyInstanceUID)))
-    return int(db.execute(studies.where(instance.c.patient == patient)).scalar_one())
+def studies_of(db: sa.Connection, patient: str) -> list[Study]:
+    """Return the studies of `patient` (pseudonym), one for each modality of its images."""
+    columns = instance.c
+    query = (
+        sa.select(columns.StudyInstanceUID, columns.study_date, columns.Modality)
+        .where(columns.patient == patient, columns.Modality != _SEGMENTATION)
+        .distinct()
+    )
+    return [
+        Study(patient, uid, date.fromisoformat(day) if day else None, modality=modality)
+        for uid, day, modality in db.execute(query)
+    ]
 
 
 def summary(store: sa.Engine) -> Summary:

@@ -101,14 +101,23 @@ def miss(db: sa.Connection, consent_ids: Collection[str], at: datetime) -> int:
     return doubted
 
 
-def confirm(store: sa.Engine, consent_id: str, by: str, at: datetime) -> None:
+def doubted(db: sa.Connection) -> dict[str, int]:
+    """Return the consents held in review because of what came after them, by id, each with its record's number."""
+    columns = consent_record.c
+    query = sa.select(columns.consent_id, columns.number)
+    rows = db.execute(query.where(columns.superseded_at.is_(None), columns.doubt.is_not(None)))
+    return {row.consent_id: row.number for row in rows}
+
+
+def confirm(store: sa.Engine, consent_id: str, by: str, at: datetime, seen: int | None = None) -> None:
     """Let a held consent count again that went to review because what came after it could not be taken.
 
+    `seen` is the number of the record that was read: what is held since then is not confirmed.
     Raises: ConfigurationError if no such consent is held.
     """
     with store.begin() as db:
         held = _held_of(db, [consent_id]).get(consent_id)
-        if held is None or held.doubt is None:
+        if held is None or held.doubt is None or seen not in {None, held.number}:
             raise ConfigurationError(f"no consent {consent_id} waits for review because of a fault")
         _replace(db, held, at, doubt=None)
         advance(db)
@@ -145,8 +154,10 @@ class WithdrawalScope:
 ALL = WithdrawalScope()
 
 
-def withdraw(store: sa.Engine, patient: str, at: datetime, scope: WithdrawalScope = ALL) -> int:
+def withdraw(store: sa.Engine, patient: str, at: datetime, scope: WithdrawalScope = ALL, by: str = "") -> int:
     """Record that `patient` (pseudonym) refuses further use within `scope`; return the epoch it made.
+
+    `by` is who recorded it, where that is known.
 
     The refusal is a consent record of its own that denies: among active records a denial always wins, and
     nothing that was agreed is deleted.
@@ -157,7 +168,7 @@ def withdraw(store: sa.Engine, patient: str, at: datetime, scope: WithdrawalScop
         _insert(db, [(parsed.record, _Incoming(resource, parsed, patient).row(at))])
         advance(db)
         epoch = current_epoch(db)
-        ledger.write(db, at, "site:consent:withdrawn", epoch=epoch)
+        ledger.write(db, at, "site:consent:withdrawn", epoch=epoch, **({"by": by} if by else {}))
     return epoch
 
 
@@ -179,7 +190,7 @@ def refusal(patient: str, at: datetime, scope: WithdrawalScope = ALL) -> tuple[M
     }
     parsed = parse_consent(resource)
     if parsed.record.review is not None or any(UNRESOLVED in named for named in (parsed.record.root.modalities,)):
-        raise ConfigurationError("the scope of the withdrawal: a day or a modality is none")
+        raise ConfigurationError("the scope of the withdrawal: a day or a modality is none, or the days are reversed")
     return resource, parsed
 
 

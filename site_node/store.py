@@ -469,7 +469,8 @@ def open_store(path: Path) -> sa.Engine:
     """Open the database at `path`, making it (mode 0600) if it is not there."""
     if not path.exists():
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
-    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
+    # An error names the statement and none of its values, which may be a patient's.
+    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 30}, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _record: object) -> None:

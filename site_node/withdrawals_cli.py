@@ -67,6 +67,7 @@ def show_withdrawal(
 
 def show_preview(preview: Preview) -> None:
     """Print what a withdrawal reaches."""
+    out.print(f"withdrawn: {preview.scope}")
     out.print(f"studies within it: {preview.studies}; the patient's other studies: {preview.remaining}")
     _tell("running, is stopped", preview.running)
     _tell("waiting, is discarded", preview.waiting)

@@ -345,3 +345,11 @@ def test_a_scope_that_cannot_be_stated_records_nothing(store: sa.Engine, scope: 
         consents.withdraw(store, PSEUDONYMS.patient("A1"), NOON, scope)
 
     assert not consents.is_known(store, PSEUDONYMS.patient("A1"))
+
+
+def test_an_error_of_the_database_names_no_value(store: sa.Engine) -> None:
+    with pytest.raises(sa.exc.IntegrityError) as fault, store.begin() as db:
+        db.execute(sa.insert(consent_record).values(consent_id="id", patient="PID-77-31", resource="Zwetschgenbaum"))
+
+    assert "consent_record" in str(fault.value)
+    assert not [value for value in ("PID-77-31", "Zwetschgenbaum") if value in str(fault.value)]
