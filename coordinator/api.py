@@ -165,7 +165,7 @@ def _add_succession(app: FastAPI, store: sa.Engine, federation: str, clock: Call
         except ValueError as error:
             raise HTTPException(422, "key-malformed") from error
         try:
-            take_over(store, federation, certificate_of(request.scope), asked, clock())
+            take_over(store, federation, certificate_of(request.scope), asked, clock)
         except PeerError as error:
             raise HTTPException(409, str(error)) from error
         return {"key_id": key_id(asked.key)}

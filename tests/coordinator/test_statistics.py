@@ -143,7 +143,7 @@ def test_a_statement_by_another_key_is_not_the_members(house: House) -> None:
 def test_a_member_that_was_revoked_is_not_shown(house: House) -> None:
     house.tell(house.made())
 
-    members.revoke(house.store, "north", NOON)
+    members.revoke(house.store, "north", lambda: NOON)
 
     assert statistics.told(house.store, house.task) == []
 
@@ -219,7 +219,7 @@ def test_a_member_tells_its_own_and_nobody_elses(line: Line) -> None:
 
 
 def test_a_revoked_member_tells_nothing(line: Line) -> None:
-    members.revoke(line.store, "east", NOON)
+    members.revoke(line.store, "east", lambda: NOON)
 
     with pytest.raises(NotAMember):
         post_statistics(line.east.fleet_address, line.east, line.envelope("east"))
