@@ -1,4 +1,4 @@
-"""What waits for a consent manager: consents to review, consents that disagree, old sources, grants about to end.
+"""What waits for a consent manager: consents to review or that disagree, old sources, grants about to end, refusals.
 
 Lists only; what a consent permits is decided in `consent.decision`.
 """
@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from consent import Deny, Permit, RequestState, Scope, may_permit, permits_sources
-from site_node import access_requests, sources
+from site_node import access_requests, lineage, sources
 from site_node.consents import current_epoch
 from site_node.store import reading
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from consent import AccessRequest, ConsentRecord
     from site_node.consents import ConsentReader
+    from site_node.lineage import Refusal
 
 ENDS_SOON: Final = timedelta(days=30)
 
@@ -69,6 +70,7 @@ class Inbox:
     conflicts: Sequence[Conflict]
     old_sources: Sequence[OldSource]
     ending_grants: Sequence[EndingGrant]
+    refused_notices: Sequence[Refusal]
 
 
 def open_inbox(store: sa.Engine, reader: ConsentReader, max_consent_age: timedelta, at: datetime) -> Inbox:
@@ -77,6 +79,7 @@ def open_inbox(store: sa.Engine, reader: ConsentReader, max_consent_age: timedel
         held = reader.read(db, current_epoch(db))
         known = sources.known(db)
         asked = access_requests.requests(db)
+        refused = lineage.refusals(db)
     by_patient = {patient: [one.record() for one in readings] for patient, readings in held.items()}
     return Inbox(
         [
@@ -92,6 +95,7 @@ def open_inbox(store: sa.Engine, reader: ConsentReader, max_consent_age: timedel
             if permits_sources({name: as_of}, max_consent_age, at) != Permit()
         ],
         list(_ending(asked, at)),
+        refused,
     )
 
 

@@ -1,5 +1,8 @@
 """Which updates hold a study that was withdrawn since, and telling the coordinator of them until it has answered.
 
+A notice that the coordinator refuses for good is asked no more: the refusal is on record, where the consent manager
+sees it, and `tell_again` begins anew once the cause is mended. Whatever else fails is tried again.
+
 A study counts as withdrawn where its use at the moment of release is not permitted by the records of now, so every
 way of recording a withdrawal has the same effect, and an expiry is none. A consent in review stops running work and
 an update not handed over; it takes back what was handed over only once a person has decided.
@@ -11,7 +14,7 @@ import json
 from dataclasses import dataclass
 from datetime import date, datetime
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import sqlalchemy as sa
 
@@ -26,7 +29,7 @@ from consent import (
     sign_notice,
 )
 from site_node import ledger
-from site_node.errors import PeerError
+from site_node.errors import NotAMember, PeerError, PeerRefused
 from site_node.store import outbox, participation, reading, withdrawal_notice
 
 if TYPE_CHECKING:
@@ -36,6 +39,10 @@ if TYPE_CHECKING:
 
     from site_node.gate import Gate
 
+WHAT_TO_DO = (
+    "the coordinator is told of these no more: ask those who run it to mend the cause, "
+    "then `filmroom-site withdrawals tell-again`"
+)
 WITHDRAWN = frozenset({Outcome.DENY, Outcome.NO_CONSENT})
 
 
@@ -100,6 +107,13 @@ def discard(store: sa.Engine, gate: Gate, message_id: str, at: datetime, *, may_
     return True
 
 
+class Told(NamedTuple):
+    """For how many updates the coordinator answered, and refused the notice for good."""
+
+    answered: int
+    refused: int
+
+
 class Notices:
     """Finds what a withdrawal affects whenever the consent epoch changed, and tells the coordinator."""
 
@@ -134,24 +148,35 @@ class Notices:
         self._epoch = epoch
         return new
 
-    def send(self) -> int:
-        """Tell the coordinator what is pending, run by run; return how many receipts it answered.
+    def send(self) -> Told:
+        """Tell the coordinator what is pending, run by run; no notice waits for another.
 
-        Raises: PeerError if it cannot be told, or gives no answer; what is pending stays so.
+        Raises: PeerError if it cannot be told of one, or gives no answer; what is pending stays so.
         """
         columns = withdrawal_notice.c
         with reading(self._store).connect() as db:
             pending = db.execute(
                 sa.select(withdrawal_notice)
-                .where(columns.answer.is_(None))
+                .where(columns.answer.is_(None), columns.refusal.is_(None))
                 .order_by(columns.run, columns.round, columns.kind, columns.receipt)
             ).all()
-        answered = 0
+        answered = refused = 0
+        failed: PeerError | None = None
         for run, of_run in groupby(pending, key=lambda row: str(row.run)):
             rows = list(of_run)
             for start in range(0, len(rows), MAX_NOTICE_RECEIPTS):
-                answered += self._tell(run, rows[start : start + MAX_NOTICE_RECEIPTS])
-        return answered
+                some = rows[start : start + MAX_NOTICE_RECEIPTS]
+                try:
+                    answered += self._tell(run, some)
+                except NotAMember:
+                    raise  # once it is a member again, it tells
+                except PeerRefused as error:
+                    refused += self._refused(run, some, str(error))
+                except PeerError as error:
+                    failed = error
+        if failed is not None:
+            raise failed
+        return Told(answered, refused)
 
     def _tell(self, run: str, rows: list[sa.Row[tuple[object, ...]]]) -> int:
         receipts = tuple(AffectedReceipt(round=row.round, kind=row.kind, sha256=row.receipt) for row in rows)
@@ -169,6 +194,47 @@ class Notices:
                 db.execute(sa.update(withdrawal_notice).where(this).values(answer=word, answered_at=at.isoformat()))
             ledger.write(db, at, "site:withdrawal:answered", run=run, updates=len(answers))
         return len(answers)
+
+    def _refused(self, run: str, rows: list[sa.Row[tuple[object, ...]]], reason: str) -> int:
+        at = self._clock()
+        named = withdrawal_notice.c.receipt.in_([row.receipt for row in rows])
+        with self._store.begin() as db:
+            db.execute(sa.update(withdrawal_notice).where(named).values(refusal=reason, refused_at=at.isoformat()))
+            ledger.write(db, at, "site:withdrawal:refused", run=run, updates=len(rows), reason=reason)
+        return len(rows)
+
+
+class Refusal(NamedTuple):
+    """Updates of a run on which the coordinator refused the notice for good, and why."""
+
+    run: str
+    updates: int
+    reason: str
+    refused_at: datetime
+
+
+def refusals(db: sa.Connection) -> list[Refusal]:
+    """Return what was refused for good and is not told again."""
+    columns = withdrawal_notice.c
+    query = (
+        sa.select(columns.run, columns.refusal, sa.func.max(columns.refused_at), sa.func.count())
+        .where(columns.refusal.is_not(None))
+        .group_by(columns.run, columns.refusal)
+        .order_by(columns.run, columns.refusal)
+    )
+    return [
+        Refusal(run, number, reason, datetime.fromisoformat(at)) for run, reason, at, number in db.execute(query).all()
+    ]
+
+
+def tell_again(store: sa.Engine, by: str, at: datetime) -> int:
+    """Have the node tell of every update whose notice was refused; return how many that is."""
+    with store.begin() as db:
+        refused = sa.update(withdrawal_notice).where(withdrawal_notice.c.refusal.is_not(None))
+        number = db.execute(refused.values(refusal=None, refused_at=None)).rowcount
+        if number:
+            ledger.write(db, at, "site:withdrawal:told-again", updates=number, by=by)
+    return number
 
 
 def _keep(db: sa.Connection, one: Affected, at: datetime) -> bool:

@@ -296,8 +296,10 @@ withdrawal_notice = sa.Table(
     sa.Column("round", sa.Integer, nullable=False),
     sa.Column("kind", sa.String, nullable=False),
     sa.Column("found_at", sa.String, nullable=False),
-    sa.Column("answer", sa.String),  # retracted | aggregated | unknown; none: pending
+    sa.Column("answer", sa.String),  # retracted | aggregated | unknown; none: pending or refused
     sa.Column("answered_at", sa.String),
+    sa.Column("refusal", sa.String),  # why the coordinator will not have the notice; it is asked no more
+    sa.Column("refused_at", sa.String),
 )
 
 # One row: which key the site's own pseudonyms are made with.

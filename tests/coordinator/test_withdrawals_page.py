@@ -11,12 +11,14 @@ import pytest
 import sqlalchemy as sa
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from fastapi import FastAPI, Response
 
 from consent import MAX_NOTICE_BYTES
 from coordinator import withdrawals
 from coordinator.api import member_pages
 from coordinator.store import member
-from site_node.link import tls_context
+from site_node.errors import NotAMember, PeerError, PeerRefused
+from site_node.link import post_notice, tls_context
 from tests.coordinator.parts import new_identity
 from tests.federation import NAME, Federation
 
@@ -75,6 +77,47 @@ def test_a_member_hands_its_notice_in_and_hears_what_became_of_each_update(
     assert [answer.json() for answer in answers] == [dict.fromkeys(receipts, "aggregated")] * 2
     assert said == ["north: withdrawal: 2 aggregated"] * 2
     assert [row["digest"] for row in withdrawals.received(federation.store)] == [hashlib.sha256(notice).hexdigest()]
+
+
+@pytest.mark.usefixtures("listening")
+def test_a_site_reads_the_reason_of_a_refusal(consortium: Consortium, federation: Federation) -> None:
+    north = identity_of(consortium, federation, "north")
+
+    with pytest.raises(PeerRefused, match=r"^403 notice-bad-signature$"):
+        post_notice(north.fleet_address, north, federation.notice("east", 1))
+
+
+ANSWERS = {
+    (403, b'{"detail": "the notice is too \\u0007old"}'): (PeerRefused, "403 the notice is too old"),
+    (404, b""): (PeerRefused, "404"),
+    (410, b"gone"): (PeerRefused, "410"),
+    (413, b'{"detail": 7}'): (PeerRefused, "413"),
+    (422, b'{"detail": "' + 300 * b"x" + b'"}'): (PeerRefused, f"422 {'x' * 200}"),
+    (403, b"not a member"): (NotAMember, "no member of it"),
+    (408, b""): (PeerError, "answered 408"),
+    (429, b""): (PeerError, "answered 429"),
+    (500, b""): (PeerError, "answered 500"),
+    (503, b'{"detail": "busy"}'): (PeerError, "answered 503"),
+    (302, b""): (PeerError, "answered 302"),
+    (200, b"no"): (PeerError, "not JSON"),
+}
+
+
+def test_a_site_knows_which_refusals_are_for_good(consortium: Consortium, federation: Federation) -> None:
+    given = list(ANSWERS)
+    pages = FastAPI(openapi_url=None)
+    pages.post("/v1/members/withdrawals")(lambda: Response(given[0][1], given.pop(0)[0]))
+    north, found = identity_of(consortium, federation, "north"), {}
+    with consortium.running(pages=pages):
+        for answer in ANSWERS:
+            with pytest.raises(PeerError) as refused:
+                post_notice(north.fleet_address, north, b"a notice")
+            found[answer] = (type(refused.value), str(refused.value))
+
+    assert {answer: kind for answer, (kind, _) in found.items()} == {
+        answer: kind for answer, (kind, _) in ANSWERS.items()
+    }
+    assert [answer for answer, (_, said) in ANSWERS.items() if said not in found[answer][1]] == []
 
 
 @pytest.mark.usefixtures("listening")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+import sqlalchemy as sa
 
 from site_node import accounts, sources
 from site_node.accounts import Role
@@ -18,7 +19,7 @@ from site_node.app import open_site
 from site_node.console.guard import HEADERS, Guard
 from site_node.console.pages import COOKIE, Console, console_pages
 from site_node.gate import Snapshot
-from site_node.store import ledger
+from site_node.store import ledger, withdrawal_notice
 from tests.site_node.hospital import Clock, Hospital, bundle, consent_of
 from tests.site_node.test_cli import refused, run
 
@@ -265,7 +266,7 @@ def rows(answer: Response, heading: str) -> list[str]:
 def test_the_inbox_is_empty_but_for_the_grant_that_ends_in_thirty_days(manager: Browser) -> None:
     inbox = manager.get("/")
 
-    assert [rows(inbox, heading) for heading in ("old", "review", "conflicts")] == [[], [], []]
+    assert [rows(inbox, heading) for heading in ("old", "review", "conflicts", "refused")] == [[], [], [], []]
     assert len(rows(inbox, "grants")) == 1
 
 
@@ -277,6 +278,10 @@ def test_the_inbox_shows_what_waits(hospital: Hospital, manager: Browser, clock:
         consent_of("N0", kind="deny", id="old-refusal-N0", status="inactive"),
     )
     sources.note(hospital.store, "archive", clock.now - timedelta(days=8), clock.now)
+    notice = {"receipt": "e" * 64, "run": "run-1", "round": 1, "kind": "train", "found_at": clock.now.isoformat()}
+    refusal = {"refusal": "410 <gone>", "refused_at": clock.now.isoformat()}
+    with hospital.store.begin() as db:
+        db.execute(sa.insert(withdrawal_notice).values(**notice, **refusal))
     inbox = manager.get("/")
 
     (waits,) = rows(inbox, "review")
@@ -287,6 +292,9 @@ def test_the_inbox_shows_what_waits(hospital: Hospital, manager: Browser, clock:
     assert [row.partition(" ")[0] for row in rows(inbox, "old")] == ["archive"]
     (grant,) = rows(inbox, "grants")
     assert grant.startswith(f"{hospital.request} brain-mr")
+    (refused,) = rows(inbox, "refused")
+    assert "run-1 1 410" in refused
+    assert "<gone>" not in inbox.text
 
 
 def test_a_grant_with_more_than_thirty_days_left_does_not_wait(manager: Browser, clock: Clock) -> None:

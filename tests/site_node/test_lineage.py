@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from threading import Event
 from typing import TYPE_CHECKING
 
 import pytest
 
 from consent import WithdrawalNotice, open_notice, receipt_digest
 from site_node import consents, lineage
-from site_node.errors import PeerError
+from site_node.errors import NotAMember, PeerError, PeerRefused
 from site_node.lineage import Notices
-from site_node.store import frozen_set, inflight, outbox, participation, withdrawal_notice
+from site_node.service import tell_until
+from site_node.store import frozen_set, inflight, ledger, outbox, participation, withdrawal_notice
 from tests.site_node.hospital import NOON, Hospital, PowerCut, consent_of, lost_line
 from tests.site_node.test_rounds import at_tick, count_ticks
 
@@ -28,6 +31,7 @@ class Coordinator:
     def __init__(self, hospital: Hospital, word: str = "aggregated") -> None:
         self.heard: list[WithdrawalNotice] = []
         self.word, self.away = word, False
+        self.refuses: dict[str, PeerError] = {}  # by run
         self.key = hospital.key.public_key()
 
     def give(self, envelope: bytes) -> Mapping[str, str]:
@@ -36,6 +40,8 @@ class Coordinator:
             raise lost_line()
         notice = open_notice(envelope, self.key)
         self.heard.append(notice)
+        if notice.run in self.refuses:
+            raise self.refuses[notice.run]
         return {receipt.sha256: self.word for receipt in notice.receipts}
 
 
@@ -55,7 +61,7 @@ def test_nothing_is_told_while_nothing_was_withdrawn(hospital: Hospital) -> None
     released(hospital, 1)
     coordinator = Coordinator(hospital)
 
-    assert notices(hospital, coordinator).look() == notices(hospital, coordinator).send() == 0
+    assert (notices(hospital, coordinator).look(), notices(hospital, coordinator).send()) == (0, (0, 0))
     assert coordinator.heard == []
 
 
@@ -67,7 +73,7 @@ def test_every_update_that_holds_the_study_is_told_once_and_no_other(hospital: H
     coordinator = Coordinator(hospital)
     telling = notices(hospital, coordinator)
 
-    assert (telling.look(), telling.send(), telling.look(), telling.send()) == (2, 2, 0, 0)
+    assert (telling.look(), telling.send(), telling.look(), telling.send()) == (2, (2, 0), 0, (0, 0))
     (notice,) = coordinator.heard
     assert {receipt.sha256 for receipt in notice.receipts} == set(made)
     assert after not in {receipt.sha256 for receipt in notice.receipts}
@@ -130,7 +136,7 @@ def test_what_was_not_answered_is_told_again_after_a_restart(hospital: Hospital)
     coordinator.away = False
     again = notices(hospital, coordinator)
 
-    assert (again.look(), again.send()) == (0, 1)
+    assert (again.look(), again.send()) == (0, (1, 0))
     (row,) = hospital.rows(withdrawal_notice)
     assert (row["answer"], datetime.fromisoformat(row["answered_at"]).tzinfo) == ("retracted", UTC)
 
@@ -155,6 +161,101 @@ def test_a_word_nobody_knows_is_no_answer(hospital: Hospital) -> None:
 
     with pytest.raises(PeerError):
         telling.send()
+
+
+REFUSED = "403 the notice is of another federation or site"
+
+
+def two_runs(hospital: Hospital) -> None:
+    """Let an update of each of two runs be released, and N0 withdraw from both."""
+    for run in ("run-1", "run-2"):
+        assert hospital.ask(f"m-{run}", run=run, nonce=f"n-{run}") == "release"
+    hospital.withdraw("N0")
+
+
+def answers(hospital: Hospital) -> dict[str, tuple[str | None, str | None]]:
+    return {row["run"]: (row["answer"], row["refusal"]) for row in hospital.rows(withdrawal_notice)}
+
+
+def test_a_notice_that_is_refused_for_good_is_asked_no_more_and_no_other_waits_for_it(hospital: Hospital) -> None:
+    two_runs(hospital)
+    coordinator = Coordinator(hospital)
+    coordinator.refuses["run-1"] = PeerRefused(REFUSED)
+    telling = notices(hospital, coordinator)
+    telling.look()
+
+    assert [telling.send(), telling.send()] == [(1, 1), (0, 0)]
+
+    assert [notice.run for notice in coordinator.heard] == ["run-1", "run-2"]
+    assert answers(hospital) == {"run-1": (None, REFUSED), "run-2": ("aggregated", None)}
+    with hospital.store.connect() as db:
+        assert lineage.refusals(db) == [("run-1", 1, REFUSED, NOON)]
+    written = [row["detail"] for row in hospital.rows(ledger) if row["entry"] == "site:withdrawal:refused"]
+    assert [REFUSED in detail for detail in written] == [True]
+    hospital.restart()
+    assert (notices(hospital, coordinator).look(), notices(hospital, coordinator).send()) == (0, (0, 0))
+
+
+def test_what_was_refused_is_told_again_once_a_person_says_so(hospital: Hospital) -> None:
+    two_runs(hospital)
+    coordinator = Coordinator(hospital)
+    coordinator.refuses["run-1"] = PeerRefused(REFUSED)
+    telling = notices(hospital, coordinator)
+    telling.look()
+    telling.send()
+    del coordinator.refuses["run-1"]
+
+    assert lineage.tell_again(hospital.store, "manager", NOON) == 1
+    assert telling.send() == (1, 0)
+
+    assert answers(hospital) == {"run-1": ("aggregated", None), "run-2": ("aggregated", None)}
+    assert lineage.tell_again(hospital.store, "manager", NOON) == 0
+
+
+@pytest.mark.parametrize("error", [NotAMember("not a member"), lost_line()], ids=["no member", "no line"])
+def test_what_may_be_answered_later_stays_pending(hospital: Hospital, error: PeerError) -> None:
+    two_runs(hospital)
+    coordinator = Coordinator(hospital)
+    coordinator.refuses["run-1"] = error
+    telling = notices(hospital, coordinator)
+    telling.look()
+    with pytest.raises(type(error)):
+        telling.send()
+    del coordinator.refuses["run-1"]
+
+    telling.send()
+
+    assert answers(hospital) == {"run-1": ("aggregated", None), "run-2": ("aggregated", None)}
+
+
+class Seconds(Event):
+    """Time that passes only in waiting; it ends after `last` seconds."""
+
+    def __init__(self, last: float) -> None:
+        super().__init__()
+        self.now, self._last = 0.0, last
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Let the time pass."""
+        self.now += timeout or 0
+        return self.now > self._last
+
+
+def test_a_coordinator_that_does_not_answer_is_asked_after_growing_pauses(hospital: Hospital) -> None:
+    released(hospital, 1)
+    hospital.withdraw("N0")
+    seconds, asked = Seconds(2700), list[float]()
+
+    def give(_envelope: bytes) -> Mapping[str, str]:
+        asked.append(seconds.now)
+        raise lost_line()
+
+    telling = Notices(hospital.store, hospital.gate, ("demo", "north"), hospital.key, hospital.clock, give)
+    tell_until(seconds, telling, hospital.said.append, lambda: seconds.now)
+
+    pauses = [later - earlier for earlier, later in pairwise(asked)]
+    assert pauses == [10, 30, 60, 300, 600, 600, 600]
+    assert hospital.said[-1].endswith("it is told again in 600 s")
 
 
 def test_an_update_that_waits_in_the_outbox_is_discarded_when_a_study_of_it_is_withdrawn(hospital: Hospital) -> None:
