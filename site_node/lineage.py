@@ -10,6 +10,7 @@ an update not handed over; it takes back what was handed over only once a person
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -19,24 +20,28 @@ from typing import TYPE_CHECKING, NamedTuple
 import sqlalchemy as sa
 
 from consent import (
-    ANSWERS,
     MAX_NOTICE_RECEIPTS,
     AffectedReceipt,
+    AnswerInvalid,
     Outcome,
+    SignerInvalid,
     Study,
     WithdrawalNotice,
+    open_answer,
     receipt_digest,
     sign_notice,
+    signer_key,
 )
 from site_node import ledger
 from site_node.errors import NotAMember, PeerError, PeerRefused
-from site_node.store import outbox, participation, reading, withdrawal_notice
+from site_node.store import outbox, participation, reading, withdrawal_answer, withdrawal_notice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+    from consent import WithdrawalAnswer
     from site_node.gate import Gate
 
 WHAT_TO_DO = (
@@ -124,7 +129,8 @@ class Notices:
         site: tuple[str, str],
         key: Ed25519PrivateKey,
         clock: Callable[[], datetime],
-        give: Callable[[bytes], Mapping[str, str]],
+        give: Callable[[bytes], tuple[bytes, bytes]],
+        authority: bytes,
     ) -> None:
         self._store = store
         self._gate = gate
@@ -132,6 +138,7 @@ class Notices:
         self._key = key
         self._clock = clock
         self._give = give
+        self._authority = authority
         self._epoch = -1
 
     def look(self) -> int:
@@ -183,17 +190,35 @@ class Notices:
         notice = WithdrawalNotice(
             federation=self._federation, site=self._site, run=run, at=self._clock(), receipts=receipts
         )
-        answers = self._give(sign_notice(notice, self._key))
+        told = sign_notice(notice, self._key)
+        envelope, certificate = self._give(told)
+        at, digest = self._clock(), hashlib.sha256(told).hexdigest()
+        answer = self._opened(envelope, certificate, at)
         named = {receipt.sha256 for receipt in receipts}
-        if set(answers) != named or not ANSWERS.issuperset(answers.values()):
-            raise PeerError("telling of a withdrawal: the coordinator's answer is malformed")
-        at = self._clock()
+        said = (answer.federation, answer.site, answer.run, answer.notice, {one.sha256 for one in answer.receipts})
+        if said != (self._federation, self._site, run, digest, named):
+            raise PeerError("telling of a withdrawal: the coordinator's answer is to another notice")
+        kept = {"digest": digest, "notice": told, "answer": envelope, "certificate": certificate}
         with self._store.begin() as db:
-            for receipt, word in answers.items():
-                this = withdrawal_notice.c.receipt == receipt
-                db.execute(sa.update(withdrawal_notice).where(this).values(answer=word, answered_at=at.isoformat()))
-            ledger.write(db, at, "site:withdrawal:answered", run=run, updates=len(answers))
-        return len(answers)
+            db.execute(sa.insert(withdrawal_answer).values(**kept, answered_at=at.isoformat()))
+            for one in answer.receipts:
+                this = withdrawal_notice.c.receipt == one.sha256
+                word = {"answer": one.standing, "answered_at": at.isoformat()}
+                db.execute(sa.update(withdrawal_notice).where(this).values(word))
+            ledger.write(db, at, "site:withdrawal:answered", run=run, updates=len(named), notice=digest)
+        return len(named)
+
+    def _opened(self, envelope: bytes, certificate: bytes, at: datetime) -> WithdrawalAnswer:
+        """Return the coordinator's answer.
+
+        Raises: PeerError if the federation's authority does not vouch for who signed it.
+        """
+        try:
+            return open_answer(envelope, signer_key(certificate, self._authority, self._federation, at))
+        except SignerInvalid as error:
+            raise PeerError(f"telling of a withdrawal: who signed the answer is refused: {error.reason}") from error
+        except AnswerInvalid as error:
+            raise PeerError(f"telling of a withdrawal: the answer is refused: {error.reason}") from error
 
     def _refused(self, run: str, rows: list[sa.Row[tuple[object, ...]]], reason: str) -> int:
         at = self._clock()

@@ -340,8 +340,8 @@ def post_statistics(address: str, identity: Identity, envelope: bytes) -> None:
         answer.raise_for_status()
 
 
-def post_notice(address: str, identity: Identity, envelope: bytes) -> Mapping[str, str]:
-    """Send a withdrawal notice and return the coordinator's word for each receipt.
+def post_notice(address: str, identity: Identity, envelope: bytes) -> tuple[bytes, bytes]:
+    """Send a withdrawal notice and return the coordinator's signed answer, and the certificate (PEM) of its signer.
 
     Raises: PeerRefused with status and reason if it will not have this notice, whenever it is asked; NotAMember;
         PeerError if it cannot be told, or not now.
@@ -357,9 +357,11 @@ def post_notice(address: str, identity: Identity, envelope: bytes) -> Mapping[st
             raise PeerRefused(f"{answer.status_code} {_reason(answer)}".rstrip())
         answer.raise_for_status()
         document = _small_json(answer)
-    if not isinstance(document, dict) or not all(isinstance(word, str) for word in document.values()):
+    if not isinstance(document, dict) or document.keys() != {"answer", "certificate"}:
+        raise PeerError("telling of a withdrawal: the coordinator's answer is not signed")
+    if not all(isinstance(text, str) and text.isascii() for text in document.values()):
         raise PeerError("telling of a withdrawal: the coordinator's answer is malformed")
-    return document
+    return document["answer"].encode(), document["certificate"].encode()
 
 
 def post_checkpoint(address: str, identity: Identity, witness: str, request: bytes) -> tuple[int, str]:

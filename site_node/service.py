@@ -92,6 +92,7 @@ def _telling(site: Site, identity: Identity, say: Callable[[str], None]) -> Iter
         read_signing_key(identity.receipt_key),
         now,
         partial(release.give_notice, identity.fleet_address, identity),
+        identity.authority.read_bytes(),
     )
     stop = threading.Event()
 

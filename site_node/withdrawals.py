@@ -47,7 +47,7 @@ Status = Literal["recorded", "refused", "completed"]
 class Part:
     """A piece of work of one round that was given `studies` studies within the withdrawal.
 
-    `word` is the coordinator's answer, for an update that was handed over: one of `consent.ANSWERS`, or None.
+    `word` is the coordinator's answer, for an update that was handed over: a `consent.Standing`, or None.
     `refusal` is why it refused for good to hear of it; empty if it did not.
     """
 

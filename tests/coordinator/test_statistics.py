@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import pytest
 import sqlalchemy as sa
@@ -180,10 +180,15 @@ class Line:
         return sign_statistics(made, self.keys[by or site])
 
 
+def no_signer() -> NoReturn:
+    """Statistics are answered without a word."""
+    raise AssertionError
+
+
 @pytest.fixture
 def line(consortium: Consortium, tmp_path: Path) -> Iterator[Line]:
     store = open_store(tmp_path / "coordinator.db")
-    pages = member_pages(store, FEDERATION, lambda: datetime.now(UTC), lambda _line: None)
+    pages = member_pages(store, FEDERATION, lambda: datetime.now(UTC), lambda _line: None, no_signer)
     admits = lambda certificate: members.admits(store, certificate)  # noqa: E731 -- as the service binds it
     address = (HOST, consortium.port)
     fleet = Fleet(tmp_path / "fleet.db", address, consortium.authority, pages, admits, 1.0, None)

@@ -13,9 +13,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from fastapi import FastAPI, Response
 
-from consent import MAX_NOTICE_BYTES
+from consent import MAX_NOTICE_BYTES, open_answer, signer_key
 from coordinator import withdrawals
 from coordinator.api import member_pages
+from coordinator.app import now
 from coordinator.store import member
 from site_node.errors import NotAMember, PeerError, PeerRefused
 from site_node.link import post_notice, tls_context
@@ -45,7 +46,9 @@ def said() -> list[str]:
 
 @pytest.fixture
 def listening(consortium: Consortium, federation: Federation, said: list[str]) -> Iterator[Fleet]:
-    pages = member_pages(federation.store, NAME, lambda: datetime.now(UTC), said.append)
+    pages = member_pages(
+        federation.store, NAME, now, said.append, lambda: consortium.authority.statement_signer(NAME, now())
+    )
     with consortium.running(pages=pages) as fleet:
         yield fleet
 
@@ -74,7 +77,13 @@ def test_a_member_hands_its_notice_in_and_hears_what_became_of_each_update(
 
     answers = [post(north, notice) for _ in range(2)]
 
-    assert [answer.json() for answer in answers] == [dict.fromkeys(receipts, "aggregated")] * 2
+    assert answers[0].content == answers[1].content
+    signed, certificate = (answers[0].json()[name].encode() for name in ("answer", "certificate"))
+    key = signer_key(certificate, consortium.authority.certificate.read_bytes(), NAME, datetime.now(UTC))
+    said_of = open_answer(signed, key)
+    assert {one.sha256: one.standing for one in said_of.receipts} == dict.fromkeys(receipts, "aggregated")
+    assert (said_of.federation, said_of.site, said_of.run) == (NAME, "north", federation.run)
+    assert said_of.notice == hashlib.sha256(notice).hexdigest()
     assert said == ["north: withdrawal: 2 aggregated"] * 2
     assert [row["digest"] for row in withdrawals.received(federation.store)] == [hashlib.sha256(notice).hexdigest()]
 
@@ -100,6 +109,8 @@ ANSWERS = {
     (503, b'{"detail": "busy"}'): (PeerError, "answered 503"),
     (302, b""): (PeerError, "answered 302"),
     (200, b"no"): (PeerError, "not JSON"),
+    (200, b'{"' + b"e" * 64 + b'": "aggregated"}'): (PeerError, "not signed"),
+    (200, b'{"answer": "", "certificate": 7}'): (PeerError, "malformed"),
 }
 
 

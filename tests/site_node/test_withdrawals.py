@@ -16,6 +16,7 @@ from tests.site_node.hospital import NOON, PROJECT, PSEUDONYMS, Hospital, PowerC
 from tests.site_node.test_lineage import Coordinator, notices
 
 if TYPE_CHECKING:
+    from consent import Standing
     from site_node.withdrawals import Part, Preview, Withdrawal
 
 SECOND = timedelta(seconds=1)
@@ -115,7 +116,7 @@ def test_a_scope_that_cannot_be_stated_is_not_previewed(hospital: Hospital) -> N
 
 @pytest.mark.parametrize("word", ["retracted", "aggregated", "unknown"])
 def test_a_withdrawal_is_completed_once_every_notice_is_answered_and_a_restart_forgets_nothing(
-    hospital: Hospital, word: str
+    hospital: Hospital, word: Standing
 ) -> None:
     hospital.ask()
     hospital.clock.now += SECOND
