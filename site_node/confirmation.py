@@ -35,7 +35,7 @@ def page(withdrawal: Withdrawal, site: str) -> str:
             "No work with your images was in progress.",
         ),
         past=_listed(
-            [f"{_round(part)}: {_WORDS[part.word]}" for part in withdrawal.handed_over],
+            [f"{_round(part)}: {_REFUSED if part.refusal else _WORDS[part.word]}" for part in withdrawal.handed_over],
             "No result made with your images had left the hospital.",
         ),
         models=_listed(
@@ -56,8 +56,11 @@ _WORDS = {
     "unknown": "never arrived at the coordinator of the project",
 }
 
+_REFUSED = "the coordinator of the project refused to hear of it; the hospital sees to it"
+
 _STATUS = {
     "recorded": "Recorded and in force. It is not yet completed: work is being stopped, or an answer is awaited.",
+    "refused": "Recorded and in force. It is not yet completed: the coordinator of the project refused to hear of it.",
     "completed": "Completed. All work it concerned has ended, and everybody who had to be told has answered.",
 }
 

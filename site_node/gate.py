@@ -6,6 +6,7 @@ consistent state of the database and says which consent epoch it saw, so that a 
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
@@ -99,6 +100,7 @@ class Gate:
             approved = [digest for digest, offered in permissions.tasks(db).items() if offered.approval]
         for digest in approved:
             self.explained(digest, at)
+        gc.freeze()  # what was read and decided lives with the process: nobody need walk it again and again
 
     def approved_task(self, digest: str, at: datetime) -> Task | Deny:
         """Return the task if this hospital approved it; for work that uses no patient's data."""

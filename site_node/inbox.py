@@ -1,4 +1,4 @@
-"""What waits for a consent manager: old sources, consents to review or that disagree, requests, grants about to end.
+"""What waits for a consent manager: old sources, consents to review or that disagree, requests, grants, refusals.
 
 Lists only; what a consent permits is decided in `consent.decision`.
 """
@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from consent import AccessRequest, Deny, Permit, RequestState, Scope, may_permit, permits_sources
-from site_node import access_requests, sources
+from site_node import access_requests, lineage, sources
 from site_node.consents import current_epoch, doubted
 from site_node.store import reading
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from consent import ConsentRecord
     from site_node.consents import ConsentReader
+    from site_node.lineage import Refusal
 
 ENDS_SOON: Final = timedelta(days=30)
 _UNDECIDED: Final = frozenset({RequestState.SUBMITTED, RequestState.IN_REVIEW, RequestState.SECOND_AWAITED})
@@ -85,6 +86,7 @@ class Inbox:
     old_sources: Sequence[OldSource]
     undecided: Sequence[Undecided]
     ending_grants: Sequence[EndingGrant]
+    refused_notices: Sequence[Refusal]
 
 
 def open_inbox(store: sa.Engine, reader: ConsentReader, max_consent_age: timedelta, at: datetime) -> Inbox:
@@ -94,6 +96,7 @@ def open_inbox(store: sa.Engine, reader: ConsentReader, max_consent_age: timedel
         known = sources.known(db)
         confirmable = doubted(db)
         asked = access_requests.requests(db)
+        refused = lineage.refusals(db)
     by_patient = {patient: [one.record() for one in some.readings] for patient, some in held.items()}
     return Inbox(
         [
@@ -110,6 +113,7 @@ def open_inbox(store: sa.Engine, reader: ConsentReader, max_consent_age: timedel
         ],
         list(_undecided(asked)),
         list(_ending(asked, at)),
+        refused,
     )
 
 

@@ -296,8 +296,21 @@ withdrawal_notice = sa.Table(
     sa.Column("round", sa.Integer, nullable=False),
     sa.Column("kind", sa.String, nullable=False),
     sa.Column("found_at", sa.String, nullable=False),
-    sa.Column("answer", sa.String),  # retracted | aggregated | unknown; none: pending
+    sa.Column("answer", sa.String),  # retracted | aggregated | unknown; none: pending or refused
     sa.Column("answered_at", sa.String),
+    sa.Column("refusal", sa.String),  # why the coordinator will not have the notice; it is asked no more
+    sa.Column("refused_at", sa.String),
+)
+
+# What the coordinator was told of withdrawals, and its answers, as both were signed. Append only.
+withdrawal_answer = sa.Table(
+    "withdrawal_answer",
+    metadata,
+    sa.Column("digest", sa.String, primary_key=True),  # SHA-256 of the notice's envelope
+    sa.Column("notice", sa.LargeBinary, nullable=False),
+    sa.Column("answer", sa.LargeBinary, nullable=False),
+    sa.Column("certificate", sa.LargeBinary, nullable=False),  # PEM, of the key that signed the answer
+    sa.Column("answered_at", sa.String, nullable=False),
 )
 
 # One row: which key the site's own pseudonyms are made with.
@@ -451,6 +464,7 @@ APPEND_ONLY = {
     "consent_checkpoint": "size = NEW.size",
     "eligibility": "run = NEW.run AND round = NEW.round AND kind = NEW.kind AND nonce = NEW.nonce",
     "data_manifest": "sha256 = NEW.sha256",
+    "withdrawal_answer": "digest = NEW.digest",
 }
 
 

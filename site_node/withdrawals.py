@@ -40,14 +40,15 @@ POLICIES = {
 }
 """A task's `withdrawal_policy` in plain words."""
 
-Status = Literal["recorded", "completed"]
+Status = Literal["recorded", "refused", "completed"]
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
     """A piece of work of one round that was given `studies` studies within the withdrawal.
 
-    `word` is the coordinator's answer, for an update that was handed over: one of `consent.ANSWERS`, or None.
+    `word` is the coordinator's answer, for an update that was handed over: a `consent.Standing`, or None.
+    `refusal` is why it refused for good to hear of it; empty if it did not.
     """
 
     run: str
@@ -56,6 +57,7 @@ class Part:
     studies: int
     policy: str
     word: str | None = None
+    refusal: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ class Withdrawal:
 
     `came_by` is `command` (the console's too) or `fhir`. `stopped` is work that was ended, `discarded` updates that
     were thrown away before they were handed over. `completed`: nothing runs, nothing waits, and the coordinator
-    answered for every update.
+    answered for every update. `refused`: the coordinator refused a notice, and a person has to see to it.
     """
 
     number: int
@@ -202,10 +204,7 @@ class _Reach:
     ) -> None:
         self._patient, self._outcome = patient, outcome
         self._tasks = permissions.tasks(db)
-        words = {
-            row.receipt: row.answer
-            for row in db.execute(sa.select(withdrawal_notice.c.receipt, withdrawal_notice.c.answer))
-        }
+        words = {row.receipt: (row.answer, row.refusal or "") for row in db.execute(sa.select(withdrawal_notice))}
         waiting = {row.receipt: row.message_id for row in db.execute(sa.select(outbox.c.receipt, outbox.c.message_id))}
         self.released: list[tuple[Part, str, datetime]] = []
         self.discarded: list[tuple[Part, str, datetime]] = []
@@ -223,7 +222,8 @@ class _Reach:
             else:
                 digest = receipt_digest(row.receipt)
                 ended = self.discarded if row.outcome == "discarded" else self.released
-                ended.append((replace(part, word=words.get(digest)), digest, at))
+                word, refusal = words.get(digest, (None, ""))
+                ended.append((replace(part, word=word, refusal=refusal), digest, at))
         self.waiting = tuple(kept)
         unfinished = sa.select(frozen_set).where(frozen_set.c.message_id.not_in(list(waiting.values())))
         found = (self._part(row, None) for row in db.execute(unfinished))
@@ -266,6 +266,7 @@ def _withdrawal(db: sa.Connection, entry: _Entry, gate: Gate, told: set[str]) ->
     answered = all(part.word is not None or digest not in told for part, digest in released)
     pending = db.execute(sa.select(withdrawal_notice.c.receipt).where(withdrawal_notice.c.answer.is_(None))).scalars()
     discarded = [(part, digest) for part, digest, at in reach.discarded if at <= since]
+    refused = any(part.refusal for part, _ in (*released, *discarded))
     unanswered = {digest for _, digest in (*released, *discarded)}.intersection(pending)
     return Withdrawal(
         row.number,
@@ -278,7 +279,7 @@ def _withdrawal(db: sa.Connection, entry: _Entry, gate: Gate, told: set[str]) ->
         stopped,
         tuple(part for part, _ in discarded),
         tuple(part for part, _ in released),
-        "completed" if answered and not (running or waiting or unanswered) else "recorded",
+        "refused" if refused else "completed" if answered and not (running or waiting or unanswered) else "recorded",
     )
 
 

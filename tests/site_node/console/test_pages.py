@@ -8,12 +8,14 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+import sqlalchemy as sa
 
 from site_node import access_requests, accounts, sources
 from site_node.access_requests import Numbered
 from site_node.accounts import Role
 from site_node.console.frame import COOKIE
 from site_node.console.guard import HEADERS
+from site_node.store import withdrawal_notice
 from tests.site_node.console.browser import PASSWORD, Browser, entries, outcome, rows, said
 from tests.site_node.hospital import PROJECT, Clock, Hospital, bundle, consent_of, form_of
 from tests.site_node.test_cli import refused, run
@@ -193,7 +195,7 @@ def test_a_page_that_fails_says_what_to_do_and_nothing_of_why(hospital: Hospital
 def test_the_inbox_is_empty_but_for_the_grant_that_ends_in_thirty_days(manager: Browser) -> None:
     inbox = manager.get("/")
 
-    assert [rows(inbox, heading) for heading in ("old", "review", "conflicts", "requests")] == [[]] * 4
+    assert [rows(inbox, heading) for heading in ("old", "review", "conflicts", "requests", "refused")] == [[]] * 5
     assert len(rows(inbox, "grants")) == 1
 
 
@@ -208,6 +210,10 @@ def test_the_inbox_shows_what_waits(hospital: Hospital, manager: Browser, clock:
         consent_of("N0", kind="deny", id="old-refusal-N0", status="inactive"),
     )
     sources.note(hospital.store, "archive", clock.now - timedelta(days=8), clock.now)
+    notice = {"receipt": "e" * 64, "run": "run-1", "round": 1, "kind": "train", "found_at": clock.now.isoformat()}
+    refusal = {"refusal": "410 <gone>", "refused_at": clock.now.isoformat()}
+    with hospital.store.begin() as db:
+        db.execute(sa.insert(withdrawal_notice).values(**notice, **refusal))
     inbox = manager.get("/")
 
     (waits,) = rows(inbox, "review")
@@ -219,6 +225,9 @@ def test_the_inbox_shows_what_waits(hospital: Hospital, manager: Browser, clock:
     assert rows(inbox, "requests") == [f"Request {undecided.number} {PROJECT} brain-mr submitted"]
     (grant,) = rows(inbox, "grants")
     assert grant.startswith(f"Request {hospital.request} brain-mr")
+    (refused,) = rows(inbox, "refused")
+    assert "run-1 1 410" in refused
+    assert "<gone>" not in inbox.text
 
 
 def test_a_grant_with_more_than_thirty_days_left_does_not_wait(manager: Browser, clock: Clock) -> None:
