@@ -144,6 +144,21 @@ def test_a_renewed_consent_is_no_withdrawal(hospital: Hospital) -> None:
     assert notices(hospital, Coordinator(hospital)).look() == 0
 
 
+def test_a_renewal_that_expired_too_reads_as_withdrawn(hospital: Hospital) -> None:
+    """Of one id the newest version alone is asked, and it permits neither then nor now; see ADR 16."""
+    released(hospital, 1)
+    hospital.clock.now += timedelta(days=1)
+    purpose = consent_of("x")["provision"]["purpose"]
+    period = {"start": "2026-06-02T12:00:00Z", "end": "2026-06-05T12:00:00Z"}
+    renewal = {"type": "permit", "purpose": purpose, "period": period}
+    hospital.load(consent_of("N0", dateTime="2026-06-02T12:00:00Z", provision=renewal))
+    assert notices(hospital, Coordinator(hospital)).look() == 0
+    hospital.clock.now = LATER
+    hospital.load(consent_of("N9"))
+
+    assert notices(hospital, Coordinator(hospital)).look() == 1
+
+
 def test_a_consent_in_review_takes_nothing_back_that_was_handed_over(hospital: Hospital) -> None:
     released(hospital, 1)
     hospital.load(
