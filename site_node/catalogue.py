@@ -5,6 +5,7 @@ Asks the database only; whether anything may be used is decided elsewhere (cohor
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import date
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from consent import Study
-from site_node.store import among, class_label, disposition, instance
+from site_node.store import class_label, disposition, instance
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -115,13 +116,11 @@ def labelled_images(store: sa.Engine, modality: str) -> list[LabelledImage]:
 def holds_all(store: sa.Engine, items: Iterable[Series | LabelledImage]) -> bool:
     """Return whether every file of the items is in the catalogue still, and is the same file."""
     wanted = {(file.SOPInstanceUID, file.sha256) for item in items for file in files_of(item)}
-    columns = instance.c
-    query = sa.select(columns.SOPInstanceUID, columns.sha256).where(
-        among(columns.SOPInstanceUID, sorted({uid for uid, _ in wanted}))
-    )
+    columns, listed = instance.c, sa.func.json_each(json.dumps(dict(wanted))).table_valued("key", "value")
+    held = sa.tuple_(columns.SOPInstanceUID, columns.sha256).in_(sa.select(listed.c.key, listed.c.value))
     with store.connect() as db:
-        wanted -= {(uid, sha256) for uid, sha256 in db.execute(query)}
-    return not wanted
+        # A UID is in the catalogue once: of two contents that are wanted under one, at least one is not there.
+        return db.scalar(sa.select(sa.func.count()).where(held)) == len(wanted)
 
 
 def files_of(item: Series | LabelledImage) -> tuple[Instance, ...]:

@@ -47,6 +47,8 @@ instance = sa.Table(
     sa.Column("path", sa.String, nullable=False),  # below the site folder
     sa.Column("sha256", sa.String, nullable=False),
     sa.Column("source_sha256", sa.String, sa.ForeignKey("disposition.source_sha256")),
+    # Whether files are still what they were is told by the index alone: before every release it is asked of all in use.
+    sa.Index("instance_content", "SOPInstanceUID", "sha256"),
 )
 
 # Class labels of images that carry none of their own (a SEG is its own label).
