@@ -64,7 +64,7 @@ def read_site(home: Path, task: Task, recipient: str, at: datetime) -> SiteExamp
     store = reading(open_store(home / "site.db"))
     with store.connect() as db:
         held = ConsentReader().read(db, current_epoch(db))
-    labelled = [series for series in series_with_labels(store, task.input.modality) if series.segmentation is not None]
+        labelled = [one for one in series_with_labels(db, task.input.modality) if one.segmentation is not None]
     store.dispose()
     request = Request(task.purpose.purposes, (recipient,))
     consents = {patient: some.readings for patient, some in held.items()}

@@ -69,18 +69,17 @@ class Summary:
     class_labels: int  # of accepted images
 
 
-def series_with_labels(store: sa.Engine, modality: str) -> list[Series]:
+def series_with_labels(db: sa.Connection, modality: str) -> list[Series]:
     """Return every series of `modality` in the order of its UID, labelled or not.
 
     A segmentation belongs to a series that it references and whose patient it shares.
     """
     columns = instance.c
-    with store.connect() as db:
-        rows = db.execute(
-            sa.select(instance)
-            .where(columns.Modality.in_((modality, _SEGMENTATION)))
-            .order_by(columns.SeriesInstanceUID, columns.SOPInstanceUID)
-        ).all()
+    rows = db.execute(
+        sa.select(instance)
+        .where(columns.Modality.in_((modality, _SEGMENTATION)))
+        .order_by(columns.SeriesInstanceUID, columns.SOPInstanceUID)
+    ).all()
     images: dict[tuple[str, str, str], list[sa.Row[tuple[object, ...]]]] = defaultdict(list)
     labels: dict[tuple[str, str], list[Instance]] = defaultdict(list)
     for row in rows:
@@ -99,28 +98,26 @@ def series_with_labels(store: sa.Engine, modality: str) -> list[Series]:
     ]
 
 
-def labelled_images(store: sa.Engine, modality: str) -> list[LabelledImage]:
+def labelled_images(db: sa.Connection, modality: str) -> list[LabelledImage]:
     """Return the images of `modality` that have a class label, in the order of their UID."""
     columns = instance.c
     of_file = (columns.path, columns.sha256, columns.SOPInstanceUID)
-    with store.connect() as db:
-        rows = db.execute(
-            sa.select(*of_file, columns.StudyInstanceUID, columns.patient, columns.study_date, class_label.c.value)
-            .join(class_label, columns.SOPInstanceUID == class_label.c.SOPInstanceUID)
-            .where(columns.Modality == modality)
-            .order_by(columns.SOPInstanceUID)
-        ).all()
-    return [LabelledImage(Instance(*file), *rest) for *file, rest in ((*row[:3], row[3:]) for row in rows)]
+    rows = db.execute(
+        sa.select(*of_file, columns.StudyInstanceUID, columns.patient, columns.study_date, class_label.c.value)
+        .join(class_label, columns.SOPInstanceUID == class_label.c.SOPInstanceUID)
+        .where(columns.Modality == modality)
+        .order_by(columns.SOPInstanceUID)
+    ).all()
+    return [LabelledImage(Instance(path, sha256, uid), *rest) for path, sha256, uid, *rest in rows]
 
 
-def holds_all(store: sa.Engine, items: Iterable[Series | LabelledImage]) -> bool:
+def holds_all(db: sa.Connection, items: Iterable[Series | LabelledImage]) -> bool:
     """Return whether every file of the items is in the catalogue still, and is the same file."""
     wanted = {(file.SOPInstanceUID, file.sha256) for item in items for file in files_of(item)}
     columns, listed = instance.c, sa.func.json_each(json.dumps(dict(wanted))).table_valued("key", "value")
     held = sa.tuple_(columns.SOPInstanceUID, columns.sha256).in_(sa.select(listed.c.key, listed.c.value))
-    with store.connect() as db:
-        # A UID is in the catalogue once: of two contents that are wanted under one, at least one is not there.
-        return db.scalar(sa.select(sa.func.count()).where(held)) == len(wanted)
+    # A UID is in the catalogue once: of two contents that are wanted under one, at least one is not there.
+    return db.scalar(sa.select(sa.func.count()).where(held)) == len(wanted)
 
 
 def files_of(item: Series | LabelledImage) -> tuple[Instance, ...]:

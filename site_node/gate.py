@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     from site_node.access_requests import Granted
     from site_node.cohort import Item
 
+_ALLOCATIONS = 100_000
+"""So many objects more, and the collector looks for cycles among the young ones."""
 _Decision = TypeVar("_Decision", Grant, TaskApproval, DatasetApproval)
 
 
@@ -100,7 +102,10 @@ class Gate:
             approved = [digest for digest, offered in permissions.tasks(db).items() if offered.approval]
         for digest in approved:
             self.explained(digest, at)
-        gc.freeze()  # what was read and decided lives with the process: nobody need walk it again and again
+        # What was read and decided lives with the process, and what a freeze makes has no cycles: nobody need walk it
+        # again and again.
+        gc.freeze()
+        gc.set_threshold(_ALLOCATIONS)
 
     def approved_task(self, digest: str, at: datetime) -> Task | Deny:
         """Return the task if this hospital approved it; for work that uses no patient's data."""
@@ -122,7 +127,7 @@ class Gate:
         before = self._before.pop(digest, None)
         if isinstance(task, Deny):
             return task
-        answer = self._evaluate(task, digest, _items(self._store, task), at, standing=before)
+        answer = self._evaluate(task, digest, at, standing=before)
         if isinstance(answer, Snapshot):
             self._before[digest] = answer
         return answer
@@ -136,16 +141,13 @@ class Gate:
         task = self.approved_task(snapshot.task_digest, at)
         if isinstance(task, Deny):
             return task
-        current = self.enough(self._evaluate(task, snapshot.task_digest, snapshot.cohort.items, at, snapshot))
+        current = self.enough(self._evaluate(task, snapshot.task_digest, at, before=snapshot))
         if isinstance(current, Snapshot) and current.grants[0].dataset != snapshot.grants[0].dataset:
             return Deny("dataset: the task was assigned to another")
         if isinstance(current, Snapshot) and len(current.cohort.items) < len(snapshot.cohort.items):
             return Deny("consent: a study in use is no longer permitted")
         if isinstance(current, Snapshot) and not current.decided <= snapshot.decided:
             return Deny("task or dataset: approved anew meanwhile: it counts from the next round on")
-        # After the epoch was read: what is taken out later begins a new one, and the release compares.
-        if not holds_all(self._store, snapshot.cohort.items):
-            return Deny("catalogue: an image in use was taken out")
         return current
 
     def epoch(self) -> int:
@@ -187,18 +189,18 @@ class Gate:
         self,
         task: Task,
         digest: str,
-        items: Sequence[Item],
         at: datetime,
         before: Snapshot | None = None,
         standing: Snapshot | None = None,
     ) -> Snapshot | Deny:
-        """Return what may be used of `items`, compared with `before` if given; `standing` spares decisions alone."""
+        """Return what may be used: of what `before` used, if it is given; `standing` spares decisions alone."""
         request = request_of(task, self.recipients)
         with self._store.connect() as db:
             epoch = current_epoch(db)
+            items = _items(db, task) if before is None else before.cohort.items
+            if before and (lost := _lost(db, before)):
+                return lost
             use = _permitted_use(db, task, digest, at, before)
-            if before and came_and_went(db, {item.patient for item in items}, before.last_record):
-                return Deny("consent: of a study in use, taken back and given anew: it counts from the next round on")
             last_record = last_number(db)
             recent = permits_sources(sources.known(db), self._max_consent_age, at)
             if isinstance(use, Deny):
@@ -217,6 +219,16 @@ class Gate:
         stood = known.cohort.standing if known and _asks_the_same(known, now) else {}
         cohort = freeze(items, consents, request, at, basis, task.input.modality, stood)
         return replace(now, cohort=cohort, records={patient: some.numbers for patient, some in held.items()})
+
+
+def _lost(db: sa.Connection, before: Snapshot) -> Deny | None:
+    """Return what of `before` may be used no more, whatever the consents say now."""
+    items = before.cohort.items
+    if not holds_all(db, items):
+        return Deny("catalogue: an image in use was taken out")
+    if came_and_went(db, {item.patient for item in items}, before.last_record):
+        return Deny("consent: of a study in use, taken back and given anew: it counts from the next round on")
+    return None
 
 
 def _asks_the_same(before: Snapshot, now: Snapshot) -> bool:
@@ -347,8 +359,8 @@ def research_purpose(task: Task) -> ResearchPurpose:
     )
 
 
-def _items(store: sa.Engine, task: Task) -> list[Item]:
+def _items(db: sa.Connection, task: Task) -> Sequence[Item]:
     if task.kind == "classification":
-        return list(labelled_images(store, task.input.modality))
-    labelled = series_with_labels(store, task.input.modality)
+        return list(labelled_images(db, task.input.modality))
+    labelled = series_with_labels(db, task.input.modality)
     return [series for series in labelled if series.segmentation is not None]
