@@ -69,7 +69,7 @@ def test_a_study_known_under_several_dates_must_be_permitted_for_each(dates: lis
     assert freeze(within, consents, REQUEST, NOON).items == tuple(within)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     alike.patients(),
     requests,

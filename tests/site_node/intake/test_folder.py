@@ -315,7 +315,8 @@ def test_progress_hears_of_every_file(inbox: Path, root: Path, store: sa.Engine)
 
 @pytest.mark.timeout(900)  # some hundred pictures are read for text
 @pytest.mark.parametrize(
-    "package", ["pydicom.data", "pynetdicom.tests", pytest.param("data_store", marks=pytest.mark.slow)]
+    "package",
+    ["pynetdicom.tests", *(pytest.param(name, marks=pytest.mark.slow) for name in ("pydicom.data", "data_store"))],
 )
 def test_every_real_file_of_a_package_has_one_outcome(package: str, root: Path, store: sa.Engine) -> None:
     spec = find_spec(package.partition(".")[0]) and find_spec(package)
