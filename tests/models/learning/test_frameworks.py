@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from models.learning.frameworks import COMPILER, OPTIONAL
 
 HERE = Path(__file__).parent
