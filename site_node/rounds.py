@@ -143,13 +143,13 @@ class Stopwatch:
 
 @dataclass(slots=True)
 class _Work:
-    """One instruction in progress; `frozen` is the set it uses, once there is one."""
+    """One instruction in progress; `decided` is what the gate first said of each study, once it did."""
 
     instruction: Instruction
     message_id: str
     base: dict[str, NDArray[np.generic]]
     watch: Stopwatch = field(default_factory=Stopwatch)
-    frozen: Frozen | None = None
+    decided: Snapshot | None = None
 
     @property
     def opening(self) -> Opening:
@@ -292,9 +292,10 @@ class Rounds:
 
         Raises: Abstention; whatever was computed is then gone.
         """
-        snapshot = self._ask(work, lambda: self._gate.snapshot(work.instruction.task, self._clock()))
+        decided = work.decided = self._ask(work, lambda: self._gate.explained(work.instruction.task, self._clock()))
+        snapshot = self._ask(work, lambda: self._gate.enough(decided))
         with work.watch.on_receipt():
-            frozen = work.frozen = self._claims.freeze(snapshot)
+            frozen = self._claims.freeze(snapshot)
         self._freeze(work, snapshot)
         arrays, metrics = self._trained(work, snapshot)
         trained_at = self._clock()
@@ -372,8 +373,8 @@ class Rounds:
         with self._store.begin() as db:
             if work is not None:
                 self._participated(db, work, None, reason, None, self._clock())
-                if work.frozen is not None:
-                    claims.keep_unused(db, work.opening, work.frozen)
+                if work.decided is not None:
+                    claims.keep_unused(db, work.opening, work.decided)
             ledger.write(db, self._clock(), "site:round:abstained", reason=reason)
 
     def _claim(self, work: _Work, frozen: Frozen, checked: Snapshot) -> Claim:

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from consent import Outcome, Verdict, generate_signing_key, receipt_digest
 from site_node import eligibility as verdicts
-from site_node.audit import Audited, Finding, Sample, _chosen, _Opening, audit
+from site_node.audit import Audited, Finding, Sample, _chosen, _Opening, _Released, audit
 from site_node.config import SiteHome
 from site_node.store import APPEND_ONLY, consent_checkpoint, instance, metadata, open_store, participation
 from tests.site_node.hospital import NOON, PSEUDONYMS, Hospital, add_study, consent_of
@@ -179,7 +179,8 @@ COLUMNS: Final = {
     "consent_log": "place leaves records",
     "consent_log_node": "level place hash",
     "consent_checkpoint": "size root last_record note",
-    "eligibility": "run round kind nonce task dataset epoch snapshot_at evaluated_at secret root padded_size rows",
+    "eligibility": "run round kind nonce task dataset policy engine epoch snapshot_at "
+    "evaluated_at secret root padded_size rows",
     "data_manifest": "sha256 files",
     "participation": "studies receipt epoch run round kind nonce",
     "receipt_signer": "public_key",
@@ -213,10 +214,10 @@ def write_image(hospital: Hospital) -> None:
     path.write_bytes(content)
 
 
-def forge_rows(hospital: Hospital, change: Callable[[list[Any]], None]) -> None:
-    """Change the verdicts of the last round, with everything the site can compute again."""
+def forge_rows(hospital: Hospital, change: Callable[[list[Any]], None], number: int = 3) -> None:
+    """Change the verdicts of a round, with everything the site can compute again."""
     with hospital.store.connect() as db:
-        row = db.execute(sa.text("SELECT rowid, rows FROM eligibility WHERE round = 3")).one()
+        row = db.execute(sa.text("SELECT rowid, rows FROM eligibility WHERE round = :n"), {"n": number}).one()
     rows = json.loads(zlib.decompress(row.rows))
     change(rows)
     packed = zlib.compress(json.dumps(rows, separators=(",", ":")).encode(), level=1)
@@ -300,6 +301,25 @@ def test_tampering_is_found_and_named(audited: Hospital, what: str) -> None:
     assert [fault for fault in faults(audited) if expected in fault], faults(audited)
 
 
+@pytest.mark.parametrize("forged", ["permit", "deny"])
+def test_a_verdict_altered_in_an_opening_that_released_nothing_is_found(audited: Hospital, forged: str) -> None:
+    """No receipt speaks of it; the consents do."""
+    for patient in ("N0", "N1"):
+        audited.withdraw(patient)
+    assert take_part(audited, 4) == "abstain"
+    found = findings(audited)
+    assert [fault for one in found for fault in one.faults] == []
+    assert counts(found)["decisions of openings that released nothing, made again"] > 0
+
+    def turn(rows: list[Any]) -> None:
+        next(row for row in rows if (row[3] == "permit") != (forged == "permit"))[3] = forged
+
+    forge_rows(audited, turn, 4)
+
+    expected = "is not permitted" if forged == "permit" else "it is permitted"
+    assert [fault for fault in faults(audited) if "round 4" in fault and expected in fault], faults(audited)
+
+
 # ------------------------------------------------------------------ a site that signs what is not so
 
 
@@ -359,10 +379,11 @@ def test_another_word_chooses_others(audited: Hospital) -> None:
         row = db.execute(sa.text("SELECT * FROM eligibility WHERE round = 1")).one()
     rows = verdicts.read_rows(row.rows)
     tree = verdicts.plant(rows, {number: "00" for one in rows for number in one.records}, row.secret, NOON, 256)
-    opening = _Opening("", None, rows, tree, 0, None, None, "MR")  # type: ignore[arg-type] # a sample needs rows and tree alone
+    opening = _Opening("", rows, NOON, NOON, None, None, "MR")  # type: ignore[arg-type] # a sample needs its rows alone
+    released = _Released(opening, tree, 0)
 
-    chosen = [_chosen(opening, Sample(2, word)) for word in map(str, range(30))]
+    chosen = [_chosen(released, Sample(2, word)) for word in map(str, range(30))]
 
     assert all(len(some) == 2 for some in chosen)
     assert len(set(chosen)) > 3
-    assert chosen[0] == _chosen(opening, Sample(2, "0"))
+    assert chosen[0] == _chosen(released, Sample(2, "0"))
