@@ -22,22 +22,29 @@ from consent import (
     BATCH_LEVEL,
     ENGINE,
     POLICY,
+    AnswerInvalid,
     CheckpointInvalid,
     ConsentError,
     ConsentRecord,
     Deny,
     Kind,
+    NoticeInvalid,
     Outcome,
     ReceiptInvalid,
+    SignerInvalid,
     Study,
     decide_under,
     entry_leaf,
     federation_recipient,
+    is_answer_to,
     log_origin,
     log_verifier,
     nodes_of,
+    open_answer,
     open_checkpoint,
+    open_notice,
     open_receipt,
+    signer_key,
     study_key,
     tree_root,
     verify_excluded,
@@ -61,6 +68,8 @@ from site_node.store import (
     participation,
     review_decision,
     treatment,
+    withdrawal_answer,
+    withdrawal_notice,
 )
 
 if TYPE_CHECKING:
@@ -69,7 +78,7 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-    from consent import Checkpoint, EligibilityTree, LegalBasis, Receipt, Request
+    from consent import Checkpoint, EligibilityTree, LegalBasis, Receipt, Request, WithdrawalNotice
     from site_node.eligibility import Row
 
 NEVER: Final = 2**63
@@ -92,6 +101,8 @@ class Audited:
     root: Path
     federation: str
     site: str
+    authority: bytes
+    """The certificate of the federation's authority, PEM."""
 
 
 class Sample(NamedTuple):
@@ -135,6 +146,13 @@ class _Signed:
         for key in self.keys:
             with suppress(ReceiptInvalid):
                 return open_receipt(envelope, key)
+        return None
+
+    def notice(self, envelope: bytes) -> WithdrawalNotice | None:
+        """Return the notice of withdrawal in an envelope."""
+        for key in self.keys:
+            with suppress(NoticeInvalid):
+                return open_notice(envelope, key)
         return None
 
 
@@ -194,6 +212,7 @@ def audit(store: sa.Engine, audited: Audited, run: str | None = None, sample: Sa
             _check_unused(db, audited, run, tallies["decisions of openings that released nothing, made again"])
         _check_withdrawn(db, releases, records, tallies["proofs that the withdrawn are in no later round"])
         _check_files(db, audited.root, used, tallies["image files against the lists of files"])
+        _check_answers(db, audited, signed, tallies["answers of the coordinator to withdrawals"])
     return [Finding(what, tally.checked, tuple(tally.faults)) for what, tally in tallies.items()]
 
 
@@ -512,6 +531,28 @@ def _refusals(db: sa.Connection) -> Iterator[tuple[int, str]]:
         whole = root.kind is Kind.DENY and not (root.limits or root.children or record.clauses or record.period)
         if whole and record.status == ENFORCED and record.review is None:
             yield row.number, row.patient
+
+
+def _check_answers(db: sa.Connection, audited: Audited, signed: _Signed, tally: _Tally) -> None:
+    """Compare what a site says it was answered with what the coordinator signed, and that with what it was told."""
+    words = {row.receipt: row.answer for row in db.execute(sa.select(withdrawal_notice)) if row.answer}
+    for row in db.execute(sa.select(withdrawal_answer)):
+        where, notice = f"notice of withdrawal {row.digest[:16]}", signed.notice(row.notice)
+        tally.note(f"{where}: it is not signed by this site", when=notice is None)
+        at = datetime.fromisoformat(row.answered_at)
+        try:
+            key = signer_key(row.certificate, audited.authority, audited.federation, at)
+            answer = open_answer(row.answer, key)
+        except (SignerInvalid, AnswerInvalid) as error:
+            tally.note(f"{where}: its answer is not the coordinator's: {error.reason}", when=True)
+            continue
+        fits = notice is not None and is_answer_to(answer, row.notice, notice) and row.digest == answer.notice
+        tally.note(f"{where}: it was not answered to this", when=not fits)
+        for one in answer.receipts:
+            kept = words.pop(one.sha256, None)
+            tally.note(f"{where}, update {one.sha256[:16]}: answered otherwise", when=kept != one.standing)
+    for receipt in words:
+        tally.note(f"update {receipt[:16]}: no signed answer is kept for what it says", when=True)
 
 
 # ------------------------------------------------------------------ the files

@@ -121,7 +121,7 @@ def confirm(store: sa.Engine, consent_id: str, by: str, at: datetime, seen: int 
             raise ConfigurationError(f"no consent {consent_id} waits for review because of a fault")
         _replace(db, held, at, doubt=None)
         advance(db)
-        ledger.write(db, at, "site:consent:confirmed", consent=consent_id, by=by)
+        ledger.write(db, at, "site:consent:confirmed", record=held.number, by=by)
 
 
 @dataclass(frozen=True, slots=True)

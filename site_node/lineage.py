@@ -27,6 +27,7 @@ from consent import (
     SignerInvalid,
     Study,
     WithdrawalNotice,
+    is_answer_to,
     open_answer,
     receipt_digest,
     sign_notice,
@@ -194,9 +195,7 @@ class Notices:
         envelope, certificate = self._give(told)
         at, digest = self._clock(), hashlib.sha256(told).hexdigest()
         answer = self._opened(envelope, certificate, at)
-        named = {receipt.sha256 for receipt in receipts}
-        said = (answer.federation, answer.site, answer.run, answer.notice, {one.sha256 for one in answer.receipts})
-        if said != (self._federation, self._site, run, digest, named):
+        if not is_answer_to(answer, told, notice):
             raise PeerError("telling of a withdrawal: the coordinator's answer is to another notice")
         kept = {"digest": digest, "notice": told, "answer": envelope, "certificate": certificate}
         with self._store.begin() as db:
@@ -205,8 +204,8 @@ class Notices:
                 this = withdrawal_notice.c.receipt == one.sha256
                 word = {"answer": one.standing, "answered_at": at.isoformat()}
                 db.execute(sa.update(withdrawal_notice).where(this).values(word))
-            ledger.write(db, at, "site:withdrawal:answered", run=run, updates=len(named), notice=digest)
-        return len(named)
+            ledger.write(db, at, "site:withdrawal:answered", run=run, updates=len(receipts), notice=digest)
+        return len(receipts)
 
     def _opened(self, envelope: bytes, certificate: bytes, at: datetime) -> WithdrawalAnswer:
         """Return the coordinator's answer.

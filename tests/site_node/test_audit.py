@@ -78,7 +78,7 @@ def audited(lived: Hospital, tmp_path: Path) -> Iterator[Hospital]:
 
 
 def findings(hospital: Hospital, run: str | None = None, sample: Sample | None = None) -> list[Finding]:
-    return audit(hospital.store, Audited(hospital.home.root, "demo", "north"), run, sample)
+    return audit(hospital.store, Audited(hospital.home.root, "demo", "north", b""), run, sample)
 
 
 def faults(hospital: Hospital) -> list[str]:
