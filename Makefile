@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install test test-slow fhir-server browser demo bench peers mutants lint clean
+.PHONY: install test suite test-slow fhir-server browser demo bench peers mutants lint clean
 install: $(STAMP)
 
 # torch by itself: its version is ours, its build the machine's. Where only a CUDA build is found, a machine
@@ -26,7 +26,11 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint fhir-server browser
+# What reads the code goes beside what runs it.
+test:
+	$(MAKE) --jobs 2 lint suite
+
+suite: install fhir-server browser
 	$(BIN)/pytest --numprocesses auto --dist loadfile --durations 20
 
 # A FHIR server that is not ours, in an environment of its own: the tests start it and read consents from it.
