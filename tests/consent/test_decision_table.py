@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from consent.decision import Outcome, Request, Study, decide, may_permit
+from consent.decision import Outcome, Request, Study, contribution, decide, may_permit
 from consent.record import UNRESOLVED, Clause, Kind, Period, Scope
 from tests.consent.records import (
     AT,
@@ -712,6 +712,34 @@ CLAUSES: Final = (Clause(Kind.DENY, ("8",)), Clause(Kind.PERMIT, ("6",)))
 )
 def test_whether_a_consent_could_permit_anything(given: ConsentRecord, *, expected: bool) -> None:
     assert may_permit(given) is expected
+
+
+NO_TRAINING: Final = deny(purposes=("MLTRAINING",))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (RESEARCH, replace(RESEARCH, status="inactive")),
+        (RESEARCH, replace(RESEARCH, period=EXPIRED)),
+        (record(permit(purposes=H)), record(permit(purposes=H, children=(NO_TRAINING,)))),
+        (
+            record(permit(purposes=H)),
+            record(permit(purposes=H, children=(deny(purposes=H, children=(permit(purposes=("MLTRAINING",)),)),))),
+        ),
+        (record(NO_TRAINING), record(deny(purposes=H))),
+    ],
+    ids=[
+        "its status",
+        "its period",
+        "that it refuses training",
+        "that it permits nothing but training",
+        "what it refuses",
+    ],
+)
+def test_consents_that_decide_otherwise_do_not_count_as_alike(one: ConsentRecord, other: ConsentRecord) -> None:
+    """Patients are decided once for all whose consents contribute the same."""
+    assert contribution(one, STUDY, REQUEST, AT) != contribution(other, STUDY, REQUEST, AT)
 
 
 def test_a_request_without_purpose_or_recipient_cannot_be_made() -> None:
