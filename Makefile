@@ -14,9 +14,9 @@ install: $(STAMP)
 # without a GPU is spared gigabytes by naming an index with the CPU build: make install TORCH_INDEX=URL
 $(STAMP): requirements.lock torch.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -r torch.lock $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
-	$(BIN)/pip install --quiet --require-hashes --no-deps -r requirements.lock
-	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	$(BIN)/pip install --quiet --no-compile -r torch.lock $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	$(BIN)/pip install --quiet --no-compile --require-hashes --no-deps -r requirements.lock
+	$(BIN)/pip install --quiet --no-compile --no-deps --no-build-isolation -e .
 	$(BIN)/pip check
 	touch $@
 
@@ -38,7 +38,7 @@ fhir-server: .venv-fhir/.installed
 
 .venv-fhir/.installed: tests/fhir-server.lock
 	$(PYTHON) -m venv .venv-fhir
-	.venv-fhir/bin/pip install --quiet --require-hashes --no-deps -r $<
+	.venv-fhir/bin/pip install --quiet --no-compile --require-hashes --no-deps -r $<
 	touch $@
 
 # What drives the machine's Chromium through the console, and axe, which looks at its pages.
@@ -62,7 +62,7 @@ peers: .venv-peers/.installed
 
 .venv-peers/.installed: benchmarks/peers/requirements.txt
 	$(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/pip install --quiet -r $<
+	.venv-peers/bin/pip install --quiet --no-compile -r $<
 	touch $@
 
 # Which small changes of the consent decision no test would notice; each has to be explained in docs/consent.md.
