@@ -219,7 +219,8 @@ def test_names_in_another_spelling_never_help(
 def test_a_refusal_in_another_spelling_refuses(request: Request, spelling: Callable[[str], str], limit: str) -> None:
     asked = replace(request, project="brain")
     name = "brain" if limit == "projects" else request.recipients[0]
-    refusal = replace(RESEARCH, root=Provision(Kind.DENY, **{limit: (spelling(name),)}))
+    limits: dict[str, Any] = {limit: (spelling(name),)}
+    refusal = replace(RESEARCH, root=Provision(Kind.DENY, **limits))
 
     assert decide([RESEARCH, refusal], STUDY, asked, AT).outcome is Outcome.DENY
 
