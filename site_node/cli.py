@@ -39,7 +39,7 @@ from site_node.review_cli import keys_app, reidentify_app, review_app
 from site_node.rotation_cli import rotate_key
 from site_node.statistics_cli import show_statistics
 from site_node.store import disposition, ledger, participation
-from site_node.terminal import By, Json, confirm_at_terminal, err, out
+from site_node.terminal import By, Json, ask_patient, confirm_at_terminal, err, out
 from site_node.visas_cli import make_visa
 from site_node.withdrawals_cli import Confirmation, show_preview, withdrawals_app, write_confirmation
 
@@ -317,6 +317,12 @@ def confirm_consent(context: typer.Context, consent_id: str, by: By) -> None:
     out.print(f"Consent/{consent_id} counts again")
 
 
+_UNKNOWN_PATIENT = (
+    "of this PatientID neither an image nor a consent is known here; "
+    "with --unknown-here the withdrawal is recorded all the same, for images that come later"
+)
+
+
 @consents_app.command("withdraw")
 def withdraw_consent(
     context: typer.Context,
@@ -326,22 +332,26 @@ def withdraw_consent(
     modality: Annotated[list[str] | None, typer.Option(help="Only images of this DICOM modality.")] = None,
     only_preview: Annotated[bool, typer.Option("--preview", help="Show what it would reach; record nothing.")] = False,
     confirmation: Confirmation = None,
+    unknown_here: Annotated[
+        bool, typer.Option("--unknown-here", help="Also of a patient of whom no image and no consent is known here.")
+    ] = False,
 ) -> None:
     """Record that a patient withdraws; the PatientID is asked for, so that no shell keeps it."""
     site = _site(context)
-    patient_id = typer.prompt("PatientID", hide_input=sys.stdin.isatty()).strip()
-    if not patient_id:
-        raise typer.BadParameter("a PatientID is needed")
-    patient = site.pseudonymiser.patient(patient_id)
+    patient = site.pseudonymiser.patient(ask_patient())
+    while not (unknown_here or withdrawals.is_known(site.store, patient)):
+        if not sys.stdin.isatty():
+            raise ConfigurationError(_UNKNOWN_PATIENT)
+        err.print(f"{_UNKNOWN_PATIENT}; type it again", soft_wrap=True)
+        patient = site.pseudonymiser.patient(ask_patient())
     scope = consents.WithdrawalScope(tuple(project or ()), tuple(modality or ()), first, last)
     reached = withdrawals.preview(site.store, patient, scope, now())
     if only_preview:
         show_preview(reached)
         return
-    if not consents.is_known(site.store, patient):
-        err.print("this hospital holds no consent of that patient; the refusal is recorded all the same")
     number = withdrawals.record(site.store, patient, scope, now())
-    out.print(f"recorded as withdrawal {number}; running work with this patient's images stops now")
+    effect = "running work within it stops now" if reached.running else "no work within it is running"
+    out.print(f"recorded as withdrawal {number}; {effect}")
     show_preview(reached)
     if confirmation is not None:
         write_confirmation(site, number, confirmation)

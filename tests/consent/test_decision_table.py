@@ -265,6 +265,17 @@ TABLE: Final[dict[str, list[Row]]] = {
             Request(("BIORCH",), ("urn:x|1",)),
             PERMIT,
         ),
+        *[
+            (f"the recipient refused, spelled {spelling!r}", _except(recipients=(spelling,)), REQUEST, DENY)
+            for spelling in ("Organization/HUB", "Organization/hub ", "Organization/\uff48ub")
+        ],
+        (
+            "a recipient refused with a blank after its system",
+            _except(recipients=("urn:x| North",)),
+            replace(REQUEST, recipients=("urn:x|north",)),
+            DENY,
+        ),
+        ("the recipient permitted in another spelling", _only(recipients=("Organization/Hub",)), REQUEST, DENY),
         ("a group refused", _except(recipients=("Group/1",)), REQUEST, DENY),
         ("a recipient nobody can tell refused", _except(recipients=(UNRESOLVED,)), REQUEST, DENY),
         (
@@ -321,6 +332,12 @@ TABLE: Final[dict[str, list[Row]]] = {
         ("another permitted", _only(projects=("lung",)), BRAIN, DENY),
         ("the project refused", _except(projects=("brain",)), BRAIN, DENY),
         ("another refused", _except(projects=("lung",)), BRAIN, PERMIT),
+        *[
+            (f"the project refused, spelled {spelling!r}", _except(projects=(spelling,)), BRAIN, DENY)
+            for spelling in ("Brain", " brain\u00a0", "\uff42rain")
+        ],
+        ("the project permitted in another spelling", _only(projects=("Brain",)), BRAIN, DENY),
+        ("refused in another spelling, and lifted", _lifted(projects=("Brain",)), BRAIN, NO_CONSENT),
         ("refused, and the project unknown", _except(projects=("lung",)), REQUEST, DENY),
         ("permitted, and the project unknown", _only(projects=("lung",)), REQUEST, DENY),
         (
