@@ -303,25 +303,24 @@ class Rounds:
             checked = self._ask(work, lambda: self._gate.recheck(snapshot, self._clock()))
             with work.watch.on_receipt():
                 claim = self._claim(work, frozen, checked)
-            released = self._commit(work, claim, trained_at, arrays, metrics)
+            released = self._commit(work, claim, trained_at, arrays, _coarsened(metrics, claim))
             if released is not None:
                 return released
         raise Abstention("consent: the records kept changing at release")
 
     def _trained(self, work: _Work, snapshot: Snapshot) -> tuple[Arrays, Mapping[str, float]]:
-        """Return what may leave of what the training made; the base model is not needed any more and let go.
+        """Return the weights that may leave, and the exact metrics; the base model is needed no more and let go.
 
         Raises: Abstention.
         """
         made = self._train(work, lambda: self._compute(work, snapshot))
         try:
-            metrics = check_metrics(snapshot.task, made.metrics)
             training = work.instruction.kind == "train"
             arrays = check_arrays(snapshot.task, made.arrays, work.base) if training else {}
-        except (ReleaseRefused, UpdateRefused) as refusal:
+        except UpdateRefused as refusal:
             raise Abstention(str(refusal)) from refusal
         work.base.clear()
-        return arrays, metrics
+        return arrays, made.metrics
 
     def _ask(self, work: _Work, question: Callable[[], Snapshot | Deny]) -> Snapshot:
         started = time.perf_counter()
@@ -609,6 +608,17 @@ def _base_model(message: Message, instruction: Instruction) -> dict[str, NDArray
     if found != instruction.base_model:
         raise Abstention("the base model is not the one the instruction names")
     return base
+
+
+def _coarsened(metrics: Mapping[str, float], claim: Claim) -> dict[str, float]:
+    """Return the metrics as they may leave with the claim, whose range decides how coarse they are.
+
+    Raises: Abstention.
+    """
+    try:
+        return check_metrics(claim.checked.task, metrics, claim.bucket)
+    except ReleaseRefused as refusal:
+        raise Abstention(str(refusal)) from refusal
 
 
 def _announcement(instruction: Instruction) -> str:

@@ -12,7 +12,7 @@ from consent.engine import DECIDING, ENGINE_VERSION, POLICY_VERSION, TERMINOLOGY
 
 FOLDER: Final = Path(consent.__file__).parent
 SOURCES: Final = {
-    "filmroom-engine/2": "34b70463da1bfa1f8e9b5fdb11d9bf8eb3238c9bd826a2ef2cc36a6fef6a4079",
+    "filmroom-engine/2": "be1e1277582fe7d194ec12ab8264c6d6dff0c139e3b1ef964ab84ba2c0d818cc",
 }
 """The sources each version was declared for. Raise the version where a decision can come out otherwise."""
 
