@@ -16,6 +16,7 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import sqlalchemy as sa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from consent import (
     BATCH,
@@ -37,6 +38,7 @@ from consent import (
     entry_leaf,
     federation_recipient,
     is_answer_to,
+    key_id,
     log_origin,
     log_verifier,
     nodes_of,
@@ -44,6 +46,7 @@ from consent import (
     open_checkpoint,
     open_notice,
     open_receipt,
+    receipt_digest,
     signer_key,
     study_key,
     tree_root,
@@ -51,8 +54,9 @@ from consent import (
     verify_included,
 )
 from consent.decision import ENFORCED
-from site_node import claims, permissions
+from consent.receipt import NO_PREVIOUS
 from site_node import consent_log as logs
+from site_node import ledger_audit
 from site_node.consents import as_decided
 from site_node.eligibility import plant, read_manifest, read_rows
 from site_node.gate import request_of
@@ -66,6 +70,7 @@ from site_node.store import (
     eligibility,
     instance,
     participation,
+    receipt_signer,
     review_decision,
     treatment,
     withdrawal_answer,
@@ -76,10 +81,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
     from consent import Checkpoint, EligibilityTree, LegalBasis, Receipt, Request, WithdrawalNotice
     from site_node.eligibility import Row
+    from site_node.ledger_audit import Decided
 
 NEVER: Final = 2**63
 CHUNK: Final = 2**20
@@ -128,11 +132,12 @@ class _Tally:
 
 @dataclass(frozen=True, slots=True)
 class _Signed:
-    """Opens what this site signed, with the keys it ever had."""
+    """Opens what this site signed, with the keys it ever had; `decided` is what people had decided by then."""
 
     federation: str
     site: str
     keys: Sequence[Ed25519PublicKey]
+    decided: Decided
 
     def state(self, note: str) -> Checkpoint | None:
         """Return the state of the log in a note."""
@@ -197,23 +202,61 @@ def audit(store: sa.Engine, audited: Audited, run: str | None = None, sample: Sa
     """
     with store.connect() as db:
         tallies: dict[str, _Tally] = defaultdict(_Tally)
-        signed = _Signed(audited.federation, audited.site, claims.signers(db))
+        decided = _check_ledger(db, tallies)
+        signed = _Signed(audited.federation, audited.site, _signers(db, tallies["keys this site signed with"]), decided)
         records = _check_records(db, tallies["consent records against their leaves"])
         leaves = _check_log(db, tallies["leaves of the log against the records"])
         newest = _check_tree(db, leaves, signed, tallies)
         releases = list(_check_receipts(db, audited, signed, run, newest, tallies["receipts against log and verdicts"]))
+        _check_chain(db, signed, tallies["each receipt against the one before it"])
         again, used = tallies["decisions made again"], set[str]()
+        catalogue, dates = _catalogue(db), tallies["patients and dates of verdicts against the catalogue"]
         for released in releases:
             chosen = _chosen(released, sample)
             _check_decisions(db, released.opening, chosen, again)
             _check_used(released, chosen, records, again)
+            _check_catalogue(catalogue, released.opening, chosen, dates)
             used.update(row.manifest for row in released.opening.rows if row.manifest and row.study in chosen)
         if sample is None:
-            _check_unused(db, audited, run, tallies["decisions of openings that released nothing, made again"])
+            _check_unused(db, audited, signed, run, tallies["decisions of openings that released nothing, made again"])
         _check_withdrawn(db, releases, records, tallies["proofs that the withdrawn are in no later round"])
         _check_files(db, audited.root, used, tallies["image files against the lists of files"])
         _check_answers(db, audited, signed, tallies["answers of the coordinator to withdrawals"])
     return [Finding(what, tally.checked, tuple(tally.faults)) for what, tally in tallies.items()]
+
+
+# ------------------------------------------------------------------ the ledger
+
+
+def _check_ledger(db: sa.Connection, tallies: Mapping[str, _Tally]) -> Decided:
+    """Compare the ledger with itself, with what was signed, and with the tables that say the same."""
+    entries, chain = ledger_audit.read(db)
+    decided, decisions = ledger_audit.decided(db, entries)
+    for what, notes in (
+        ("entries of the ledger against each other", chain),
+        ("the ledger against the signed states of the log", ledger_audit.anchored(db, entries)),
+        ("datasets and tasks against the ledger", decisions),
+        ("steps of requests against the ledger", ledger_audit.events(db, entries)),
+        ("openings against the ledger", ledger_audit.openings(db, entries)),
+        ("withdrawn updates against the ledger", ledger_audit.withdrawn(db, entries)),
+    ):
+        for fault, wrong in notes:
+            tallies[what].note(fault, when=wrong)
+    return decided
+
+
+def _signers(db: sa.Connection, tally: _Tally) -> list[Ed25519PublicKey]:
+    """Return the keys this site ever signed with."""
+    keys = []
+    for row in db.execute(sa.select(receipt_signer)):
+        try:
+            key = Ed25519PublicKey.from_public_bytes(row.public_key)
+        except (ValueError, TypeError):
+            tally.note(f"key {row.key_id[:16]}: it cannot be read", when=True)
+            continue
+        tally.note(f"key {row.key_id[:16]}: it is under another name", when=key_id(key) != row.key_id)
+        keys.append(key)
+    return keys
 
 
 # ------------------------------------------------------------------ the log
@@ -330,12 +373,35 @@ def _check_receipts(
                 yield found
 
 
-def _check_unused(db: sa.Connection, audited: Audited, run: str | None, tally: _Tally) -> None:
+def _check_chain(db: sa.Connection, signed: _Signed, tally: _Tally) -> None:
+    """Follow each receipt to the one before it, and each notice to the receipts it names, back to the first."""
+    made = db.execute(sa.select(participation).order_by(sa.text("rowid"))).all()
+    kept = {receipt_digest(row.receipt): row for row in made if row.receipt}
+    for row in made:
+        has = row.receipt is not None
+        odd = has == (row.outcome == "abstained")
+        tally.note(f"{_name(_key(row))}: {row.outcome} does not go with its receipt", when=odd)
+        receipt = signed.receipt(row.receipt) if has else None
+        if receipt is not None:
+            gone = receipt.prev != NO_PREVIOUS and receipt.prev not in kept
+            tally.note(f"{_name(_key(row))}: the receipt before it is not on record", when=gone)
+            claimed = (receipt.run, receipt.round, receipt.kind, receipt.nonce, receipt.task)
+            tally.note(f"{_name(_key(row))}: its receipt is of another", when=claimed != (*_key(row), row.task))
+        elif has:
+            tally.note(f"{_name(_key(row))}: the receipt is not signed by this site", when=True)
+    for row in db.execute(sa.select(withdrawal_answer)):
+        notice = signed.notice(row.notice)
+        for one in notice.receipts if notice else ():
+            gone = one.sha256 not in kept
+            tally.note(f"update {one.sha256[:16]}: its notice is kept, its receipt is gone", when=gone)
+
+
+def _check_unused(db: sa.Connection, audited: Audited, signed: _Signed, run: str | None, tally: _Tally) -> None:
     """Make the decisions again of the openings that were answered with nothing; no receipt speaks of them."""
     outcomes = {_key(row): row.outcome for row in db.execute(sa.select(participation))}
     for verdicts in db.execute(sa.select(eligibility)):
         if outcomes.get(_key(verdicts)) != "released" and run in (None, verdicts.run):
-            opening = _asked(db, verdicts, audited)
+            opening = _asked(verdicts, audited, signed.decided)
             tally.note(f"{_name(_key(verdicts))}: {opening}", when=isinstance(opening, str))
             if isinstance(opening, _Opening):
                 _check_decisions(db, opening, frozenset(row.study for row in opening.rows), tally)
@@ -355,12 +421,13 @@ def _opened(
         return "the receipt is not signed by this site"
     if verdicts is None:
         return "its verdicts are not on record"
-    opening = _asked(db, verdicts, audited)
+    opening = _asked(verdicts, audited, signed.decided)
     if isinstance(opening, str):
         return opening
     try:
         tree = _replanted(db, opening, verdicts)
         studies = set(json.loads(row.studies))
+        given = {(study, patient, day) for study, patient, day in json.loads(row.used)}
     except (ValueError, TypeError, KeyError):
         return "its verdicts are damaged"
     said, times, request = receipt.eligibility, receipt.times, opening.request
@@ -384,21 +451,22 @@ def _opened(
         != (verdicts.policy, verdicts.engine),
         "the studies on record are not those that were permitted": studies
         != {one.study for one in opening.rows if one.outcome == Outcome.PERMIT.value},
+        "the patients and dates on record are not those that were permitted": given
+        != {(one.study, one.patient, one.study_date) for one in opening.rows if one.outcome == Outcome.PERMIT.value},
     }
-    wrong = next((fault for fault, is_so in faults.items() if is_so), None)
+    wrong = next((fault for fault, is_so in faults.items() if is_so), None) or signed.decided.fault(receipt)
     last = states[-1]
     return wrong or _Released(opening, tree, known[last.size][1] if last else 0)
 
 
-def _asked(db: sa.Connection, verdicts: sa.Row[Any], audited: Audited) -> _Opening | str:
+def _asked(verdicts: sa.Row[Any], audited: Audited, decided: Decided) -> _Opening | str:
     """Return the verdicts as kept, with what was asked, or why they cannot be made again."""
     if (verdicts.policy, verdicts.engine) != (POLICY, ENGINE):
         return "it was decided by another version of Filmroom; audit it with that one"
-    offered = permissions.tasks(db).get(verdicts.task)
-    data = permissions.datasets(db).get(verdicts.dataset)
-    if offered is None or data is None:
+    task, data = decided.tasks.get(verdicts.task), decided.datasets.get(verdicts.dataset)
+    if task is None or data is None:
         return "its task or dataset is not on record"
-    request = request_of(offered.task, (federation_recipient(audited.federation),))
+    request = request_of(task, (federation_recipient(audited.federation),))
     if isinstance(request, Deny):
         return "its task asks for what cannot be decided"
     try:
@@ -406,7 +474,7 @@ def _asked(db: sa.Connection, verdicts: sa.Row[Any], audited: Audited) -> _Openi
         first, second = datetime.fromisoformat(verdicts.snapshot_at), datetime.fromisoformat(verdicts.evaluated_at)
     except (ValueError, TypeError):
         return "its verdicts are damaged"
-    modality = offered.task.input.modality
+    modality = task.input.modality
     return _Opening(_name(_key(verdicts)), rows, first, second, request, data.basis, modality)
 
 
@@ -472,6 +540,45 @@ def _check_used(released: _Released, chosen: frozenset[str], records: _Records, 
             place = tree.include(row.study)
             proven = place is not None and verify_included(place.entry, place, len(tree.entries), tree.root)
             tally.note(f"{where}: its leaf is not in the tree", when=not proven)
+
+
+class _Catalogue(NamedTuple):
+    """What the catalogue and the lists of files say now: of each study and file, and which files a list names."""
+
+    held: Mapping[str, set[tuple[str, str | None]]]
+    of_file: Mapping[str, sa.Row[Any]]
+    lists: Mapping[str, Sequence[str]]
+
+
+def _catalogue(db: sa.Connection) -> _Catalogue:
+    held, of_file, lists = defaultdict[str, set[tuple[str, str | None]]](set), dict[str, sa.Row[Any]](), {}
+    for row in db.execute(sa.select(instance)):
+        held[row.StudyInstanceUID].add((row.patient, row.study_date))
+        of_file[row.SOPInstanceUID] = row
+    for row in db.execute(sa.select(data_manifest)):
+        with suppress(ValueError):  # a list that is damaged is found where it is read for itself
+            lists[row.sha256] = [uid for uid, _ in read_manifest(row.files, row.sha256)]
+    return _Catalogue(held, of_file, lists)
+
+
+def _check_catalogue(catalogue: _Catalogue, opening: _Opening, chosen: frozenset[str], tally: _Tally) -> None:
+    """Compare patient and date of each verdict with the catalogue, where the study is in it still."""
+    said = {(row.study, row.patient, row.study_date) for row in opening.rows}
+    whose = {(row.study, row.patient) for row in opening.rows}
+    for row in opening.rows:
+        if row.study in chosen:
+            where = f"{opening.name}, study {row.study[-16:]}"
+            known = row.study not in catalogue.held or (row.patient, row.study_date) in catalogue.held[row.study]
+            tally.note(f"{where}: the catalogue has another patient or date for it", when=not known)
+            files = [
+                catalogue.of_file[uid] for uid in catalogue.lists.get(row.manifest, ()) if uid in catalogue.of_file
+            ]
+            moved = any((one.StudyInstanceUID, one.patient) not in whose for one in files)
+            tally.note(f"{where}: an image of it is another patient's or study's now", when=moved)
+            # The first image of a series tells its date.
+            first = {one.SeriesInstanceUID: one for one in reversed(files) if one.Modality == opening.modality}
+            dated = all((one.StudyInstanceUID, one.patient, one.study_date) in said for one in first.values())
+            tally.note(f"{where}: a series of it has another date now", when=not dated)
 
 
 def _again(row: Row, parsed: Mapping[int, ConsentRecord], opening: _Opening, *, used: bool) -> Outcome:

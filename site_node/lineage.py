@@ -109,7 +109,9 @@ def discard(store: sa.Engine, gate: Gate, message_id: str, at: datetime, *, may_
         db.execute(sa.delete(outbox).where(outbox.c.message_id == message_id))
         if may_have_left:
             _keep(db, Affected(row.run, row.round, row.kind, receipt_digest(envelope), ()), at)
-        ledger.write(db, at, "site:update:discarded", round=row.round, receipt=receipt_digest(envelope))
+        told = {"told": "the coordinator is told"} if may_have_left else {}
+        digest = receipt_digest(envelope)
+        ledger.write(db, at, "site:update:discarded", round=row.round, receipt=digest, reason=reason, **told)
     return True
 
 
@@ -150,11 +152,11 @@ class Notices:
         at = self._clock()
         found = affected(self._store, self._gate, at)
         with self._store.begin() as db:
-            new = sum(_keep(db, one, at) for one in found)
+            new = [one.receipt for one in found if _keep(db, one, at)]
             if new:
-                ledger.write(db, at, "site:withdrawal:found", updates=new)
+                ledger.write(db, at, "site:withdrawal:found", updates=len(new), receipts=" ".join(new))
         self._epoch = epoch
-        return new
+        return len(new)
 
     def send(self) -> Told:
         """Tell the coordinator what is pending, run by run; no notice waits for another.

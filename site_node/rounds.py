@@ -44,7 +44,7 @@ from site_node.consents import current_epoch
 from site_node.eligibility import Opening
 from site_node.errors import PeerRefused, ReleaseRefused, TrainingFailed
 from site_node.release import check_arrays, check_metrics
-from site_node.store import frozen_set, inflight, outbox, participation
+from site_node.store import eligibility, frozen_set, inflight, outbox, participation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -370,11 +370,13 @@ class Rounds:
 
     def _abstained(self, work: _Work | None, reason: str) -> None:
         with self._store.begin() as db:
+            at, kept = self._clock(), dict[str, str | int]()
             if work is not None:
-                self._participated(db, work, None, reason, None, self._clock())
+                self._participated(db, work, None, reason, None, at)
                 if work.decided is not None:
                     claims.keep_unused(db, work.opening, work.decided)
-            ledger.write(db, self._clock(), "site:round:abstained", reason=reason)
+                kept = {**work.opening._asdict(), **_digests(db, work.opening)}
+            ledger.write(db, at, "site:round:abstained", reason=reason, **kept)
 
     def _claim(self, work: _Work, frozen: Frozen, checked: Snapshot) -> Claim:
         """Return what the receipt will claim of the studies that were re-checked."""
@@ -445,7 +447,8 @@ class Rounds:
                     receipt=envelope,
                 )
             )
-            ledger.write(db, now, "site:update:released", round=work.instruction.round, update=digest)
+            named = {"update": digest, "receipt": receipt_digest(envelope)}
+            ledger.write(db, now, "site:update:released", **work.opening._asdict(), **named)
         return Release(arrays, metrics, envelope)
 
     def _receipt(self, db: sa.Connection, work: _Work, claim: Claim, times: Times, digest: str) -> Receipt:
@@ -619,6 +622,17 @@ def _coarsened(metrics: Mapping[str, float], claim: Claim) -> dict[str, float]:
         return check_metrics(claim.checked.task, metrics, claim.bucket)
     except ReleaseRefused as refusal:
         raise Abstention(str(refusal)) from refusal
+
+
+def _digests(db: sa.Connection, opening: Opening) -> dict[str, str]:
+    """Return the digests of what is kept of an opening, by table."""
+    found = {}
+    for table in (participation, eligibility):
+        this = sa.tuple_(*(table.c[name] for name in Opening._fields)) == tuple(opening)
+        row = db.execute(sa.select(table).where(this)).mappings().first()
+        if row is not None:
+            found[table.name] = ledger.row_digest(dict(row))
+    return found
 
 
 def _announcement(instruction: Instruction) -> str:
