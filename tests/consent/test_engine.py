@@ -13,6 +13,7 @@ from consent.engine import DECIDING, ENGINE_VERSION, POLICY_VERSION, TERMINOLOGY
 FOLDER: Final = Path(consent.__file__).parent
 SOURCES: Final = {
     "filmroom-engine/1": "f4ebf79e45a19b627264d9435529381a187097a419337a9b63c6ae49f9dd8fa1",
+    "filmroom-engine/2": "97621637e57dc44aaffc15a215458e26a95dda2556dc01c9772d856fe4c57d49",
 }
 """The sources each version was declared for. Raise the version where a decision can come out otherwise."""
 
