@@ -22,7 +22,7 @@ from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 from rich.text import Text
 
-from consent import MAX_BYTES, Deny, Outcome, Permit, permits_sources
+from consent import MAX_BYTES, Deny, Outcome, Permit, UnreadableConsent, permits_sources, read_json
 from models import ModelsError, TaskRefused
 from models.memory import loading
 from site_node import catalogue, consents, permissions, project_keys, reidentification, sources, withdrawals
@@ -230,14 +230,22 @@ def load_consents(
         loaded = consents.load(site.store, document, site.pseudonymiser, now(), site.config.patient_system)
         faulty += len(loaded.faults)
         read = read and loaded.is_whole
+        if not loaded.is_whole:
+            err.print(_NOT_READ["file" in dict(loaded.faults)], soft_wrap=True)
         out.print(f"{loaded.records} consents loaded, {loaded.unchanged} unchanged")
         _show_faults(loaded)
     if read:
         sources.note(site.store, source, written, now())
     else:
-        err.print(f"a file could not be read, or not to its end: source {source} does not count as read")
+        err.print(f"source {source} does not count as read")
     if faulty:
         raise typer.Exit(1)
+
+
+_NOT_READ = {
+    True: "the file could not be read, or not to its end",
+    False: "nothing in the file was taken: of each resource it says above why not",
+}
 
 
 def _show_faults(loaded: consents.Loaded | Fetched) -> None:
@@ -245,6 +253,10 @@ def _show_faults(loaded: consents.Loaded | Fetched) -> None:
         err.print(f"not loaded: {key}: {fault}", soft_wrap=True, markup=False)
     if loaded.doubted:
         err.print(f"{loaded.doubted} consents held before need review: what came after them could not be taken")
+    for key in loaded.stand_ins:
+        err.print(
+            f"in review as {key}, until a newer version or `consents confirm`: its patient's studies are not used"
+        )
 
 
 def _written_at(file: Path) -> datetime:
@@ -367,9 +379,9 @@ def register_dataset(
 ) -> None:
     """Register a dataset under its terms of use; another person approves it."""
     try:
-        document = json.loads(terms.read_bytes())
-    except ValueError as error:
-        raise ConfigurationError(f"{terms}: not JSON") from error
+        document = read_json(terms.read_bytes())
+    except UnreadableConsent as error:
+        raise ConfigurationError(f"{terms}: {error}") from error
     if not isinstance(document, dict):
         raise ConfigurationError(f"{terms}: not a JSON object")
     permissions.register_dataset(_site(context).store, name, document, modality, by, now())

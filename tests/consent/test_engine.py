@@ -12,7 +12,7 @@ from consent.engine import DECIDING, ENGINE_VERSION, POLICY_VERSION, TERMINOLOGY
 
 FOLDER: Final = Path(consent.__file__).parent
 SOURCES: Final = {
-    "filmroom-engine/2": "be1e1277582fe7d194ec12ab8264c6d6dff0c139e3b1ef964ab84ba2c0d818cc",
+    "filmroom-engine/2": "ccb152e82ea7b2d122a87cbd4bc97d7f03cb55e57ef595504ee68b20adf977b8",
 }
 """The sources each version was declared for. Raise the version where a decision can come out otherwise."""
 

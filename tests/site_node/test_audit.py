@@ -164,7 +164,7 @@ def flip(table: str, column: str) -> Callable[[Hospital], None]:
         changed: object
         if isinstance(value, bytes):
             changed = value[:-9] + bytes([value[-9] ^ 1]) + value[-8:]
-        elif not value:
+        elif value in (None, ""):
             changed = "x"
         elif isinstance(value, str):
             changed = value[:-2] + chr(ord(value[-2]) ^ 1) + value[-1]
