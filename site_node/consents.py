@@ -85,10 +85,10 @@ def load(
                     kept = held.pop(key.removeprefix(_CONSENT), None) if key.startswith(_CONSENT) else None
                     if not isinstance(error, _Stale):
                         doubted += _doubt(db, kept, f"{_AFTER_IT}: {error}", at)
-                        is_understood = not isinstance(resource, UnreadableConsent)
-                        named = error.names or (resource if is_understood else {})
+                        is_broken = isinstance(resource, UnreadableConsent)
+                        named = (resource.names or {}) if isinstance(resource, UnreadableConsent) else resource
                         stand_ins += _stand_in(
-                            db, named, str(error), pseudonymiser, at, patient_system, is_understood=is_understood
+                            db, named, str(error), pseudonymiser, at, patient_system, is_broken=is_broken
                         )
                     continue
                 rows += [row] if row else []
@@ -112,12 +112,12 @@ def _stand_in(
     at: datetime,
     patient_system: str,
     *,
-    is_understood: bool,
+    is_broken: bool,
 ) -> list[str]:
     """Hold a doubt in place of a refused consent, under its id or else one made of its content; return `type/id` of it.
 
-    Nothing is needed where what the patient holds under the id has gone to review, nor where a version of it that
-    `is_understood` was not taken, since that lifts nothing. Without the doubt a stand-in permits nothing and
+    Nothing is needed where what the patient holds under the id has gone to review, nor where a version of it was not
+    taken that is not broken (`is_broken`), since that lifts nothing. Without the doubt a stand-in permits nothing and
     refuses nothing; it has the dates of what it stands for, so that a newer version takes its place.
     """
     if named.get("resourceType", "Consent") != "Consent":
@@ -132,7 +132,7 @@ def _stand_in(
     own = named.get("id")
     consent_id = own if isinstance(own, str) and FHIR_ID.fullmatch(own) else derived
     held = _held_of(db, [consent_id]).get(consent_id)
-    if held is not None and held.patient == patient and (is_understood or held.doubt is not None):
+    if held is not None and held.patient == patient and (not is_broken or held.doubt is not None):
         return []
     if held is not None:
         consent_id = derived
