@@ -230,10 +230,10 @@ def load_consents(
         loaded = consents.load(site.store, document, site.pseudonymiser, now(), site.config.patient_system)
         faulty += len(loaded.faults)
         read = read and loaded.is_whole
-        if not loaded.is_whole:
-            err.print(_NOT_READ["file" in dict(loaded.faults)], soft_wrap=True)
         out.print(f"{loaded.records} consents loaded, {loaded.unchanged} unchanged")
         _show_faults(loaded)
+        if not loaded.is_whole:
+            err.print(_NOT_READ["file" in dict(loaded.faults)], soft_wrap=True)
     if read:
         sources.note(site.store, source, written, now())
     else:

@@ -85,8 +85,11 @@ def load(
                     kept = held.pop(key.removeprefix(_CONSENT), None) if key.startswith(_CONSENT) else None
                     if not isinstance(error, _Stale):
                         doubted += _doubt(db, kept, f"{_AFTER_IT}: {error}", at)
-                        named = error.names or ({} if isinstance(resource, UnreadableConsent) else resource)
-                        stand_ins += _stand_in(db, named, str(error), pseudonymiser, at, patient_system)
+                        is_broken = isinstance(resource, UnreadableConsent)
+                        named = (resource.names or {}) if isinstance(resource, UnreadableConsent) else resource
+                        stand_ins += _stand_in(
+                            db, named, str(error), pseudonymiser, at, patient_system, is_broken=is_broken
+                        )
                     continue
                 rows += [row] if row else []
                 unchanged += not row
@@ -108,10 +111,13 @@ def _stand_in(
     pseudonymiser: Pseudonymiser,
     at: datetime,
     patient_system: str,
+    *,
+    is_broken: bool,
 ) -> list[str]:
     """Hold a doubt in place of a refused consent, under its id or else one made of its content; return `type/id` of it.
 
-    What is held under the id already has gone to review, or refuses. Without the doubt a stand-in permits nothing and
+    Nothing is needed where what the patient holds under the id has gone to review, nor where a version of it was not
+    taken that is not broken (`is_broken`), since that lifts nothing. Without the doubt a stand-in permits nothing and
     refuses nothing; it has the dates of what it stands for, so that a newer version takes its place.
     """
     if named.get("resourceType", "Consent") != "Consent":
@@ -124,11 +130,13 @@ def _stand_in(
     # Keyed, since a digest of a patient's number alone would tell the number.
     derived = "unread-" + hashlib.sha256(pseudonymiser.patient(content).encode()).hexdigest()[:32]
     own = named.get("id")
-    for consent_id in (own, derived) if isinstance(own, str) and FHIR_ID.fullmatch(own) else (derived,):
-        held = _held_of(db, [consent_id]).get(consent_id)
-        if held is None or held.patient == patient:
-            break
+    consent_id = own if isinstance(own, str) and FHIR_ID.fullmatch(own) else derived
+    held = _held_of(db, [consent_id]).get(consent_id)
+    if held is not None and held.patient == patient and (not is_broken or held.doubt is not None):
+        return []
     if held is not None:
+        consent_id = derived
+    if _held_of(db, [consent_id]):
         return []
     resource: dict[str, object] = {
         "resourceType": "Consent",
@@ -389,7 +397,7 @@ class _Incoming:
         column = instance.c.StudyInstanceUID
         here = set(db.scalars(sa.select(column).where(among(column, {*pseudonyms, *pseudonyms.values()}))))
         self.studies = json.dumps(
-            {uid: other if {uid, other} & here else UNRESOLVED for uid, other in pseudonyms.items()}
+            {uid: [other] if {uid, other} & here else [other, UNRESOLVED] for uid, other in pseudonyms.items()}
         )
 
     def row(self, at: datetime) -> dict[str, str | None]:
@@ -417,7 +425,7 @@ def _record(db: sa.Connection, held: sa.Row[tuple[object, ...]] | None, new: _In
             _check_succession(db, held, new)
         _supersede(db, held, at)
     stamp = new.parsed.updated_at
-    ahead = stamp is not None and stamp > at + _AHEAD
+    ahead = stamp is not None and stamp > at + _AHEAD and may_permit(new.parsed.record)
     doubt = held.doubt if held is not None and same else "meta.lastUpdated: ahead of the clock" if ahead else None
     return new.parsed.record, new.row(at) | {"doubt": doubt}
 

@@ -75,7 +75,7 @@ consent_record = sa.Table(
     sa.Column("patient", sa.String, nullable=False),
     sa.Column("resource", sa.Text, nullable=False),
     sa.Column("sha256", sa.String, nullable=False),
-    sa.Column("studies", sa.Text, nullable=False),  # the studies it names and their pseudonymous UIDs, JSON
+    sa.Column("studies", sa.Text, nullable=False),  # the UIDs it names and by which others each is known, JSON
     sa.Column("doubt", sa.Text),  # why a person has to look, where what came after it could not be taken
     sa.Column("recorded_at", sa.String, nullable=False),
     sa.Column("superseded_at", sa.String),
