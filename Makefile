@@ -10,6 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: install test suite test-slow fhir-server browser demo bench peers mutants lint clean
 install: $(STAMP)
 
+# Nothing is compiled ahead (--no-compile): most of what is installed is never imported, and what is, is compiled then.
 # torch by itself: its version is ours, its build the machine's. Where only a CUDA build is found, a machine
 # without a GPU is spared gigabytes by naming an index with the CPU build: make install TORCH_INDEX=URL
 $(STAMP): requirements.lock torch.lock pyproject.toml

@@ -58,9 +58,8 @@ def load(
     Broken resources are reported and the others are loaded. What is held under the id of a broken one may be what its
     source has just taken back: if it could permit anything it goes to review. Where nothing is held under it and its
     patient can be told, a stand-in sends this patient to review. A version that was superseded before changes nothing,
-    nor does one known to be older, unless it permits nothing. One stamped ahead of the clock is in doubt. Where
-    `patient_system` is set, a patient's identifier of another system
-    is none of this hospital's.
+    nor does one known to be older, unless it permits nothing. One that permits and is stamped ahead of the clock is in
+    doubt. Where `patient_system` is set, a patient's identifier of another system is none of this hospital's.
     """
     taken, unchanged, doubted, faults = 0, 0, 0, []
     stand_ins: list[str] = []
@@ -97,9 +96,7 @@ def load(
             taken += len(rows)
         if taken or doubted or stand_ins:
             advance(db)
-        counts = {"records": taken, "faults": len(faults), "doubted": doubted} | (
-            {"stand_ins": len(stand_ins)} if stand_ins else {}
-        )
+        counts = {"records": taken, "faults": len(faults), "doubted": doubted, "stand_ins": len(stand_ins)}
         ledger.write(db, at, "site:consent:loaded", **counts)
     return Loaded(taken, unchanged, tuple(faults), doubted, tuple(stand_ins))
 
@@ -350,13 +347,17 @@ def _active(db: sa.Connection, patients: frozenset[str] | None) -> dict[str, str
 
 
 def as_decided(resource: str, studies: str, doubt: str | None) -> ConsentRecord:
-    """Return a stored record as decisions are made on it: with its doubt, and the studies it names by pseudonym."""
-    return readings.reading_of(parse_consent(json.loads(resource)).record, studies, doubt).record()
+    """Return a stored record as decisions are made on it: with its doubt, and the studies it names by pseudonym.
+
+    Raises: ConsentError or ValueError if it cannot be read.
+    """
+    stored = json.loads(resource)
+    if not isinstance(stored, dict):
+        raise UnreadableConsent("resource: not an object")
+    return readings.reading_of(parse_consent(stored).record, studies, doubt).record()
 
 
 _SCOPES = "http://terminology.hl7.org/CodeSystem/consentscope"
-
-
 _NOT_TAKEN = "it stands for a consent that could not be taken"
 _AHEAD = timedelta(minutes=10)
 """How far the clock of a source may be ahead of this machine's."""

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import event
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 metadata = sa.MetaData()
@@ -484,6 +485,32 @@ def among(column: sa.ColumnElement[Any], values: Iterable[object]) -> sa.ColumnE
 def reading(store: sa.Engine) -> sa.Engine:
     """Return `store` for reading: one consistent state, without waiting for a writer."""
     return store.execution_options(reading=True)
+
+
+_STORED: Final = ((sa.Integer, "integer"), (sa.Float, "real"), (sa.String, "text"), (sa.LargeBinary, "blob"))
+
+
+def misfits_of(db: sa.Connection) -> Iterator[tuple[str, int]]:
+    """Yield each column with how many of its values are of another kind, which SQLite lets in; a moment is a kind too.
+
+    Source: SQLite, Datatypes, section 3 (type affinity).
+    """
+    for table in metadata.sorted_tables:
+        for column in table.columns:
+            kind = next(stored for declared, stored in _STORED if isinstance(column.type, declared))
+            kinds = {kind, "null"} if column.nullable else {kind}
+            odd = sa.select(sa.func.count()).select_from(table).where(sa.func.typeof(column).not_in(kinds))
+            misfits = db.scalar(odd) or 0
+            if not misfits and column.name.rpartition("_")[2] == "at":
+                misfits = sum(not _is_moment(value) for value in db.scalars(sa.select(column).distinct()))
+            yield f"{table.name}.{column.name}", misfits
+
+
+def _is_moment(value: str | None) -> bool:
+    try:
+        return value is None or datetime.fromisoformat(value).tzinfo is not None
+    except ValueError:
+        return False
 
 
 def open_store(path: Path) -> sa.Engine:

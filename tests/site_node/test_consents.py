@@ -443,7 +443,7 @@ def test_the_ledger_counts_and_names_nobody(store: sa.Engine) -> None:
     with store.connect() as db:
         rows = db.execute(sa.select(ledger.c.entry, ledger.c.detail)).all()
     assert [(row.entry, json.loads(row.detail)) for row in rows] == [
-        ("site:consent:loaded", {"records": 1, "faults": 0, "doubted": 0}),
+        ("site:consent:loaded", {"records": 1, "faults": 0, "doubted": 0, "stand_ins": 0}),
         ("site:consent:withdrawn", {"epoch": 2}),
     ]
 
