@@ -31,8 +31,9 @@ lint: install
 test:
 	$(MAKE) --jobs 2 lint suite
 
+# In the order of the folders: files with few and long tests would else come last, and one process alone would have them.
 suite: install fhir-server browser
-	$(BIN)/pytest --numprocesses auto --dist loadfile --durations 20
+	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --durations 20
 
 # A FHIR server that is not ours, in an environment of its own: the tests start it and read consents from it.
 fhir-server: .venv-fhir/.installed
