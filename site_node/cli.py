@@ -41,7 +41,13 @@ from site_node.statistics_cli import show_statistics
 from site_node.store import disposition, ledger, participation
 from site_node.terminal import By, Json, ask_patient, confirm_at_terminal, err, out
 from site_node.visas_cli import make_visa
-from site_node.withdrawals_cli import Confirmation, show_preview, withdrawals_app, write_confirmation
+from site_node.withdrawals_cli import (
+    Confirmation,
+    show_preview,
+    tell_still_permitted,
+    withdrawals_app,
+    write_confirmation,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -365,6 +371,7 @@ def withdraw_consent(
     effect = "running work within it stops now" if reached.running else "no work within it is running"
     out.print(f"recorded as withdrawal {number}; {effect}")
     show_preview(reached)
+    tell_still_permitted(site, patient)
     if confirmation is not None:
         write_confirmation(site, number, confirmation)
 
