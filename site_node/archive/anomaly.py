@@ -58,13 +58,13 @@ def is_alarm(findings: Iterable[Finding], known: int, mass_files: int) -> bool:
     return counts.total() > missing or missing >= mass_files or (missing > 1 and missing * 2 > known)
 
 
-def has_magic(path: Path) -> bool:
-    """Return whether the file begins as a DICOM file does (PS3.10 7.1)."""
+def lacks_magic(path: Path) -> bool:
+    """Return whether the file was seen not to begin as a DICOM file does (PS3.10 7.1)."""
     try:
         with path.open("rb") as file:
             file.seek(_MAGIC_AT)
-            return file.read(len(_MAGIC)) == _MAGIC
-    except FileNotFoundError:
+            return file.read(len(_MAGIC)) != _MAGIC
+    except OSError:  # nothing was seen; staging tells of a file that cannot be read
         return False
 
 
@@ -90,7 +90,7 @@ class Watch:
         with index.connect() as db:
             inodes = {row.path: row.inode for row in db.execute(sa.select(good.c.path, good.c.inode))}
         lost = self._lost(inodes, new, gone)
-        arrived = sum(has_magic(new[name].path) for name in new.keys() - inodes.keys())
+        arrived = sum(not lacks_magic(new[name].path) for name in new.keys() - inodes.keys())
         encrypted = {finding.path for finding in lost}
         known_gone = [name for name in gone if name in inodes and name not in encrypted]
         # As many images came as went: they may have been moved, which their digests will tell.
@@ -104,7 +104,7 @@ class Watch:
         moved = {inodes[name]: name for name in gone if name in inodes}
         suspects = {name: name for name in new if name in inodes}
         suspects |= {name: moved[seen.inode] for name, seen in new.items() if seen.inode in moved}
-        return [Finding(Kind.UNREADABLE, known) for name, known in suspects.items() if not has_magic(new[name].path)]
+        return [Finding(Kind.UNREADABLE, known) for name, known in suspects.items() if lacks_magic(new[name].path)]
 
     def saw(self, db: sa.Connection, paths: Sequence[str]) -> None:
         """Judge the known images at these paths, which were staged just now."""

@@ -1,9 +1,9 @@
 """The DICOM-aware layout of the archive: a file as its header, and its pixels under the digest of what they are.
 
 A file is its prefix (all before the value of Pixel Data) and its parts; together they are the file to the byte. A part
-is a native frame as HTJ2K, or bytes kept as they are: compressed pixels, pixels that are not a row of equal frames, and
-the whole of a file that is not DICOM. A header that is edited leaves the parts alone. Nothing is believed: the file is
-built again from what was written, and its digest compared with the original's, before a part counts.
+is a native frame, compressed, or bytes kept as they are: pixels that were compressed before, what comes behind pixels,
+and the whole of a file that is not DICOM. A header that is edited leaves the parts alone. Nothing is believed: the file
+is built again from what was written, and its digest compared with the original's, before a part counts.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ _UNDEFINED = 0xFFFFFFFF
 # Bounds of ours, so that memory stays small whatever a file says; what is larger is kept as bytes.
 _MAX_PREFIX = 8 << 20
 _MAX_FRAME = 256 << 20
+_MAX_TAIL = 1 << 16
 _DEFERRED = 1 << 16
 _LEAST_FRAME = 1024  # below this the codec's own header costs more than it saves
 _ZSTD_LEVEL = 3
@@ -89,11 +90,10 @@ class Grid(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One original as it is staged; `path` is relative, and begins with the name of its root."""
+    """One original as it is staged; `path` is relative and begins with the name of its root, `mtime` is in seconds."""
 
     path: str
-    size: int
-    mtime_ns: int
+    mtime: int
     sha256: str
     prefix: bytes
     parts: tuple[Part, ...]
@@ -105,6 +105,11 @@ class Entry:
     pixels: str = ""
     """Digest of the decoded pixels; empty where there are none."""
     is_dicom: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return len(self.prefix) + sum(part.size for part in self.parts)
 
     @property
     def study(self) -> str:
@@ -211,14 +216,13 @@ class _Splitter:
         start = header.start if header else 0
         whole = hashlib.sha256(self.content[:start])
         if header and grid:
-            parts, pixels = self._frames(folder, start, grid, whole)
+            parts, pixels = self._frames(folder, start, (header.length or 0) // grid.size, grid, whole)
         else:
             parts = (self._raw(folder, start, whole),) if start < len(self.content) else ()
             pixels = self._coded_pixels(parts) if header and header.length != 0 and parts else ""
         return Entry(
             self.name,
-            self.status.st_size,
-            self.status.st_mtime_ns,
+            int(self.status.st_mtime),
             whole.hexdigest(),
             bytes(self.content[:start]),
             parts,
@@ -231,14 +235,17 @@ class _Splitter:
             is_dicom=header is not None,
         )
 
-    def _frames(self, folder: Path, start: int, grid: Grid, whole: Any) -> tuple[tuple[Part, ...], str]:  # noqa: ANN401 -- a hash object
+    def _frames(self, folder: Path, start: int, frames: int, grid: Grid, whole: Any) -> tuple[tuple[Part, ...], str]:  # noqa: ANN401 -- a hash object
         parts = []
         decoded = native_digest(grid.rows, grid.columns, grid.samples)
-        for at in range(start, len(self.content), grid.size):
+        end = start + frames * grid.size
+        for at in range(start, end, grid.size):
             frame = bytes(self.content[at : at + grid.size])
             whole.update(frame)
             decoded.add(grid.array(frame).reshape(-1), grid.bits_stored, planes=grid.planes)
             parts.append(_coded(folder, frame, grid))
+        if end < len(self.content):
+            parts.append(self._raw(folder, end, whole))
         return tuple(parts), decoded.hexdigest()
 
     def _coded_pixels(self, parts: tuple[Part, ...]) -> str:
@@ -269,11 +276,10 @@ def _coded(folder: Path, frame: bytes, grid: Grid) -> Part:
         part = Part(kind, digest, len(frame))
         if (folder / part.name).exists():
             return part
-    kind, coded = HTJ2K, bytes(_codecs().htj2k_encode(grid.array(frame)))
-    if grid.samples > 1 or len(coded) >= len(frame):
-        # Drawings and screenshots: a palette of few colours is no picture to a wavelet.
-        packed = bytes(_codecs().zstd_encode(frame, _ZSTD_LEVEL))
-        kind, coded = min((HTJ2K, coded), (ZSTD, packed), key=lambda made: len(made[1]))
+    wavelets = bytes(_codecs().htj2k_encode(grid.array(frame)))
+    # Drawings, screenshots and palettes of few colours are no pictures to a wavelet.
+    packed = bytes(_codecs().zstd_encode(frame, _ZSTD_LEVEL))
+    kind, coded = min((HTJ2K, wavelets), (ZSTD, packed), key=lambda made: len(made[1]))
     part = Part(kind, digest, len(frame))
     write(folder / part.name, (coded,))
     return part
@@ -340,7 +346,10 @@ def _value(content: Buffer, place: int, syntax: str) -> tuple[int, int | None]:
 
 
 def _grid(header: _Header, end: int) -> Grid | None:
-    """Return how the native frames lie; None where they are not a row of equal frames up to the file's end."""
+    """Return how the native frames lie; None where they are not a row of equal frames.
+
+    Behind them may come the byte that makes their length even (PS3.5 8.1.1), and elements such as padding.
+    """
     ds = header.ds
     try:
         with quiet():
@@ -356,10 +365,12 @@ def _grid(header: _Header, end: int) -> Grid | None:
             frames = int(ds.get("NumberOfFrames", None) or 1)
     except (AttributeError, *FAULTS):
         return None
-    native = header.syntax in _NATIVE and header.length == end - header.start
+    native = header.syntax in _NATIVE and header.length is not None and end - header.start - header.length <= _MAX_TAIL
     whole = grid.bits_allocated in (8, 16, 32) and 1 <= grid.bits_stored <= grid.bits_allocated
     plausible = grid.samples in (1, 3) and _LEAST_FRAME <= grid.size <= _MAX_FRAME
-    return grid if native and whole and plausible and header.length == frames * grid.size else None
+    if not (native and whole and plausible and header.start + (header.length or 0) <= end):
+        return None
+    return grid if header.length in (frames * grid.size, frames * grid.size + 1) else None
 
 
 def _text(ds: Dataset | None, keyword: str) -> str:

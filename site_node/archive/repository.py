@@ -31,12 +31,11 @@ _NEVER = ("RESTIC_PASSWORD", "RESTIC_PASSWORD_COMMAND", "RESTIC_REPOSITORY")
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A snapshot as the repository lists it; `path` is the folder that was staged."""
+    """A snapshot as the repository lists it."""
 
     id: str
     at: datetime
     tags: tuple[str, ...]
-    path: str
 
     @property
     def is_good(self) -> bool:
@@ -67,9 +66,9 @@ class Repository:
         Raises: ArchiveError; nothing was taken then that counts.
         """
         made = ""
-        arguments = ("backup", "--host", self.host, "--tag", tag, str(folder))
+        arguments = ("backup", "--host", self.host, "--tag", tag, ".")
         try:
-            for told in self._events(*arguments):
+            for told in self._events(folder, *arguments):
                 made = str(told.get("snapshot_id") or made)
                 if told.get("message_type") == "status":
                     progress(float(told.get("percent_done", 0.0)))
@@ -89,19 +88,17 @@ class Repository:
         """
         listed = json.loads(self._run("snapshots", "--host", self.host, "--json") or "null") or []
         found = [
-            Snapshot(one["id"], datetime.fromisoformat(one["time"]), tuple(one.get("tags") or ()), one["paths"][0])
-            for one in listed
+            Snapshot(one["id"], datetime.fromisoformat(one["time"]), tuple(one.get("tags") or ())) for one in listed
         ]
         return sorted(found, key=lambda snapshot: snapshot.at)
 
-    def restore(self, snapshot: Snapshot, target: Path, *names: str) -> Path:
-        """Restore files or folders of a snapshot (all of it without any) below `target`; return where the top lies.
+    def restore(self, snapshot: Snapshot, target: Path, *names: str) -> None:
+        """Restore files or folders of a snapshot (all of it without any) into `target`.
 
         Raises: ArchiveError.
         """
-        include = [part for name in names for part in ("--include", f"{snapshot.path}/{name}")]
+        include = [part for name in names for part in ("--include", f"/{name}")]
         self._run("restore", snapshot.id, "--target", str(target), *include)
-        return target / snapshot.path.lstrip("/")
 
     def check(self, subset: str = "") -> None:
         """Verify the repository and read its data: all of it, or a part such as `1/7` or `5%`.
@@ -131,9 +128,9 @@ class Repository:
         _judge(arguments[0], process.returncode, complaint)
         return said
 
-    def _events(self, *arguments: str) -> Iterator[dict[str, Any]]:
-        """Yield what restic tells while it works."""
-        with self._start((*arguments, "--json")) as process:
+    def _events(self, folder: Path, *arguments: str) -> Iterator[dict[str, Any]]:
+        """Yield what restic tells while it works in a folder."""
+        with self._start((*arguments, "--json"), folder) as process:
             if process.stdout is None or process.stderr is None:
                 raise ArchiveError("restic could not be started")
             for line in process.stdout:
@@ -142,17 +139,19 @@ class Repository:
             complaint = process.stderr.read()
         _judge(arguments[0], process.returncode, complaint)
 
-    def _start(self, arguments: Sequence[str]) -> subprocess.Popen[str]:
+    def _start(self, arguments: Sequence[str], folder: Path | None = None) -> subprocess.Popen[str]:
         program = shutil.which("restic")
         if program is None:
             raise ConfigurationError("restic is not installed: apt-get install restic")
-        where = ("--repo", self.address, "--password-file", str(self.password_file), "--cache-dir", str(self.cache))
+        files = ("--password-file", str(self.password_file.absolute()), "--cache-dir", str(self.cache.absolute()))
+        where = ("--repo", self.address, *files)
         return subprocess.Popen(  # noqa: S603 -- no shell, a fixed program
             [program, *where, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            cwd=folder,
             env={name: os.environ[name] for name in _PASSED_ON if name in os.environ} | dict(self.settings),
         )
 

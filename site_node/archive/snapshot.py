@@ -11,8 +11,10 @@ import hashlib
 import os
 import shutil
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -215,18 +217,18 @@ class Archive:
         chosen = self._chosen(snapshot)
         target.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".restoring-", dir=target) as scratch:
-            everything = wanted == Wanted()
-            top = self.repository.restore(chosen, Path(scratch), *(() if everything else (MANIFEST,)))
+            everything, top = wanted == Wanted(), Path(scratch)
+            self.repository.restore(chosen, top, *(() if everything else (MANIFEST,)))
             studies = [study for study in read_manifest(top) if wanted.takes(study)]
             if not studies:
                 raise ArchiveError("the snapshot holds nothing of what is wanted")
             if not everything:
                 for at in range(0, len(studies), _STUDIES_AT_ONCE):
                     names = [study["study"] for study in studies[at : at + _STUDIES_AT_ONCE]]
-                    self.repository.restore(chosen, Path(scratch), *names)
+                    self.repository.restore(chosen, top, *names)
             if with_state:
                 if not everything:
-                    self.repository.restore(chosen, Path(scratch), state.STATE)
+                    self.repository.restore(chosen, top, state.STATE)
                 state.restore(top, target / "site", self._recovery_key())
             restored = _rebuild_all(top, studies, wanted, target, progress)
         with self._store.begin() as db:
@@ -331,39 +333,32 @@ def _rebuild_all(
 ) -> Restored:
     total = sum(study["files"] for study in studies)
     files = size = missing = done = 0
-    for study in studies:
-        folder = top / study["study"]
-        entries = _listed(folder, study)
-        if entries is None:
-            missing += study["files"]
-            done += study["files"]
-            progress(done, total)
-            continue
-        missing += max(study["files"] - len(entries), 0)
-        for entry in entries:
-            done += 1
-            progress(done, total)
-            if not wanted.takes_entry(entry):
-                continue
-            if _rebuild(entry, folder, target):
-                files, size = files + 1, size + entry.size
-            else:
-                missing += 1
-        shutil.rmtree(folder)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # codecs and digests leave the interpreter to others
+        for study in studies:
+            folder = top / study["study"]
+            listed = _listed(folder, study)
+            entries = [entry for entry in listed if wanted.takes_entry(entry)]
+            missing += study["files"] - len(listed)
+            done += study["files"] - len(entries)
+            for entry, came_back in zip(entries, pool.map(partial(_rebuild, folder, target), entries), strict=True):
+                files, size, missing = files + came_back, size + came_back * entry.size, missing + (not came_back)
+                done += 1
+                progress(done, total)
+            shutil.rmtree(folder, ignore_errors=True)
     return Restored(files, size, missing)
 
 
-def _listed(folder: Path, study: Mapping[str, Any]) -> list[Entry] | None:
-    """Return the files of a study; None if its lists are not those that the manifest names."""
+def _listed(folder: Path, study: Mapping[str, Any]) -> list[Entry]:
+    """Return the files of a study; none if its lists are not those that the manifest names."""
     try:
         if any(digest_of(folder / name) != study[name] for name in (INSTANCES, PIXELS)):
-            return None
+            return []
         return read_lists(folder)
     except (OSError, ArchiveError):
-        return None
+        return []
 
 
-def _rebuild(entry: Entry, folder: Path, target: Path) -> bool:
+def _rebuild(folder: Path, target: Path, entry: Entry) -> bool:
     """Write one file to its place, if it is the one that was archived."""
     path = target / entry.path
     if not path.resolve().is_relative_to(target.resolve()):
@@ -382,6 +377,6 @@ def _rebuild(entry: Entry, folder: Path, target: Path) -> bool:
     if digest.hexdigest() != entry.sha256:
         unfinished.unlink()
         return False
-    os.utime(unfinished, ns=(entry.mtime_ns, entry.mtime_ns))
+    os.utime(unfinished, (entry.mtime, entry.mtime))
     unfinished.replace(path)
     return True

@@ -12,10 +12,12 @@ once. The staged files are remembered likewise, and a study in which one of them
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 INSTANCES, PIXELS, MANIFEST = "instances.jsonl", "pixels.jsonl", "manifest.jsonl"
 STATE = "state"
 _BATCH = 64
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 
 class Stat(NamedTuple):
@@ -76,11 +79,12 @@ def walk(roots: Mapping[str, Path]) -> Iterator[tuple[str, Path, Stat]]:
             for name in sorted(names):
                 path = Path(parent, name)
                 if path.is_file() and not path.is_symlink():
-                    yield f"{root}/{path.relative_to(top)}", path, stat_of(path)
+                    with suppress(FileNotFoundError):  # deleted this moment
+                        yield f"{root}/{path.relative_to(top)}", path, stat_of(path)
 
 
 def _raise(error: OSError) -> None:
-    raise error
+    raise ArchiveError(f"a folder of the originals cannot be read: {error.strerror}") from error
 
 
 class Staging:
@@ -113,8 +117,12 @@ class Staging:
                 path, told = found[name]
                 try:
                     batch.entries.append((split(path, name, self.folder, decoder), told))
-                except (ArchiveError, FileNotFoundError, PermissionError) as error:
-                    problems.append((name, str(error) if isinstance(error, ArchiveError) else "cannot be read"))
+                except ArchiveError as error:
+                    problems.append((name, str(error)))
+                except OSError as error:
+                    if error.errno in _NO_ROOM:
+                        raise
+                    problems.append((name, "cannot be read"))  # the system's own words name the path
                 if len(batch.entries) == _BATCH:
                     self._commit(batch, watch)
                     batch = _Batch()
@@ -296,10 +304,8 @@ def _instance(entry: Entry) -> dict[str, Any]:
     return {
         "path": entry.path,
         "sha256": entry.sha256,
-        "size": entry.size,
-        "mtime_ns": entry.mtime_ns,
+        "mtime": entry.mtime,
         "StudyInstanceUID": entry.StudyInstanceUID,
-        "SOPInstanceUID": entry.SOPInstanceUID,
         "PatientID": entry.PatientID,
         "StudyDate": entry.StudyDate,
         "is_dicom": entry.is_dicom,
@@ -322,6 +328,7 @@ def _entry(instance: dict[str, Any], pixels: dict[str, Any]) -> Entry:
     return Entry(
         **told,
         prefix=instance["prefix"].encode("latin-1"),
+        SOPInstanceUID=pixels["SOPInstanceUID"],
         parts=tuple(Part(*part) for part in pixels["parts"]),
         grid=Grid(*pixels["grid"]) if pixels["grid"] else None,
         pixels=pixels["pixels"],
