@@ -78,6 +78,18 @@ def last_good(db: sa.Connection) -> str:
     return db.execute(good.order_by(archive_snapshot.c.number.desc())).scalars().first() or ""
 
 
+def manifest(db: sa.Connection, snapshot: str) -> str:
+    """Return the digest of a snapshot's manifest; empty if the record has none."""
+    query = sa.select(archive_snapshot.c.manifest).where(archive_snapshot.c.id == snapshot)
+    return db.execute(query).scalars().first() or ""
+
+
+def named_since(db: sa.Connection, moment: datetime) -> frozenset[str]:
+    """Return the last good snapshots that alarms since a moment named."""
+    query = sa.select(archive_alarm.c.last_good).where(archive_alarm.c.at >= moment.isoformat())
+    return frozenset(db.execute(query).scalars())
+
+
 def record(db: sa.Connection, made: str, files: int, manifest: str, at: datetime, *, is_good: bool) -> None:
     """Put a snapshot on the record, which restic has ended and its list shows."""
     values = {"id": made, "at": at.isoformat(), "files": files, "manifest": manifest, "is_good": is_good}

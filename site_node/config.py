@@ -66,7 +66,7 @@ class ArchiveSettings:
 
     def __post_init__(self) -> None:
         """Refuse values no site may run with."""
-        if re.search(r"//[^/@]*@", self.repository):
+        if re.search(r"//[^/@]*:[^/@]*@", self.repository):
             raise ConfigurationError("archive.repository: must not hold a password; it belongs into settings_file")
         if self.mass_files < 1:
             raise ConfigurationError("archive.mass_files: must be at least 1")
