@@ -15,6 +15,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from site_node.errors import ArchiveError, ConfigurationError
@@ -29,6 +30,7 @@ _SETTING = re.compile(r"(AWS|RCLONE|RESTIC_REST|AZURE|GOOGLE|B2|OS|ST)_[A-Z0-9_]
 _PASSED_ON = re.compile(
     rf"{_SETTING.pattern}|PATH|HOME|TMPDIR|LANG|SSL_CERT_FILE|SSL_CERT_DIR|(HTTPS?|NO)_PROXY|(https?|no)_proxy"
 )
+_LOCKED = "repository is already locked"
 _FATAL = ("Fatal: ", "panic: ")
 _AT_ONCE = 500  # so that a command line stays within the system's bounds
 
@@ -71,6 +73,11 @@ class Repository:
 
         Raises: ArchiveError; nothing was taken then that counts.
         """
+        return self._locking(partial(self._backup, folder, tag, progress, complain))
+
+    def _backup(
+        self, folder: Path, tag: str, progress: Callable[[float], None], complain: Callable[[str], None]
+    ) -> str:
         made, complaints = "", []
         arguments = ("backup", "--host", self.host, "--tag", tag, "--json", ".")
         # One stream for both: a second that nobody reads would fill up, and restic wait for ever.
@@ -113,7 +120,8 @@ class Repository:
 
         Raises: ArchiveError naming what restic found.
         """
-        self._run("check", f"--read-data-subset={subset}" if subset else "--read-data")
+        how = f"--read-data-subset={subset}" if subset else "--read-data"
+        self._locking(partial(self._run, "check", how))
 
     def forget(self, keep: Mapping[str, int], spared: Collection[str]) -> None:
         """Forget good snapshots beyond the schedule, and suspect ones that are older than its days; free their space.
@@ -126,17 +134,23 @@ class Repository:
         surplus = (*self._surplus("--tag", GOOD, *schedule), *self._surplus("--tag", SUSPECT, *days))
         forgotten = [made for made in surplus if made not in spared]
         for at in range(0, len(forgotten), _AT_ONCE):
-            self._run("forget", *forgotten[at : at + _AT_ONCE])
-        self._run("prune")
+            self._locking(partial(self._run, "forget", *forgotten[at : at + _AT_ONCE]))
+        self._locking(partial(self._run, "prune"))
 
     def _surplus(self, *policy: str) -> list[str]:
         ours = ("--host", self.host, "--group-by", "host")
-        groups = json.loads(self._run("forget", "--dry-run", "--json", *ours, *policy) or "null") or []
+        groups = json.loads(self._run("forget", "--no-lock", "--dry-run", "--json", *ours, *policy) or "null") or []
         return [one["id"] for group in groups for one in group.get("remove") or ()]
 
-    def unlock(self) -> None:
-        """Remove locks of processes that are no longer there; those of living ones stay."""
-        self._run("unlock")
+    def _locking(self, work: Callable[[], str]) -> str:
+        """Do what takes a lock, once more if a lock of a process that is no longer there stood in the way."""
+        try:
+            return work()
+        except ArchiveError as error:
+            if _LOCKED not in str(error):
+                raise
+        self._run("unlock")  # those of the living stay
+        return work()
 
     def _run(self, *arguments: str) -> str:
         with self._start(arguments) as process:

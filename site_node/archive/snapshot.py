@@ -114,7 +114,6 @@ class Archive:
                 raise ArchiveError(f"{len(done.problems)} files could not be staged; the first ({place}): {why}")
             with self._store.connect() as db:
                 is_good = alarms.open_alarm(db) is None and not done.findings
-            repository.unlock()
             short = repository.backup(self.staging, GOOD if is_good else SUSPECT, storing, complain)
             listed = [one.id for one in repository.snapshots()]
             made = next((one for one in listed if short and one.startswith(short)), None)
@@ -206,7 +205,6 @@ class Archive:
 
         Raises: ArchiveError.
         """
-        self.repository.unlock()
         try:
             self.repository.check(subset)
         except ArchiveError:
@@ -228,7 +226,6 @@ class Archive:
                 named = alarms.named_since(db, self._clock() - timedelta(days=keep["daily"] or 1))
             if alarm is not None:
                 raise ArchiveAlarm("an alarm is open: no snapshot is forgotten until a person has cleared it")
-            repository.unlock()
             repository.forget(keep, named)
             with self._store.begin() as db:
                 ledger.write(db, self._clock(), "site:archive:thinned", **keep)

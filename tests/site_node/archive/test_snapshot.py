@@ -458,6 +458,8 @@ def test_a_restore_needs_no_lock_and_nothing_written(archived: Place, tmp_path: 
 
     assert below(tmp_path / "back" / "originals") == below(archived.originals)
     assert below(tmp_path / "repo") == before
+    # And a snapshot takes away the lock that nobody holds any more.
+    assert archived.archive.take().is_good
 
 
 @pytest.mark.slow
