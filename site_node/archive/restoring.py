@@ -91,7 +91,8 @@ class Place:
         return chosen, is_begun
 
     def end(self) -> None:
-        """Take the mark away: all that was wanted is here."""
+        """Take the mark away: all that was wanted is here, on the disk itself."""
+        os.sync()  # once for all files: one by one takes longer
         shutil.rmtree(self.target / _SCRATCH)
 
     def put(self, folder: Path, entry: Entry) -> bool:
@@ -108,8 +109,6 @@ class Place:
                 for chunk in rebuild(entry, folder):
                     digest.update(chunk)
                     out.write(chunk)
-                out.flush()
-                os.fdatasync(out.fileno())
         except ArchiveError:
             return False
         if digest.hexdigest() != entry.sha256:
