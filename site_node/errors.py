@@ -7,7 +7,9 @@ SiteError
 │   └── PeerRefused      it answered, and will not have this: asking again is of no use
 │       └── NotAMember   it does not have this site as a member, or no longer
 ├── ReleaseRefused       what was about to leave is not what the task declares
-└── TrainingFailed       the worker could not finish; the round is given up
+├── TrainingFailed       the worker could not finish; the round is given up
+└── ArchiveError         a snapshot or a restore is not what it has to be
+    └── ArchiveAlarm     images changed as no hospital changes them; a person has to look
 """
 
 
@@ -41,3 +43,11 @@ class ReleaseRefused(SiteError):
 
 class TrainingFailed(SiteError):
     """The training worker did not finish its work."""
+
+
+class ArchiveError(SiteError):
+    """A snapshot was not made, or what was restored is not all that was archived."""
+
+
+class ArchiveAlarm(ArchiveError):
+    """Images of the archive changed in a way that only damage or an attack explains."""
