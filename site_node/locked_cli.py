@@ -164,8 +164,8 @@ def put(
     made: dict[str, LockedObject] = {}
     with _bar("locking") as heard:
         for done, one in enumerate(found.series, start=1):
-            until = series.legal_date(one, site.config.locked, locking.now())
-            locked = locking.lock(one, folder, site.pseudonymiser.patient(one.PatientID), until)
+            term = series.term(one, site.config.locked, locking.now())
+            locked = locking.lock(one, folder, site.pseudonymiser.patient(one.PatientID), term)
             made[locked.name] = locked
             heard(done, len(found.series))
     for sha256, why in found.passed_over:

@@ -1,8 +1,9 @@
 """A hardened SeaweedFS as the hospital's own S3 server with Object Lock: its folder, its keys, its command line.
 
-Only the S3 port is open to others, by TLS; master, volume and filer listen on the loopback address, answer no plain
-HTTP (`-disableHttp`, since `/col/delete` of the master destroys locked objects without a login) and speak gRPC to
-holders of the certificates made here. The authority's key is never written: after the set-up nobody can issue another.
+Only the S3 port is open to others, by TLS; master, volume and filer listen on the loopback address, where the master
+tells its status and nothing gives or changes data by plain HTTP (`-disableHttp`, since `/col/delete` of the master
+destroys locked objects without a login), and speak gRPC to holders of the certificates made here. The authority's key
+is never written: after the set-up nobody can issue another.
 Does not keep out the root user of its own host; docs/locked-copies.md says what that means.
 """
 
@@ -44,6 +45,8 @@ _BACKDATE = timedelta(minutes=5)
 _PARTS = ("master", "volume", "filer", "s3", "client")
 _ADMINISTRATOR = "administrator"
 _MEMBER = re.compile(r"[a-z0-9][a-z0-9-]{2,49}")  # a bucket's name, with room for `-probe`
+# One volume at a time for each bucket, where SeaweedFS takes seven at once and so runs out of room with few buckets.
+_GROWTH = "[master.volume_growth]\ncopy_1 = 1\n"
 _IDENTITIES, _RUNNING = "identities.json", "running"
 _SETTINGS = "server.json"
 _COMMENT = "# Born at the set-up of this server and kept nowhere else.\n"
@@ -129,6 +132,7 @@ def set_up(folder: Path, host: str, port: int, at: datetime) -> LockServer:
     _write_certificates(server, at)
     administrator = _born()
     make_file(folder / "security.toml", _security().encode())
+    make_file(folder / "master.toml", _GROWTH.encode())
     everything = _identity(_ADMINISTRATOR, administrator, "Admin")
     make_file(folder / _IDENTITIES, json.dumps({"identities": [everything]}).encode())
     make_file(server.credentials, (_COMMENT + administrator.ini()).encode())

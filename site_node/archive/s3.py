@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -57,13 +58,11 @@ class Bucket:
         self.endpoint, self.name = endpoint, name
         self._authority = authority
         # Neither a profile nor a variable of the environment: what is used is what the site's configuration names.
-        session = boto3.session.Session(
+        self._client = _session().client(
+            "s3",
             aws_access_key_id=credentials.access_key if credentials else None,
             aws_secret_access_key=credentials.secret_key if credentials else None,
             region_name=region,
-        )
-        self._client = session.client(
-            "s3",
             endpoint_url=endpoint,
             verify=str(authority) if authority else True,
             config=Config(
@@ -185,6 +184,12 @@ class Bucket:
             raise EndpointRefused(f"{self.endpoint}: {error.operation_name} was refused: {code}", code) from error
         except BotoCoreError as error:
             raise EndpointUnreachable(f"{self.endpoint}: {_cause(error)}") from error
+
+
+@cache
+def _session() -> Any:  # noqa: ANN401 -- boto3 ships no types
+    """Return boto3's session; it reads its model of S3 once."""
+    return boto3.session.Session()
 
 
 def knock(method: str, url: str) -> int | None:

@@ -52,15 +52,24 @@ class Found:
     passed_over: tuple[tuple[str, str], ...]
 
 
-def legal_date(series: Series, settings: LockedCopies, at: datetime) -> datetime:
-    """Return until when a series is locked: so many years from its study date, by its modality.
+@dataclass(frozen=True, slots=True)
+class Term:
+    """Until when a series is locked: by its study date, where it has one, and at its first lock in any case."""
 
-    Without a study date, or with one in the future, the years count from `at`; the date is `least_days` away at least.
+    by_study: datetime | None
+    first: datetime
+
+
+def term(series: Series, settings: LockedCopies, at: datetime) -> Term:
+    """Return the dates of a series: so many years from its study date, by its modality.
+
+    Without a study date, or with one to come, the years count from `at`; a first lock is `least_days` long at least.
     """
     years = settings.years_by_modality.get(series.Modality, settings.years)
-    began = min(series.study_date or at.date(), at.date())
     least = (at + timedelta(days=settings.least_days)).replace(microsecond=0)
-    return max(datetime.combine(_years_later(began, years), time(), UTC), least)
+    known = series.study_date if series.study_date and series.study_date <= at.date() else None
+    from_now = datetime.combine(_years_later(known or at.date(), years), time(), UTC)
+    return Term(from_now if known else None, max(from_now, least))
 
 
 def find(folder: Path, heard: Callable[[int, int], None] = lambda _done, _total: None) -> Found:

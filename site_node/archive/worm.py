@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from site_node.archive.locks import Lock
     from site_node.archive.s3 import Bucket
     from site_node.archive.sealing import Member
-    from site_node.archive.series import Series
+    from site_node.archive.series import Series, Term
     from site_node.config import LockedCopies, LockedCopy
 
 SPOOL = "locked"
@@ -194,8 +194,8 @@ class Locking:
     say: Callable[[str], None]
     stopped: dict[str, str]
 
-    def lock(self, series: Series, folder: Path, patient: str, until: datetime) -> LockedObject:
-        """Bring a series of `folder` to every copy that can be had; `until` never shortens what is on record.
+    def lock(self, series: Series, folder: Path, patient: str, term: Term) -> LockedObject:
+        """Bring a series of `folder` to every copy that can be had; what is on record is never locked for shorter.
 
         Raises: LockedCopyInvalid if a file changed meanwhile; OSError.
         """
@@ -206,11 +206,12 @@ class Locking:
             known = LockedObject(
                 name, self.seal.token(series.SeriesInstanceUID), patient, series.Modality,
                 series.study_date.isoformat() if series.study_date else None,
-                len(series.members), series.size, until, hold=False,
+                len(series.members), series.size, term.first, hold=False,
             )  # fmt: skip
             self._record(known)
-        elif until > known.until:
-            known = self._change(known, until=until)
+        elif term.by_study is not None and term.by_study > known.until:
+            later = replace(known, until=term.by_study)
+            known = self._change(later, self.now(), "site:locked:extended", until=f"{term.by_study}")
         if any(self._is_due(known, copy) for copy in self.copies) and not self._has_bytes(known):
             self._spool(name, folder, series.members)
         self.secure(known)
@@ -226,10 +227,8 @@ class Locking:
 
     def hold(self, locked: LockedObject, by: str, reason: str, *, on: bool) -> LockedObject:
         """Put a legal hold on an object at every copy, or lift it; what a copy misses now, `finish` brings it."""
-        changed = self._change(locked, hold=on)
-        with self.store.begin() as db:
-            entry = "site:locked:held" if on else "site:locked:released"
-            ledger.write(db, self.now(), entry, object=locked.name, by=by, reason=reason)
+        entry = "site:locked:held" if on else "site:locked:released"
+        changed = self._change(replace(locked, hold=on), self.now(), entry, by=by, reason=reason)
         self.secure(changed)
         return changed
 
@@ -450,17 +449,15 @@ class Locking:
             )
             ledger.write(db, at, "site:locked:sealed", object=locked.name, files=locked.files, until=f"{locked.until}")
 
-    def _change(self, locked: LockedObject, *, until: datetime | None = None, hold: bool | None = None) -> LockedObject:
-        changed = LockedObject(
-            locked.name, locked.series, locked.patient, locked.modality, locked.study_date, locked.files, locked.size,
-            until or locked.until, locked.hold if hold is None else hold,
-        )  # fmt: skip
+    def _change(self, changed: LockedObject, at: datetime, entry: str, **detail: str) -> LockedObject:
+        """Put a later date or another hold on record, with an entry for auditors."""
         with self.store.begin() as db:
             db.execute(
                 sa.update(locked_object)
-                .where(locked_object.c.name == locked.name)
+                .where(locked_object.c.name == changed.name)
                 .values(until=changed.until.isoformat(), hold=changed.hold)
             )
+            ledger.write(db, at, entry, object=changed.name, **detail)
         return changed
 
     def _note(self, locked: LockedObject, record: CopyRecord) -> None:
