@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from tests.site_node.archive.servers import Ours
 
+VOLUMES_S = 60
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
 
@@ -139,6 +141,10 @@ def test_what_was_acknowledged_is_intact_after_the_server_was_killed_while_it_wr
     started.start()
     try:
         for name, version, content in acknowledged:
+            # Its volumes are known some seconds after S3 answers; until then a read is refused.
+            end = time.monotonic() + VOLUMES_S
+            while bucket.content(name, version) is None and time.monotonic() < end:
+                time.sleep(0.5)
             assert bucket.content(name, version) == content
             assert bucket.lock(name, version).holds_until(until)
             assert bucket.ask("delete_object", Key=name, VersionId=version).code
