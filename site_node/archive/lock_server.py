@@ -47,6 +47,7 @@ _ADMINISTRATOR = "administrator"
 _MEMBER = re.compile(r"[a-z0-9][a-z0-9-]{2,49}")  # a bucket's name, with room for `-probe`
 # One volume at a time for each bucket, where SeaweedFS takes seven at once and so runs out of room with few buckets.
 _GROWTH = "[master.volume_growth]\ncopy_1 = 1\n"
+_VOLUMES = 10_000  # left to itself it allows one for each free GiB, so that few buckets fill a disk that is empty
 _IDENTITIES, _RUNNING = "identities.json", "running"
 _SETTINGS = "server.json"
 _COMMENT = "# Born at the set-up of this server and kept nowhere else.\n"
@@ -94,7 +95,7 @@ class LockServer:
             "master.telemetry": "false",
             "master.volumeSizeLimitMB": 1024,
             "volume.port": self.port + 2,
-            "volume.max": 0,
+            "volume.max": _VOLUMES,
             "volume.minFreeSpace": "1",
             "volume.preStopSeconds": 1,
             "filer": "true",
