@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    from site_node.archive.clock import Clock
-    from site_node.archive.probe import ProbeResult, Target
-    from site_node.archive.s3 import Bucket
-    from site_node.archive.sealing import Seal
-    from site_node.archive.worm import LockedObject, Locking
+    from site_node.archive.locked.clock import Clock
+    from site_node.archive.locked.probe import ProbeResult, Target
+    from site_node.archive.locked.s3 import Bucket
+    from site_node.archive.locked.sealing import Seal
+    from site_node.archive.locked.worm import LockedObject, Locking
     from site_node.config import LockedCopy
 
 locked_app = typer.Typer(no_args_is_help=True, help=__doc__)
@@ -53,7 +53,7 @@ def serve(
     ] = 8333,
 ) -> None:
     """Run a lock server (SeaweedFS, hardened), in the foreground; its keys are born in its folder when it is new."""
-    from site_node.archive import lock_server  # noqa: PLC0415 -- only this command needs it
+    from site_node.archive.locked import lock_server  # noqa: PLC0415 -- only this command needs it
 
     server = lock_server.find(folder) or lock_server.set_up(folder, address, port, now())
     command = server.command()
@@ -80,8 +80,8 @@ def add_member(
     name: Annotated[str, typer.Argument(help="The hospital's name; its bucket has it too.")],
 ) -> None:
     """Hold another hospital's copies: two buckets, and an account that can do nothing elsewhere."""
-    from site_node.archive import credentials, lock_server  # noqa: PLC0415 -- only this command needs it
-    from site_node.archive.s3 import Bucket  # noqa: PLC0415 -- boto3 is slow to import, and few commands need it
+    from site_node.archive.locked import credentials, lock_server  # noqa: PLC0415 -- only this command needs it
+    from site_node.archive.locked.s3 import Bucket  # noqa: PLC0415 -- boto3 is slow to import, and few commands need it
 
     server = lock_server.find(folder)
     if server is None:
@@ -101,7 +101,7 @@ def copy_here(
     target: Annotated[Path, typer.Argument(help="On a disk of this machine whose files can be immutable.")],
 ) -> None:
     """Copy files and make the copies immutable; needs root. This is `local`: never compliant, and it stops no root."""
-    from site_node.archive import immutable  # noqa: PLC0415 -- only this command needs it
+    from site_node.archive.locked import immutable  # noqa: PLC0415 -- only this command needs it
 
     open_site(context.obj)
     if not folder.is_dir():
@@ -121,7 +121,7 @@ def probe_copies(
     as_json: Json = False,
 ) -> None:
     """Try on each endpoint what an attacker would try; only what withstood all of it is used. Run it by a timer."""
-    from site_node.archive import probe, probe_log  # noqa: PLC0415 -- boto3 is slow to import, and few commands need it
+    from site_node.archive.locked import probe, probe_log  # noqa: PLC0415 -- boto3 is slow to import, and few commands need it
 
     site = open_site(context.obj)
     clock = _clock(site)
@@ -153,7 +153,7 @@ def put(
     as_json: Json = False,
 ) -> None:
     """Seal every series of a folder and lock it at every copy; what is there already is left. Cut off, run it again."""
-    from site_node.archive import series  # noqa: PLC0415 -- it brings pydicom, which is slow to import
+    from site_node.archive.locked import series  # noqa: PLC0415 -- it brings pydicom, which is slow to import
 
     if not folder.is_dir():
         raise ConfigurationError(f"{folder} is not a folder")
@@ -257,7 +257,7 @@ def extend(
     as_json: Json = False,
 ) -> None:
     """Push the lock of every version forward, never back: for the snapshot repository. Run it by a timer."""
-    from site_node.archive import rolling  # noqa: PLC0415 -- few commands need it
+    from site_node.archive.locked import rolling  # noqa: PLC0415 -- few commands need it
 
     site = open_site(context.obj)
     moment = _clock(site).now()
@@ -298,8 +298,8 @@ def restore(
     as_json: Json = False,
 ) -> None:
     """Bring series back, byte for byte, past what was written over them or hides them; needs the site's keys alone."""
-    from site_node.archive import recovery  # noqa: PLC0415 -- few commands need it
-    from site_node.archive.sealing import open_seal  # noqa: PLC0415 -- as above
+    from site_node.archive.locked import recovery  # noqa: PLC0415 -- few commands need it
+    from site_node.archive.locked.sealing import open_seal  # noqa: PLC0415 -- as above
     from site_node.errors import EndpointError  # noqa: PLC0415 -- as above
 
     site = open_site(context.obj)
@@ -351,14 +351,14 @@ def accept_clock(context: typer.Context, by: By) -> None:
 
 
 def _clock(site: Site) -> Clock:
-    from site_node.archive.clock import Clock  # noqa: PLC0415 -- few commands need it
+    from site_node.archive.locked.clock import Clock  # noqa: PLC0415 -- few commands need it
 
     return Clock(site.store)
 
 
 def _seal(site: Site) -> Seal:
     """Return the site's seal; a site without any locked copy is given its keys."""
-    from site_node.archive import sealing  # noqa: PLC0415 -- few commands need it
+    from site_node.archive.locked import sealing  # noqa: PLC0415 -- few commands need it
 
     if not _objects(site):
         sealing.make_keys(site.home.root)
@@ -366,7 +366,7 @@ def _seal(site: Site) -> Seal:
 
 
 def _signing_key(site: Site) -> Ed25519PrivateKey:
-    from site_node.archive.sealing import read_signing_key  # noqa: PLC0415 -- few commands need it
+    from site_node.archive.locked.sealing import read_signing_key  # noqa: PLC0415 -- few commands need it
 
     return read_signing_key(site.home.root)
 
@@ -384,8 +384,8 @@ def _chosen(site: Site, name: str | None) -> tuple[LockedCopy, ...]:
 
 
 def _bucket(site: Site, copy: LockedCopy, name: str | None = None, *, anonymous: bool = False) -> Bucket:
-    from site_node.archive import credentials  # noqa: PLC0415 -- few commands need it
-    from site_node.archive.s3 import Bucket  # noqa: PLC0415 -- boto3 is slow to import, and few commands need it
+    from site_node.archive.locked import credentials  # noqa: PLC0415 -- few commands need it
+    from site_node.archive.locked.s3 import Bucket  # noqa: PLC0415 -- boto3 is slow to import, and few commands need it
 
     root = site.home.root
     known = None if anonymous else credentials.read(root / copy.credentials.removeprefix("file:"))
@@ -396,7 +396,7 @@ def _bucket(site: Site, copy: LockedCopy, name: str | None = None, *, anonymous:
 
 
 def _target(site: Site, copy: LockedCopy) -> Target:
-    from site_node.archive.probe import Target  # noqa: PLC0415 -- as above
+    from site_node.archive.locked.probe import Target  # noqa: PLC0415 -- as above
 
     return Target(
         _bucket(site, copy),
@@ -415,7 +415,7 @@ def _have(bucket: Bucket, *, make: bool) -> None:
 
 
 def _verdicts(site: Site, at: datetime) -> dict[str, Permit | Deny]:
-    from site_node.archive import probe_log, sealing  # noqa: PLC0415 -- few commands need it
+    from site_node.archive.locked import probe_log, sealing  # noqa: PLC0415 -- few commands need it
 
     try:
         key = sealing.read_signing_key(site.home.root).public_key()
@@ -430,7 +430,7 @@ def _locking(site: Site) -> Locking:
 
     Ends the command if none is left.
     """
-    from site_node.archive.worm import Copy, Locking  # noqa: PLC0415 -- boto3 is slow to import, and few commands need it
+    from site_node.archive.locked.worm import Copy, Locking  # noqa: PLC0415 -- boto3 is slow to import, and few commands need it
 
     clock = _clock(site)
     verdicts = _verdicts(site, clock.now())
@@ -459,7 +459,7 @@ def _objects(site: Site) -> list[LockedObject]:
 
 
 def _chosen_objects(site: Site, names: list[str] | None, *, of_patient: bool) -> list[LockedObject]:
-    from site_node.archive import worm  # noqa: PLC0415 -- few commands need it
+    from site_node.archive.locked import worm  # noqa: PLC0415 -- few commands need it
 
     patient = site.pseudonymiser.patient(ask_patient()) if of_patient else None
     with site.store.connect() as db:
@@ -474,7 +474,7 @@ def _chosen_objects(site: Site, names: list[str] | None, *, of_patient: bool) ->
 
 
 def _row(site: Site, locked: LockedObject, verdicts: dict[str, Permit | Deny], at: datetime) -> dict[str, Any]:
-    from site_node.archive import worm  # noqa: PLC0415 -- few commands need it
+    from site_node.archive.locked import worm  # noqa: PLC0415 -- few commands need it
 
     with site.store.connect() as db:
         known = worm.records(db, locked.name)
@@ -513,7 +513,7 @@ def _conclude(site: Site, locking: Locking, objects: list[LockedObject], bad: in
 
 
 def _tell_probe(copy: LockedCopy, result: ProbeResult) -> None:
-    from site_node.archive.probe import CHECKS  # noqa: PLC0415 -- few commands need it
+    from site_node.archive.locked.probe import CHECKS  # noqa: PLC0415 -- few commands need it
 
     passed = len(result.checks) - len(result.failed)
     if not result.failed:

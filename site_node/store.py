@@ -432,6 +432,31 @@ told_statistics = sa.Table(
     sa.Column("handed_over_at", sa.String),  # the coordinator answered that it has it
 )
 
+# Snapshots that count: restic ended well, its list shows them, nothing was left out. Append only.
+archive_snapshot = sa.Table(
+    "archive_snapshot",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.String, nullable=False),  # restic's
+    sa.Column("at", sa.String, nullable=False),
+    sa.Column("files", sa.Integer, nullable=False),
+    sa.Column("manifest", sa.String, nullable=False),  # SHA-256
+    sa.Column("is_good", sa.Boolean, nullable=False),  # taken without an alarm
+)
+
+# Images of the archive changed as none may. While a row is not cleared, nothing is trained on.
+archive_alarm = sa.Table(
+    "archive_alarm",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("at", sa.String, nullable=False),
+    sa.Column("counts", sa.Text, nullable=False),  # JSON: images by what happened to them
+    sa.Column("last_good", sa.String, nullable=False),  # the snapshot to restore from
+    sa.Column("cleared_at", sa.String),
+    sa.Column("cleared_by", sa.String),
+    sa.Column("reason", sa.String),
+)
+
 # Locked copies: one object of S3 for each part of a series, sealed at this site; the name is a keyed digest.
 locked_object = sa.Table(
     "locked_object",
@@ -512,6 +537,7 @@ APPEND_ONLY = {
     "request_event": "number = NEW.number OR (request = NEW.request AND version = NEW.version)",
     "ledger": "number = NEW.number",
     "receipt_signer": "key_id = NEW.key_id",
+    "archive_snapshot": "number = NEW.number",
     "consent_opening": "record = NEW.record",
     "consent_log": "place = NEW.place",
     "consent_log_node": "level = NEW.level AND place = NEW.place",

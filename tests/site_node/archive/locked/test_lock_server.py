@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from site_node.archive import credentials, lock_server
-from site_node.archive.locks import COMPLIANCE
-from site_node.archive.s3 import Bucket, knock
+from site_node.archive.locked import credentials, lock_server
+from site_node.archive.locked.locks import COMPLIANCE
+from site_node.archive.locked.s3 import Bucket, knock
 from site_node.errors import ConfigurationError, EndpointError
-from tests.site_node.archive import servers
+from tests.site_node.archive.locked import servers
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.site_node.archive.servers import Ours
+    from tests.site_node.archive.locked.servers import Ours
 
 VOLUMES_S = 60
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from site_node.archive.locks import Lock, Version
-    from site_node.archive.s3 import Bucket
+    from site_node.archive.locked.locks import Lock, Version
+    from site_node.archive.locked.s3 import Bucket
 
 SLACK = timedelta(hours=12)  # a run that was cut off and begun again passes over what it had extended
 

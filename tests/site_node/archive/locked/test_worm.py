@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING
 import pytest
 
 from consent import Deny, Permit
-from site_node.archive import worm
-from site_node.archive.locks import COMPLIANCE, Lock
-from site_node.archive.s3 import Bucket
-from site_node.archive.series import Term
-from site_node.archive.worm import Copy
+from site_node.archive.locked import worm
+from site_node.archive.locked.locks import COMPLIANCE, Lock
+from site_node.archive.locked.s3 import Bucket
+from site_node.archive.locked.series import Term
+from site_node.archive.locked.worm import Copy
 from site_node.config import LockedCopies
 from site_node.errors import EndpointUnreachable, LockedCopyInvalid
-from tests.site_node.archive.conftest import LATER
+from tests.site_node.archive.locked.conftest import LATER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
     from typing import BinaryIO
 
-    from site_node.archive.worm import LockedObject
-    from tests.site_node.archive.conftest import Site
+    from site_node.archive.locked.worm import LockedObject
+    from tests.site_node.archive.locked.conftest import Site
 
 FILES = {"a": b"pixels" * 1000, "b": b"more pixels"}
 

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from consent import Deny, Permit
 from site_node import ledger
-from site_node.archive.sealing import Seal, read_members
+from site_node.archive.locked.sealing import Seal, read_members
 from site_node.errors import EndpointError, EndpointRefused, LockedCopyInvalid
 from site_node.keys import move_into_place
 from site_node.store import locked_copy, locked_object
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-    from site_node.archive.locks import Lock
-    from site_node.archive.s3 import Bucket
-    from site_node.archive.sealing import Member
-    from site_node.archive.series import Series, Term
+    from site_node.archive.locked.locks import Lock
+    from site_node.archive.locked.s3 import Bucket
+    from site_node.archive.locked.sealing import Member
+    from site_node.archive.locked.series import Series, Term
     from site_node.config import LockedCopies, LockedCopy
 
 SPOOL = "locked"

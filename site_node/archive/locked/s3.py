@@ -20,7 +20,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.httpsession import URLLib3Session
 
-from site_node.archive.locks import COMPLIANCE, Lock, Version
+from site_node.archive.locked.locks import COMPLIANCE, Lock, Version
 from site_node.errors import EndpointRefused, EndpointUnreachable
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-    from site_node.archive.credentials import Credentials
+    from site_node.archive.locked.credentials import Credentials
 
 CHUNK = 1 << 20
 MAX_OBJECT = 5 * 2**30  # PutObject takes no more (S3 user guide, "Uploading objects")

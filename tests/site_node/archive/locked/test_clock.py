@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from site_node.archive.clock import LONGEST_REST, TOLERANCE, Clock, Reading, judge, read_machine
+from site_node.archive.locked.clock import LONGEST_REST, TOLERANCE, Clock, Reading, judge, read_machine
 from site_node.errors import ClockRefused
 
 if TYPE_CHECKING:

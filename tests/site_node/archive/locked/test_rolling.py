@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from site_node.archive import rolling
-from site_node.archive.locks import COMPLIANCE
+from site_node.archive.locked import rolling
+from site_node.archive.locked.locks import COMPLIANCE
 
 if TYPE_CHECKING:
-    from site_node.archive.s3 import Bucket
-    from tests.site_node.archive.servers import Ours
+    from site_node.archive.locked.s3 import Bucket
+    from tests.site_node.archive.locked.servers import Ours
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 SOON, LATE, LATEST = (NOW + timedelta(days=days) for days in (1, 30, 60))

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pyrage
 import pytest
 
-from site_node.archive import sealing
-from site_node.archive.sealing import Member, Seal
+from site_node.archive.locked import sealing
+from site_node.archive.locked.sealing import Member, Seal
 from site_node.errors import ConfigurationError, LockedCopyInvalid
 
 if TYPE_CHECKING:

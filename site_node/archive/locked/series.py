@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pydicom
 from pydicom.errors import InvalidDicomError
 
-from site_node.archive.sealing import Member
+from site_node.archive.locked.sealing import Member
 from site_node.deidentify.transcoding import quiet
 
 if TYPE_CHECKING:

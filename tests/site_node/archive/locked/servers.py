@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from site_node.archive import credentials
-from site_node.archive.credentials import Credentials
-from site_node.archive.lock_server import GRPC_OFFSET, LockServer
-from site_node.archive.s3 import Bucket
+from site_node.archive.locked import credentials
+from site_node.archive.locked.credentials import Credentials
+from site_node.archive.locked.lock_server import GRPC_OFFSET, LockServer
+from site_node.archive.locked.s3 import Bucket
 from site_node.config import LockedCopy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 BEGAN_S = 60
 WEED = str(Path(sys.executable).with_name("weed"))
 

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 import pytest
 
 from consent import Deny, Permit, generate_signing_key
-from site_node.archive import probe, probe_log
-from site_node.archive.probe import CHECKS, CheckResult, ProbeResult, Target
-from site_node.archive.s3 import Bucket
+from site_node.archive.locked import probe, probe_log
+from site_node.archive.locked.probe import CHECKS, CheckResult, ProbeResult, Target
+from site_node.archive.locked.s3 import Bucket
 from site_node.config import LockedCopy
-from tests.site_node.archive import servers
+from tests.site_node.archive.locked import servers
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import sqlalchemy as sa
 
-    from site_node.archive.credentials import Credentials
-    from tests.site_node.archive.servers import Ours
+    from site_node.archive.locked.credentials import Credentials
+    from tests.site_node.archive.locked.servers import Ours
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 WEEK = timedelta(days=7)

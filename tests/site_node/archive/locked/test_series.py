@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from pydicom.data import get_testdata_file
 
-from site_node.archive import series
-from site_node.archive.sealing import Member
-from site_node.archive.series import Series
+from site_node.archive.locked import series
+from site_node.archive.locked.sealing import Member
+from site_node.archive.locked.series import Series
 from site_node.config import LockedCopies
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)

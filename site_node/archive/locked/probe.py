@@ -19,8 +19,8 @@ from pydantic import AwareDatetime, Field
 from consent import Deny, Permit
 from consent.errors import StatementInvalid
 from consent.statement import Claim, StatementForm, Text
-from site_node.archive.locks import COMPLIANCE, GOVERNANCE
-from site_node.archive.s3 import knock
+from site_node.archive.locked.locks import COMPLIANCE, GOVERNANCE
+from site_node.archive.locked.s3 import knock
 from site_node.errors import EndpointRefused
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-    from site_node.archive.s3 import Answer, Bucket
+    from site_node.archive.locked.s3 import Answer, Bucket
 
 RESULT_TYPE: Final = "https://filmroom.org/lock-probe/v1"
 MAX_RESULT_BYTES: Final = 65_536

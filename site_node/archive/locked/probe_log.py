@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from consent import Deny, Permit
 from site_node import ledger
-from site_node.archive import probe
+from site_node.archive.locked import probe
 from site_node.store import lock_probe
 
 if TYPE_CHECKING:

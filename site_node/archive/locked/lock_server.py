@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from site_node.archive.credentials import Credentials
+from site_node.archive.locked.credentials import Credentials
 from site_node.errors import ConfigurationError
 from site_node.keys import make_file, move_into_place
 

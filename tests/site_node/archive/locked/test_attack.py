@@ -7,15 +7,15 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from site_node.archive import recovery, sealing
-from site_node.archive.locks import COMPLIANCE, GOVERNANCE
-from tests.site_node.archive.conftest import LATER
+from site_node.archive.locked import recovery, sealing
+from site_node.archive.locked.locks import COMPLIANCE, GOVERNANCE
+from tests.site_node.archive.locked.conftest import LATER
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from site_node.archive.s3 import Bucket
-    from tests.site_node.archive.conftest import Site
+    from site_node.archive.locked.s3 import Bucket
+    from tests.site_node.archive.locked.conftest import Site
 
 SERIES = {f"1.2.{number}": {f"s{number}-{file}": os.urandom(5000) for file in range(3)} for number in range(4)}
 CONTENTS = {name: content for files in SERIES.values() for name, content in files.items()}

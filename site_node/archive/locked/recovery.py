@@ -12,8 +12,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from site_node.archive.sealing import read_members
-from site_node.archive.worm import PREFIX
+from site_node.archive.locked.sealing import read_members
+from site_node.archive.locked.worm import PREFIX
 from site_node.errors import EndpointRefused, LockedCopyInvalid
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-    from site_node.archive.locks import Version
-    from site_node.archive.s3 import Bucket
-    from site_node.archive.sealing import Seal
+    from site_node.archive.locked.locks import Version
+    from site_node.archive.locked.s3 import Bucket
+    from site_node.archive.locked.sealing import Seal
 
 _PART = ".filmroom-restore"
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from site_node.archive import immutable
+from site_node.archive.locked import immutable
 from site_node.errors import ConfigurationError, LockedCopyInvalid
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files
 ATTEMPTS = """
 import os, sys
 from pathlib import Path
-from site_node.archive import immutable
+from site_node.archive.locked import immutable
 path = Path(sys.argv[1])
 print(immutable.give_up_capability(), immutable.give_up_capability())
 for attempt in (
