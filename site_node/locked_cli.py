@@ -17,7 +17,7 @@ from rich.table import Table
 
 from consent import Deny, Permit
 from site_node.app import Site, now, open_site
-from site_node.errors import ConfigurationError, EndpointError, NotCompliant
+from site_node.errors import ConfigurationError, EndpointError, LockedCopyInvalid, NotCompliant
 from site_node.terminal import By, Json, ask_patient, err, out
 
 if TYPE_CHECKING:
@@ -166,15 +166,21 @@ def put(
     with _bar("reading") as heard:
         found = series.find(folder, heard)
     made: dict[str, LockedObject] = {}
+    changed = 0
     with _bar("locking") as heard:
         for done, one in enumerate(found.series, start=1):
             term = series.term(one, site.config.locked, locking.now())
-            locked = locking.lock(one, folder, site.pseudonymiser.patient(one.PatientID), term)
-            made[locked.name] = locked
+            try:
+                locked = locking.lock(one, folder, site.pseudonymiser.patient(one.PatientID), term)
+            except LockedCopyInvalid as error:
+                changed += 1
+                _say(f"not locked: a series of {len(one.members)} files: {error}")
+            else:
+                made[locked.name] = locked
             heard(done, len(found.series))
     for sha256, why in found.passed_over:
         err.print(f"not locked: file {sha256[:_SHOWN_DIGITS]}: {why}")
-    _conclude(site, locking, list(made.values()), len(found.passed_over), as_json=as_json)
+    _conclude(site, locking, list(made.values()), len(found.passed_over) + changed, as_json=as_json)
 
 
 @locked_app.command("resume")

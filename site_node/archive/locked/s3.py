@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from site_node.archive.locked.credentials import Credentials
 
 CHUNK = 1 << 20
-MAX_OBJECT = 5 * 2**30  # PutObject takes no more (S3 user guide, "Uploading objects")
 _CONNECT_S, _READ_S, _ATTEMPTS = 5, 60, 3
 _KNOCK_S = 5
 _UNKNOWN = "no-code"
