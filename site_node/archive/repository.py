@@ -11,24 +11,24 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from site_node.errors import ArchiveError, ConfigurationError
-from site_node.keys import read_secret
+from site_node.archive import programs
+from site_node.errors import ArchiveError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
 GOOD, SUSPECT = "good", "suspect"
-_SETTING = re.compile(r"(AWS|RCLONE|RESTIC_REST|AZURE|GOOGLE|B2|OS|ST)_[A-Z0-9_]+")
+SETTING = re.compile(r"(AWS|RCLONE|RESTIC_REST|AZURE|GOOGLE|B2|OS|ST)_[A-Z0-9_]+")
+"""What a store may ask for by the environment."""
 _PASSED_ON = re.compile(
-    rf"{_SETTING.pattern}|PATH|HOME|TMPDIR|LANG|SSL_CERT_FILE|SSL_CERT_DIR|(HTTPS?|NO)_PROXY|(https?|no)_proxy"
+    rf"{SETTING.pattern}|PATH|HOME|TMPDIR|LANG|SSL_CERT_FILE|SSL_CERT_DIR|(HTTPS?|NO)_PROXY|(https?|no)_proxy"
 )
 _LOCKED = "repository is already locked"
 _FATAL = ("Fatal: ", "panic: ")
@@ -50,14 +50,22 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class Repository:
-    """Where snapshots are kept: a folder, or any address that restic knows."""
+class Store:
+    """Where a repository lies: a folder or any address that restic knows, with its environment and options."""
 
     address: str
+    settings: Mapping[str, str] = field(default_factory=dict, repr=False)
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """A repository of snapshots."""
+
+    store: Store
     password_file: Path
     cache: Path
     host: str
-    settings: Mapping[str, str]
     held: tuple[int, ...] = ()
     """Descriptors that restic inherits: what they lock stays locked until it ends, though this process be killed."""
 
@@ -163,37 +171,20 @@ class Repository:
     def _start(
         self, arguments: Sequence[str], folder: Path | None = None, errors: int = subprocess.PIPE
     ) -> subprocess.Popen[str]:
-        program = shutil.which("restic")
-        if program is None:
-            raise ConfigurationError("restic is not installed: apt-get install restic")
+        program = programs.find("restic", "apt-get install restic")
         files = ("--password-file", str(self.password_file.absolute()), "--cache-dir", str(self.cache.absolute()))
         return subprocess.Popen(  # noqa: S603 -- no shell, a fixed program
-            [program, "--repo", self.address, *files, *arguments],
+            [program, "--repo", self.store.address, *files, *self.store.options, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
             errors="replace",
             cwd=folder,
-            env={name: value for name, value in os.environ.items() if _PASSED_ON.fullmatch(name)} | dict(self.settings),
+            env={name: value for name, value in os.environ.items() if _PASSED_ON.fullmatch(name)}
+            | dict(self.store.settings),
             pass_fds=self.held,
         )
-
-
-def read_settings(path: Path) -> dict[str, str]:
-    """Return what a store asks for, from a file (mode 0600) of lines NAME=value.
-
-    Raises: ConfigurationError naming the line, never its value.
-    """
-    settings = {}
-    for number, line in enumerate(read_secret(path).decode("utf-8", "replace").splitlines(), 1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        name, equals, value = line.partition("=")
-        if not equals or not _SETTING.fullmatch(name):
-            raise ConfigurationError(f"{path}: line {number} is not a setting that restic may have")
-        settings[name] = value
-    return settings
 
 
 def _told(line: str) -> dict[str, Any]:

@@ -23,9 +23,9 @@ from pydicom.data import get_testdata_file
 from benchmarks.attacks import encrypt
 from site_node import alarms
 from site_node.archive.anomaly import Kind
-from site_node.archive.repository import read_settings
 from site_node.archive.restoring import Wanted
 from site_node.archive.snapshot import Archive
+from site_node.archive.stores import read_settings
 from site_node.config import SiteConfig, SiteHome
 from site_node.errors import ArchiveAlarm, ArchiveError, ConfigurationError
 from tests.site_node.archive.conftest import DAYS, Place, slice_bytes
