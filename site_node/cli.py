@@ -39,6 +39,7 @@ from site_node.review_cli import keys_app, reidentify_app, review_app
 from site_node.rotation_cli import rotate_key
 from site_node.statistics_cli import show_statistics
 from site_node.store import disposition, ledger, participation
+from site_node.stray_cli import stray_app
 from site_node.terminal import By, Json, confirm_at_terminal, err, out
 from site_node.visas_cli import make_visa
 from site_node.withdrawals_cli import Confirmation, show_preview, withdrawals_app, write_confirmation
@@ -76,6 +77,7 @@ for name, group in (
     ("keys", keys_app),
     ("reidentify", reidentify_app),
     ("withdrawals", withdrawals_app),
+    ("stray", stray_app),
 ):
     app.add_typer(group, name=name)
 requests_app.command("visa")(make_visa)

@@ -129,27 +129,32 @@ def _parsed(table: str) -> Iterator[Word]:
                 yield Word(cells[11].strip(), confidence)
 
 
-class _Window(RawIOBase):
+class Window(RawIOBase):
     """A buffer as a file that is never copied whole."""
 
     def __init__(self, buffer: memoryview) -> None:
         self._buffer, self._at = buffer, 0
 
     def readable(self) -> bool:
+        """Return that it is."""
         return True
 
     def seekable(self) -> bool:
+        """Return that it is."""
         return True
 
     def tell(self) -> int:
+        """Return the place that is read next."""
         return self._at
 
     def seek(self, offset: int, whence: int = SEEK_SET) -> int:
+        """Go to a place."""
         start = {SEEK_SET: 0, SEEK_CUR: self._at, SEEK_END: len(self._buffer)}[whence]
         self._at = max(0, start + offset)
         return self._at
 
     def readinto(self, into: WriteableBuffer) -> int:
+        """Copy the next bytes."""
         out = memoryview(into).cast("B")
         part = self._buffer[self._at : self._at + len(out)]
         out[: len(part)] = part
@@ -165,7 +170,7 @@ def views(buffer: memoryview) -> Iterator[NDArray[np.uint8]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            file = _Window(buffer)
+            file = Window(buffer)
             ds = pydicom.dcmread(file, force=True, stop_before_pixels=True)
             if ds.get("SOPClassUID") == EncapsulatedPDFStorage:
                 yield from _pages(ds.EncapsulatedDocument)

@@ -1,0 +1,208 @@
+"""A place searched: changed files are looked through in processes of their own, and recorded as they come.
+
+A scan that was killed is run again and goes on: what is on record and unchanged is not read twice. A file that kills
+its reader, cannot be opened or is too large is on record as not scanned.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections import Counter, deque
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import TYPE_CHECKING
+
+from site_node.stray import records
+from site_node.stray.dictionary import Keyer
+from site_node.stray.inspection import Inspector, Report, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from datetime import datetime
+
+    import sqlalchemy as sa
+
+    from site_node.stray.origin import Item, Origin
+    from site_node.stray.records import Keys
+
+MAX_BYTES = 16 * 1024**3
+TOO_LARGE = "too large to look into"
+UNREADABLE = "cannot be read"
+KILLS_ITS_READER = "kills the process that reads it"
+_BATCH = 64
+_AHEAD = 16
+_FEW = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a scan saw; `files` of the place, of which `read` were looked through and `unchanged` were not."""
+
+    number: int
+    files: int
+    read: int
+    unchanged: int
+    not_scanned: int
+    risks: Mapping[str, int]  # files by their gravest open finding
+    faults: Mapping[str, int]  # why places were not looked into
+
+
+def scan(
+    origin: Origin,
+    store: sa.Engine,
+    keys: Keys,
+    now: Callable[[], datetime],
+    *,
+    pictures: str = "suspect",
+    everything: bool = False,
+    processes: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    max_bytes: int = MAX_BYTES,
+) -> Summary:
+    """Search every file of a place that changed since it was searched last, or `everything`."""
+    keyer = Keyer(keys.digests)
+    source = keyer.token("source", origin.name)
+    with store.begin() as db:
+        settings = Settings(keys.digests, records.known(db), pictures)
+        rule = records.rules(db, pictures)
+        shown = Inspector(settings).shown(origin.name)
+        number = records.begin(db, source, shown, now(), everything=everything)
+        before = records.stamps(db, source)
+    items = {keyer.token(f"file/{source}", item.key): item for item in origin.items()}
+    same = [
+        id_
+        for id_, item in items.items()
+        if (was := before.get(id_)) is not None
+        and (item.size, item.stamp, rule) == was[:3]
+        and not item.trouble
+        and (not everything or was[3] == number)
+    ]
+    with store.begin() as db:
+        records.seen(db, same, number)
+    left = set(same)
+    jobs = [_Job(id_, item) for id_, item in items.items() if id_ not in left]
+    batch: list[tuple[_Job, Report]] = []
+    for done, judged in enumerate(_all(jobs, origin, settings, max_bytes, processes or os.cpu_count() or 1), 1):
+        batch.append(judged)
+        if len(batch) == _BATCH or done == len(jobs):
+            with store.begin() as db:
+                for job, report in batch:
+                    sealed = keys.seal(origin.name, job.item.key)
+                    records.keep(db, job.id, source, sealed, job.item, report, number, rule)
+            batch.clear()
+        if progress is not None:
+            progress(done, len(jobs))
+    counts = {"files": len(items), "read": len(jobs), "unchanged": len(same)}
+    return _closed(store, number, source, now(), counts)
+
+
+def _closed(store: sa.Engine, number: int, source: str, at: datetime, counts: dict[str, int]) -> Summary:
+    with store.begin() as db:
+        told = records.end(db, number, source, at, counts)
+        faults: Counter[str] = Counter()
+        troubled = 0
+        for file in records.files(db):
+            if file.source == source and file.faults:
+                troubled += 1
+                faults.update({reason for _, reason in file.faults})
+    risks = {word: told[word] for word in ("high", "medium", "low")}
+    return Summary(number, counts["files"], counts["read"], counts["unchanged"], troubled, risks, dict(faults))
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    id: str
+    item: Item
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Looks through one file of an origin after the other."""
+
+    origin: Origin
+    inspector: Inspector
+    max_bytes: int
+
+    def __call__(self, item: Item) -> Report:
+        if item.trouble or item.size > self.max_bytes:
+            return self.fault(item, item.trouble or TOO_LARGE)
+        try:
+            with self.origin.content(item.key) as content:
+                return self.inspector.inspect(content, item.key)
+        except OSError:
+            return self.fault(item, UNREADABLE)
+
+    def fault(self, item: Item, reason: str) -> Report:
+        """Return that a file was not looked through; its name was."""
+        named = self.inspector.inspect(memoryview(b""), item.key)
+        return Report(named.shown, named.findings, (("file", reason),))
+
+
+def _all(
+    jobs: list[_Job], origin: Origin, settings: Settings, max_bytes: int, processes: int
+) -> Iterator[tuple[_Job, Report]]:
+    """Yield every job with its report, in order."""
+    if processes == 1 or len(jobs) <= _FEW:
+        reader = _Reader(origin, Inspector(settings), max_bytes)
+        yield from ((job, reader(job.item)) for job in jobs)
+        return
+    waiting = deque(jobs)
+    while waiting:
+        try:
+            for job, report in _in_processes(list(waiting), origin, settings, max_bytes, processes):
+                waiting.popleft()
+                yield job, report
+        except BrokenProcessPool:
+            # Which file it was is found by taking those under way one at a time.
+            for _ in range(min(len(waiting), processes * _AHEAD)):
+                job = waiting.popleft()
+                yield job, _alone(job, origin, settings, max_bytes)
+
+
+def _in_processes(
+    jobs: list[_Job], origin: Origin, settings: Settings, max_bytes: int, processes: int
+) -> Iterator[tuple[_Job, Report]]:
+    under_way: deque[tuple[_Job, Future[Report]]] = deque()
+    with _pool(processes, origin, settings, max_bytes) as pool:
+        try:
+            for job in jobs:
+                under_way.append((job, pool.submit(_read_here, job.item)))
+                if len(under_way) == processes * _AHEAD:
+                    first, future = under_way.popleft()
+                    yield first, future.result()
+            while under_way:
+                first, future = under_way.popleft()
+                yield first, future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _alone(job: _Job, origin: Origin, settings: Settings, max_bytes: int) -> Report:
+    try:
+        with _pool(1, origin, settings, max_bytes) as pool:
+            return pool.submit(_read_here, job.item).result()
+    except BrokenProcessPool:
+        return _Reader(origin, Inspector(settings), max_bytes).fault(job.item, KILLS_ITS_READER)
+
+
+def _pool(processes: int, origin: Origin, settings: Settings, max_bytes: int) -> ProcessPoolExecutor:
+    # Not by fork: it would copy locks and open databases of the process that asks.
+    return ProcessPoolExecutor(processes, get_context("spawn"), _start, (origin, settings, max_bytes))
+
+
+_reader: _Reader | None = None
+
+
+def _start(origin: Origin, settings: Settings, max_bytes: int) -> None:
+    global _reader  # noqa: PLW0603 -- the one thing a process of a pool keeps between its files
+    _reader = _Reader(origin, Inspector(settings), max_bytes)
+    gc.freeze()  # tables live as long as the process: nobody need walk them again
+
+
+def _read_here(item: Item) -> Report:
+    if _reader is None:
+        raise AssertionError("the process was not started by _start")
+    return _reader(item)
