@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from site_node.deidentify.vocabulary import Mark, vocabulary
 from site_node.second_look.words import fold, technical
 from site_node.stray import lexicon
+from site_node.stray.addresses import addresses
 from site_node.stray.days import birth_days, days_in
-from site_node.stray.finding import Confidence, Kind, Match
-from site_node.stray.labels import announces, plausible
+from site_node.stray.finding import Confidence, Kind, Match, Sort
+from site_node.stray.labels import announces, is_of_a_thing, plausible
 from site_node.stray.names import names
 from site_node.stray.numbers import SHAPES
 
@@ -56,30 +57,29 @@ class Detector:
         self._known = dictionary
         self._short = lru_cache(maxsize=16384)(self._all)
 
-    def find(self, text: str, label: str = "", *, prose: bool = True) -> tuple[Match, ...]:
+    def find(self, text: str, label: str = "", sort: Sort = Sort.PROSE) -> tuple[Match, ...]:
         """Return what `text` says of persons.
 
-        `label` is the column, attribute or key that it stands under. Without `prose` it is no language, as in bytes
-        that happen to be letters: names are then found by labels and by the dictionary alone.
+        `label` is the column, attribute or key that it stands under.
         """
         find = self._short if len(text) < _LONG else self._all
-        return find(text, label, prose)
+        return find(text, label, sort)
 
-    def _all(self, text: str, label: str, prose: bool) -> tuple[Match, ...]:  # noqa: FBT001 -- the key of a cache
-        found = list(self._labelled(text, label)) if len(text) < _LONG else []
+    def _all(self, text: str, label: str, sort: Sort) -> tuple[Match, ...]:
         bare = _NO_NUMBER.sub(lambda match: "\0" * len(match[0]), text) if any(map(str.isdigit, text)) else text
-        found += _inner(bare)
-        found += _numbers(bare)
-        if "@" in text:
-            found += _mails(text)
-        if prose:
+        found = list(self._known_in(bare)) if len(self._known) else []
+        if sort is not Sort.TOGETHER:
+            found += self._labelled(text, label) if label and len(text) < _LONG else ()
+            found += _inner(bare)
+            found += _numbers(bare) if not is_of_a_thing(label) else ()
+            found += _mails(text) if "@" in text else ()
+        if sort is Sort.PROSE:
             found += names(text)
-        if len(self._known):
-            found += self._known_in(bare)
+            found += addresses(text)
         return _without_doubles(found)
 
     def _labelled(self, text: str, label: str) -> Iterator[Match]:
-        kind = announces(label) if label else None
+        kind = announces(label)
         if kind is not None and plausible(kind, text):
             yield Match(kind, "labelled", Confidence.CERTAIN, 0, len(text), fold(text.strip()))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import warnings
 from typing import TYPE_CHECKING, cast
@@ -12,6 +13,7 @@ import pydicom
 from site_node.errors import UnreadableInstance
 from site_node.second_look import reading
 from site_node.second_look.pixels import UNREADABLE, Window, views
+from site_node.stray.finding import Sort
 from site_node.stray.pieces import DAMAGED, Fault, Piece, View
 from site_node.stray.texts import strings
 
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from site_node.second_look.reading import File, Spoken
-    from site_node.stray.pieces import Here, Part
+    from site_node.stray.finding import Sort
+from site_node.stray.pieces import Here, Part
 
 _PREAMBLE = 128
 _MAX_BULK = 1 << 20
@@ -37,6 +40,7 @@ _PATIENTS = frozenset((
     "PatientName", "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName", "ResponsiblePerson",
     "PatientAlternativeNames",
 ))  # fmt: skip
+_OVERLAY = re.compile(r"OverlayData|\(60[0-9A-F]{2},3000\)")
 _DOCUMENT = "EncapsulatedDocument"
 # Sections that a scanner computes show no text; what was drawn, photographed or captured may.
 _COMPUTED = frozenset(("CT", "MR", "PT", "NM", "SEG", "RTDOSE"))
@@ -61,7 +65,7 @@ def dicom(content: memoryview, here: Here, pictures: str) -> Iterator[Part]:
     for one in file.spoken:
         yield from _said(one, here)
     if bytes(content[_PREAMBLE : _PREAMBLE + 4]) == b"DICM" and any(content[:_PREAMBLE]):
-        yield from strings(content[:_PREAMBLE], here, "preamble, byte")
+        yield from strings(content[:_PREAMBLE], here, "preamble, byte", Sort.PROSE)
     yield from _bulk(content, file, here)
     if pictures == "all" or (pictures == "suspect" and _may_show_text(file.spoken)):
         yield from _seen(content, file, here)
@@ -75,7 +79,7 @@ def _said(one: Spoken, here: Here) -> Iterator[Piece]:
         label = "PatientName" if one.keyword in _PATIENTS else "PhysicianName"
     for value in one.values:
         if value:
-            yield Piece(here.at(one.path), value, label, one.vr not in _TERSE)
+            yield Piece(here.at(one.path), value, label, Sort.BYTES if one.vr in _TERSE else Sort.PROSE)
 
 
 def _bulk(content: memoryview, file: File, here: Here) -> Iterator[Part]:
@@ -88,7 +92,7 @@ def _bulk(content: memoryview, file: File, here: Here) -> Iterator[Part]:
         value = content[extent.start : stop]
         if extent.keyword == _DOCUMENT:
             yield from here.within(_DOCUMENT, value[12:])
-        elif extent.keyword in _NO_TEXT or len(value) > _MAX_BULK:
+        elif extent.keyword in _NO_TEXT or _OVERLAY.fullmatch(extent.keyword) or len(value) > _MAX_BULK:
             continue
         elif extent.vr in _BULK or (extent.vr == "SQ" and b"UN\0\0" in bytes(value)):
             yield from strings(value, here, f"{extent.keyword}, byte")
@@ -127,7 +131,7 @@ def _seen(content: memoryview, file: File, here: Here) -> Iterator[Part]:
                 yield View(here.at(f"pixels, view {number}"), view)
         except UnreadableInstance:
             yield Fault(here.at("pixels"), "pixels cannot be decoded")
-    if any(extent.keyword == "OverlayData" for extent in file.extents):
+    if any(_OVERLAY.fullmatch(extent.keyword) for extent in file.extents):
         yield from _overlays(content, here)
 
 

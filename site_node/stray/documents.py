@@ -12,13 +12,15 @@ import pypdfium2 as pdfium
 
 from site_node.second_look.pixels import Window
 from site_node.stray.markup import xml
+from site_node.stray.finding import Sort
 from site_node.stray.pieces import DAMAGED, ENCRYPTED, TOO_LARGE, Fault, Piece, View
 from site_node.stray.tables import table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from site_node.stray.pieces import Here, Part
+    from site_node.stray.finding import Sort
+from site_node.stray.pieces import Here, Part
 
 _MAX_PAGES, _MAX_SEEN = 2000, 20
 _FEW_LETTERS = 20  # a page with fewer is a picture of a page
@@ -52,7 +54,7 @@ def pdf(content: memoryview, here: Here, *, look: bool) -> Iterator[Part]:
                 page = opened[number]
                 said = page.get_textpage().get_text_range()
                 yield from (Piece(at, line.strip()) for line in re.split(r"[\r\n]+", said) if line.strip())
-                yield Piece(at, " ".join(said.split())[:20_000], prose=False)
+                yield Piece(at, " ".join(said.split())[:20_000], sort=Sort.TOGETHER)
                 if look and len(said.strip()) < _FEW_LETTERS and seen < _MAX_SEEN:
                     seen += 1
                     scale = min(_SCALE, _MAX_SIDE / max(*page.get_size(), 1))

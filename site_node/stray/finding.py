@@ -18,6 +18,14 @@ class Kind(StrEnum):
     PLACE = "place"
 
 
+class Sort(StrEnum):
+    """What sort of text it is, and so by what it is judged."""
+
+    PROSE = "prose"  # people wrote it: by everything
+    BYTES = "bytes"  # letters among bytes: by all but names of strangers
+    TOGETHER = "together"  # values of several fields that stood apart: by the dictionary alone
+
+
 class Confidence(IntEnum):
     """How surely a text is what it seems to be."""
 

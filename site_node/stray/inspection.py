@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 MOST = 256  # findings of one file that are kept
 _MAX_FAULTS = 64
+_SHORT = re.compile(r"(?<![\w ])\W*\b(ID|NAME)\b\s*[:.#]", re.IGNORECASE)
 _APART = re.compile(r"[_.\-/\\+]")
 _COARSE = 28  # blocks along the longer side of the picture that is kept: no letter and no face is left of it
 _SHOWN = 280
@@ -107,7 +108,7 @@ class _Look:
             self._faults[part.trail, part.reason] = None
 
     def _take(self, piece: Piece) -> tuple[Match, ...]:
-        found = self._detector.find(piece.text, piece.label, prose=piece.prose)
+        found = self._detector.find(piece.text, piece.label, piece.sort)
         for match in found:
             key = (match.kind.value, match.rule, self._keyer.token(match.kind.value, match.value))
             self._count[key] = self._count.get(key, 0) + 1
@@ -121,10 +122,10 @@ class _Look:
     def _see(self, view: View) -> None:
         reader = burned_in.reader()
         texts = [text for text in reader.read(view.pixels, reader.find(view.pixels)) if text.words]
-        telling = [text for text in texts if self._take(Piece(view.trail, text.words))]
+        telling = [text for text in texts if self._take(Piece(view.trail, _meant(text.words)))]
         # A name and its label, or its two parts, often stand in boxes of their own.
         for line in _lines(texts):
-            if len(line) > 1 and self._take(Piece(view.trail, " ".join(text.words for text in line))):
+            if len(line) > 1 and self._take(Piece(view.trail, _meant(" ".join(text.words for text in line)))):
                 telling += line
         if telling and self._picture is None:
             self._picture = _coarse(view, telling)
@@ -163,6 +164,11 @@ class _Look:
     def _hidden(self, text: str) -> str:
         """Return `text` without the words of any value that was found in the file."""
         return re.sub(r"[^\W_]+", lambda match: "▒▒▒" if match[0].lower() in self._words else match[0], text)
+
+
+def _meant(words: str) -> str:
+    """Return words of a picture with the short labels of machines written out: there an ID is a patient's."""
+    return _SHORT.sub(r"Patient \1:", words)
 
 
 def _lines(texts: list[Text]) -> list[list[Text]]:

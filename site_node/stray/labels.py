@@ -18,7 +18,7 @@ _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _APART = re.compile(r"[^\w]+|_+")
 
 _ANNOUNCED = tuple((kind, lexicon.labels(f"label-{kind}")) for kind in lexicon.ORDER)
-_NO_PERSON = lexicon.section("no-person")
+_NO_PERSON, _THINGS = lexicon.section("no-person"), lexicon.section("things")
 
 
 @lru_cache(maxsize=16384)
@@ -34,6 +34,12 @@ def announces(label: str) -> Kind | None:
     if not said or not _NO_PERSON.isdisjoint(said.split()):
         return None
     return next((kind for kind, pattern in _ANNOUNCED if pattern.fullmatch(said)), None)
+
+
+@lru_cache(maxsize=16384)
+def is_of_a_thing(label: str) -> bool:
+    """Return whether a label says that the value is a thing's number, which may look like a person's."""
+    return not _THINGS.isdisjoint(normal(label).split())
 
 
 # What stands for a patient, or for nobody: our pseudonyms, research numbers, the words of blank forms.

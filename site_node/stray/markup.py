@@ -7,13 +7,15 @@ from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element, ParseError, XMLParser
 
+from site_node.stray.finding import Sort
 from site_node.stray.pieces import DAMAGED, TOO_LARGE, Fault, Piece
 from site_node.stray.texts import text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from site_node.stray.pieces import Here, Part
+    from site_node.stray.finding import Sort
+from site_node.stray.pieces import Here, Part
 
 _MAX = 64 * 1024**2
 _ENTITY = re.compile(rb"<!ENTITY", re.IGNORECASE)
@@ -80,7 +82,7 @@ def elements(root: Element, trail: tuple[str, ...]) -> Iterator[Piece]:
             yield Piece(at, said, f"{whose} {tag}".strip() if whose or len(one) == 0 else "")
         parts = [(child.text or "").strip() for child in one]
         if sum(map(bool, parts)) > 1:
-            yield Piece(at, " ".join(filter(None, parts)), prose=False)
+            yield Piece(at, " ".join(filter(None, parts)), sort=Sort.TOGETHER)
         todo += [(child, (*above, tag)) for child in reversed(one)]
 
 

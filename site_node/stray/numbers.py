@@ -136,7 +136,7 @@ def _shape(rule: str, confidence: Confidence, pattern: str, holds: Callable[[str
 _MBI = "[AC-HJKMNP-RT-Y]"
 SHAPES = (
     _shape("nhs-number", Confidence.LIKELY, r"\d{3} \d{3} \d{4}", _nhs),
-    _shape("ssn", Confidence.LIKELY, r"(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}"),
+    _shape("ssn", Confidence.POSSIBLE, r"(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}"),
     _shape("kvnr", Confidence.POSSIBLE, r"[A-Z]\d{9}", _kvnr),
     _shape("ahv-number", Confidence.CERTAIN, r"756([. ])\d{4}\1\d{4}\1\d{2}", _ean13),
     _shape("ahv-number", Confidence.LIKELY, r"756\d{10}", _ean13),

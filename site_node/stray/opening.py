@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from site_node.stray.archives import archive_tar, archive_zip, compressed
 from site_node.stray.dicom import dicom, is_dicom
 from site_node.stray.documents import pdf
+from site_node.stray.finding import Sort
 from site_node.stray.markup import html, rtf, xml
 from site_node.stray.pictures import picture
 from site_node.stray.tables import database, delimited, tree
@@ -78,7 +79,7 @@ def _binary(content: memoryview, here: Here, head: bytes) -> Iterator[Part]:
         # safetensors: 8 bytes of length, JSON of that length, numbers.
         yield from tree(content[8 : 8 + length], here, "utf-8")
     elif head[:4] in _NIFTI:
-        yield from strings(content[:_NIFTI_HEAD], here)
+        yield from strings(content[:_NIFTI_HEAD], here, sort=Sort.PROSE)
     elif head.startswith(b"\x93NUMPY"):
         yield from strings(content[:_ARRAY], here)
     else:

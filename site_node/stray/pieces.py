@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from site_node.stray.finding import Sort
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -29,7 +31,7 @@ class Piece(NamedTuple):
     trail: tuple[str, ...]
     text: str
     label: str = ""
-    prose: bool = True
+    sort: Sort = Sort.PROSE
 
 
 class View(NamedTuple):

@@ -9,13 +9,15 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+from site_node.stray.finding import Sort
 from site_node.stray.pieces import DAMAGED, TOO_LARGE, Fault, Piece
 from site_node.stray.texts import lines, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from site_node.stray.pieces import Here, Part
+    from site_node.stray.finding import Sort
+from site_node.stray.pieces import Here, Part
 
 _MAX_JSON = 64 * 1024**2
 _MAX_CELL = 1 << 20
@@ -43,7 +45,7 @@ def cells(header: Sequence[str], row: Sequence[object], at: tuple[str, ...]) -> 
             label = header[place] if place < len(header) else ""
             yield Piece((*at, f"column {label or place + 1}"), cell, label)
     if sum(map(bool, said)) > 1:
-        yield Piece(at, " ".join(filter(None, said))[:_MAX_CELL], prose=False)
+        yield Piece(at, " ".join(filter(None, said))[:_MAX_CELL], sort=Sort.TOGETHER)
 
 
 def delimited(content: memoryview, here: Here, coded: str) -> Iterator[Piece]:
@@ -95,7 +97,7 @@ def _values(document: Any, trail: tuple[str, ...]) -> Iterator[Piece]:  # noqa: 
             # Both names of a person stand beside each other nowhere else.
             said = [str(one) for one in value.values() if isinstance(one, (str, int))]
             if len(said) > 1:
-                yield Piece((*trail, path or "document"), " ".join(said)[:_MAX_CELL], prose=False)
+                yield Piece((*trail, path or "document"), " ".join(said)[:_MAX_CELL], sort=Sort.TOGETHER)
         elif isinstance(value, list):
             todo += [(f"{path}[{place}]", one) for place, one in reversed(list(enumerate(value)))]
         elif isinstance(value, (str, int, float)) and not isinstance(value, bool):

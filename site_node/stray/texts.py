@@ -6,6 +6,7 @@ import codecs
 import re
 from typing import TYPE_CHECKING
 
+from site_node.stray.finding import Sort
 from site_node.stray.pieces import Piece
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def text(content: memoryview, here: Here, coded: str) -> Iterator[Piece]:
                 yield Piece(here.at(f"line {number}"), part)
 
 
-def strings(content: memoryview, here: Here, what: str = "byte") -> Iterator[Piece]:
+def strings(content: memoryview, here: Here, what: str = "byte", sort: Sort = Sort.BYTES) -> Iterator[Piece]:
     """Yield runs of letters in bytes, of one byte each and of two."""
     for start in range(0, len(content), _CHUNK):
         window = bytes(content[start : start + _CHUNK + _OVERLAP])
@@ -76,7 +77,7 @@ def strings(content: memoryview, here: Here, what: str = "byte") -> Iterator[Pie
                     break
                 said = match[0].decode(coded) if coded else _decoded(match[0])
                 if _LETTERS.search(said):
-                    yield Piece(here.at(f"{what} {start + match.start()}"), said, prose=False)
+                    yield Piece(here.at(f"{what} {start + match.start()}"), said, sort=sort)
 
 
 def _decoded(raw: bytes) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from site_node.stray.detection import Detector, masked
 from site_node.stray.dictionary import Dictionary, Keyer, Patient, Table, entries
-from site_node.stray.finding import Confidence, Kind
+from site_node.stray.finding import Confidence, Kind, Sort
 from site_node.stray.labels import announces
 
 KEYER = Keyer(bytes(range(32)))
@@ -32,7 +32,7 @@ BY_SHAPE = Detector(NOBODY)
     ],
 )
 def test_a_known_patient_is_found_in_every_writing(text: str, kinds: set[Kind]) -> None:
-    found = ALL.find(text.replace("_", " "), prose=False)
+    found = ALL.find(text.replace("_", " "), sort=Sort.BYTES)
 
     assert {match.kind for match in found} == kinds
     assert {match.rule for match in found} == {"known-patient"}
@@ -40,7 +40,7 @@ def test_a_known_patient_is_found_in_every_writing(text: str, kinds: set[Kind]) 
 
 
 def test_the_birth_date_of_a_known_patient_says_nothing_alone() -> None:
-    assert ALL.find("made on 17.04.1961", prose=False) == ()
+    assert ALL.find("made on 17.04.1961", sort=Sort.BYTES) == ()
 
 
 @pytest.mark.parametrize(
