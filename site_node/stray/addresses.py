@@ -17,10 +17,11 @@ _STREETS = re.compile(
     rf"""(?<![\w.-])\d{{1,5}}[a-z]?,?\s(?:[NSEW]\.?\s)?(?:{_CAPITAL}\s){{1,4}}
         (?:Street|Avenue|Road|Lane|Drive|Boulevard|Court|Terrace|Crescent|Close|Trail|Square|Parkway|Way|Place|Highway
         |St|Ave|Rd|Ln|Dr|Blvd|Ct|Pl)\b(?:\.|(?!\w))
-    |(?<![\w-])(?:{_CAPITAL}[\s-])?{_CAPITAL}(?:stra(?:\u00df|ss)e|str\.|weg|platz|allee|gasse|ring|straat|laan|plein|gracht)\s\d{{1,4}}\s?[a-z]?\b
+    |(?<![\w-])(?:{_CAPITAL}[\s-])?{_CAPITAL}(?:stra(?:\u00df|ss)e|str\.|weg|platz|allee|gasse|ring|straat|laan|plein|gracht|singel)\s\d{{1,4}}\s?[a-z]?\b
     |(?<![\w-])(?:Stra(?:\u00df|ss)e|Weg|Platz|Allee)\s\d{{1,4}}\b
     |(?<![\w-])(?:\d{{1,4}}(?:\s?(?:bis|ter))?,?\s)?(?i:rue|avenue|boulevard|chemin|impasse|calle|avenida|plaza|paseo|via|viale|corso
-        |piazza|rua|largo|vicolo|strada|urbanizaci\u00f3n|pasaje|ronda|camino|ulica|ul\.|aleja)\s{_ARTICLES}{_CAPITAL}(?:\s{_CAPITAL}){{0,3}},?\s(?:n[\u00ba\u00b0.]?\s?)?\d{{1,4}}\b
+        |piazza|rua|largo|vicolo|strada|urbanizaci\u00f3n|pasaje|ronda|camino|ulica|plac|ul\.|aleja)\s{_ARTICLES}{_CAPITAL}(?:\s{_CAPITAL}){{0,3}},?\s(?:n[\u00ba\u00b0.]?\s?)?\d{{1,4}}\b
+    |(?<=wohnhaft\s)[^,;\n]{{4,60}}?,?\s\d{{1,4}}\b
     |(?<![\w-])\d{{1,4}},?\s(?:rue|avenue|boulevard|chemin|all\u00e9e|impasse|quai|place)\s{_ARTICLES}{_CAPITAL}
     """,
     re.VERBOSE,

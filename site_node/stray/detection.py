@@ -39,13 +39,13 @@ _CREDITS = re.compile(r"copyright|\(c\)|©|licen[cs]e|\bauthors?\b|maintainer|co
 # Words before a value in running text; what they announce is told by `labels`.
 _INNER = re.compile(
     rf"(?<!\w)(?P<label>{lexicon.labels('label-in-text').pattern})"
-    r"(?P<glue>\.?\s*(?:no|nr|number)?\.?\s*[:=#]\s*|\s+)(?=\S)",
+    r"(?P<glue>\.?\s*(?:no|nr|number)?\.?(?:\s*[:=#]\s*|\s+))(?=\S)",
     re.IGNORECASE,
 )
 _NAME_VALUE = re.compile(r"[^\W\d_a-zß-öø-ÿ][\w'\u2019-]*\.?(?:(?:, ?| |\^|-)[^\W\d_a-zß-öø-ÿ][\w'\u2019-]*\.?){0,3}")
 _ID_VALUE = re.compile(r"[A-Za-z]{0,6}[-/ ]?\d[\w/-]*(?:[ .-]\d{2,}[\w-]*){0,4}")
 _PHONE_VALUE = re.compile(r"\+?[\d(][\d ()./-]{5,18}\d")
-_REST = re.compile(r"[^\n;|]{6,80}")
+_REST = re.compile(r"(?=\D*\d)[^\n;|]{6,80}")
 _BIRTH_REACH = 16
 _LONG = 2000  # characters; a longer value is no value of a label
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from site_node.second_look.reading import File, Spoken
-    from site_node.stray.finding import Sort
 from site_node.stray.pieces import Here, Part
 
 _PREAMBLE = 128

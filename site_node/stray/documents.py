@@ -11,15 +11,14 @@ import numpy as np
 import pypdfium2 as pdfium
 
 from site_node.second_look.pixels import Window
-from site_node.stray.markup import xml
 from site_node.stray.finding import Sort
+from site_node.stray.markup import xml
 from site_node.stray.pieces import DAMAGED, ENCRYPTED, TOO_LARGE, Fault, Piece, View
 from site_node.stray.tables import table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from site_node.stray.finding import Sort
 from site_node.stray.pieces import Here, Part
 
 _MAX_PAGES, _MAX_SEEN = 2000, 20

@@ -45,7 +45,7 @@ def is_of_a_thing(label: str) -> bool:
 # What stands for a patient, or for nobody: our pseudonyms, research numbers, the words of blank forms.
 _PSEUDONYM = re.compile(
     r"P[A-Z2-7]{20}|(?:sub|subj(?:ect)?|anon(?:ym\w*)?|case|pat(?:ient)?|phantom|test|pseudo)[-_ #]*\d{0,5}"
-    r"|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{32,}|\d+(?:\.\d+){3,}|[\W_0]*|x+",
+    r"|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{32,}|\d+(?:\.\d+){3,}|urn:\S+|https?://\S+|[\W_0]*|x+",
     re.IGNORECASE,
 )
 _NOBODY = lexicon.section("nobody")

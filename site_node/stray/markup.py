@@ -14,7 +14,6 @@ from site_node.stray.texts import text
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from site_node.stray.finding import Sort
 from site_node.stray.pieces import Here, Part
 
 _MAX = 64 * 1024**2

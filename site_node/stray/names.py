@@ -22,16 +22,18 @@ if TYPE_CHECKING:
 
 _NOTHING: frozenset[str] = frozenset()
 _TITLES = {
-    **dict.fromkeys(("mr", "mrs", "ms", "miss", "herr", "herrn", "frau", "mme", "madame", "monsieur", "mlle", "sig",
+    **dict.fromkeys(("mr", "mrs", "ms", "miss", "herr", "herrn", "frau", "mme", "madame", "monsieur", "mlle",
                      "signora", "senor", "senora", "mevrouw", "dhr", "mevr"), Kind.NAME),
     **dict.fromkeys(("dr", "prof", "doctor", "doktor", "docteur", "dott", "dottssa", "doctora", "drs"), Kind.STAFF),
 }  # fmt: skip
 _FIRMS = lexicon.section("firms")
-_SEPARATORS = frozenset((" ", ", ", "^", "_", ",", "  "))
+_SEPARATORS = frozenset((" ", ", ", "^", ",", "  "))
+# Given names that are something else when they are written so.
+_NO_GIVEN = lexicon.section("no-given")
 _AROUND = re.compile(
     r"copyright|\(c\)|©|licen[cs]e|\bauthors?\b|maintainer|contributor|\bet al\b|@param|doi\b", re.IGNORECASE
 )
-_MIN_LETTERS = 2
+_MIN_LETTERS = 3
 _LONGEST = 4  # words of a name
 
 
@@ -53,7 +55,7 @@ def names(text: str) -> Iterator[Match]:
         ):
             taken = _last(tokens, i + 1, text)
             yield _match(kind, "title-and-name", text, other.start, tokens[taken].end)
-        elif _is_pair(one, other, between, text) and not _is_medical(tokens, i):
+        elif _is_pair(one, other, between) and not _is_medical(tokens, i):
             taken = _last(tokens, i + 1, text)
             yield _match(Kind.NAME, "given-name-and-surname", text, one.start, tokens[taken].end)
 
@@ -65,7 +67,7 @@ def _match(kind: Kind, rule: str, text: str, start: int, end: int) -> Match:
 
 def _is_title(token: Token) -> bool:
     """Return whether a word is written as a title is: MR and MS are modalities, and DR is one too."""
-    return token.text.istitle() or (token.text.isupper() and len(token.text) > _MIN_LETTERS)
+    return token.text.istitle() or (token.text.isupper() and len(token.text) >= _MIN_LETTERS)
 
 
 def _is_word(token: Token) -> bool:
@@ -86,20 +88,19 @@ def _may_be_called(token: Token) -> bool:
 
 def _is_given(token: Token) -> bool:
     """Return whether the word is a given name, and no word besides."""
-    return token.given and vocabulary().words.get(token.word) in (None, Mark.NAME, Mark.EPONYM_IN_CONTEXT)
+    plain = vocabulary().words.get(token.word) in (None, Mark.NAME, Mark.EPONYM_IN_CONTEXT)
+    return token.given and plain and token.text not in _NO_GIVEN
 
 
-def _is_pair(one: Token, other: Token, between: str, text: str) -> bool:
+def _is_pair(one: Token, other: Token, between: str) -> bool:
     if between not in _SEPARATORS or not _may_be_called(one) or not _may_be_called(other) or one.word == other.word:
         return False
-    if one.text.isupper() != other.text.isupper():
-        # Many write the surname in capitals, as nobody writes words.
-        return _is_given(one) or _is_given(other)
-    if one.text.islower() or not (_is_given(one) or _is_given(other)):
+    if not (_is_given(one) or _is_given(other)):
         return False
-    # In running text a surname that is a word, too, is one only after a given name that is none.
+    # A surname that is a word, too, is one where it is written as a name is: Waters, Leopold; Leopold Waters.
     weak = other if _is_given(one) else one
-    return weak.verdict is not Verdict.DOUBLE or between in ("^", ", ") or not text.isupper()
+    written = between in ("^", ", ") or (one.text.istitle() and other.text.istitle())
+    return weak.verdict is not Verdict.DOUBLE or written
 
 
 def _is_medical(tokens: list[Token], i: int) -> bool:

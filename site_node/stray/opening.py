@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from typing import TYPE_CHECKING
 
 from site_node.stray.archives import archive_tar, archive_zip, compressed
@@ -27,7 +28,7 @@ _TREES = (".json", ".ndjson", ".jsonl", ".geojson")
 _HTML = re.compile(rb"\s*(?:<!doctype html|<html|<head|<body)", re.IGNORECASE)
 _XML = re.compile(rb"\s*<(?:\?xml|[A-Za-z][\w:.-]*[\s>/])")
 _NIFTI = (348).to_bytes(4, "little"), (348).to_bytes(4, "big"), (540).to_bytes(4, "little"), (540).to_bytes(4, "big")
-_NIFTI_HEAD = 2048
+_NIFTI_HEAD = 348
 _ARRAY = 1024
 _MAX_STRINGS = 64 * 1024**2
 _HEAD = 1024
@@ -80,6 +81,10 @@ def _binary(content: memoryview, here: Here, head: bytes) -> Iterator[Part]:
         yield from tree(content[8 : 8 + length], here, "utf-8")
     elif head[:4] in _NIFTI:
         yield from strings(content[:_NIFTI_HEAD], here, sort=Sort.PROSE)
+        # Extensions of the header, up to where the voxels begin. NIfTI-1, vox_offset.
+        if head[:4] in _NIFTI[:1]:
+            begin = int(min(max(_NIFTI_HEAD, *struct.unpack("<f", head[108:112])), len(content)))
+            yield from strings(content[_NIFTI_HEAD:begin], here, "extension, byte", Sort.PROSE)
     elif head.startswith(b"\x93NUMPY"):
         yield from strings(content[:_ARRAY], here)
     else:

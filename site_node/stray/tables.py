@@ -16,7 +16,6 @@ from site_node.stray.texts import lines, text
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from site_node.stray.finding import Sort
 from site_node.stray.pieces import Here, Part
 
 _MAX_JSON = 64 * 1024**2

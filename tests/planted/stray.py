@@ -62,7 +62,7 @@ _TEMPLATES = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a file is to say: labelled values, and sentences; `title` becomes a name of a file where that is asked for."""
+    """What a file is to say: labelled values, and sentences; `title` is what a file may be called."""
 
     record: tuple[tuple[str, str], ...]
     lines: tuple[str, ...]
@@ -258,7 +258,7 @@ def _nifti(content: Content) -> bytes:
     said = dict(content.record)
     header = bytearray(348)
     header[:4] = (348).to_bytes(4, "little")
-    title = f"{list(said.values())[0]}^{list(said.values())[1]}" if len(said) == len(KINDS) else said["protocol"]
+    title = f"{content.record[0][1]}^{content.record[1][1]}" if len(said) == len(KINDS) else said["protocol"]
     header[148:228] = ascii_fold(title).encode()[:80].ljust(80, b"\0")
     header[344:348] = b"n+1\0"
     return bytes(header) + bytes(4) + np.random.default_rng(2).integers(0, 4096, 4096, dtype=np.int16).tobytes()
@@ -320,8 +320,8 @@ def _screen(content: Content) -> list[str]:
 def _with_exif(content: Content) -> bytes:
     out = io.BytesIO()
     exif = Image.Exif()
-    exif[0x010E], exif[0x013B] = content.lines[0], "Scanner"
-    exif[0x9C9C] = content.lines[-1].encode("utf-16-le")
+    exif[0x010E], exif[0x013B] = ascii_fold(" ".join(content.lines[1:])), "Scanner"
+    exif[0x9C9C] = content.lines[0].encode("utf-16-le")
     _drawn([]).save(out, "jpeg", exif=exif)
     return out.getvalue()
 
@@ -378,11 +378,12 @@ def _instance(**attributes: object) -> Dataset:
     ds.file_meta.MediaStorageSOPClassUID = MRImageStorage
     ds.file_meta.MediaStorageSOPInstanceUID = generate_uid()
     told: dict[str, object] = {
-        "SpecificCharacterSet": "ISO_IR 192", "SOPClassUID": MRImageStorage, "SOPInstanceUID": ds.file_meta.MediaStorageSOPInstanceUID,
-        "StudyDate": "20200229", "Modality": "MR", "Manufacturer": "SIEMENS", "PatientName": "ANONYMOUS", "PatientID": "sub-001",
-        "StudyInstanceUID": generate_uid(), "SeriesInstanceUID": generate_uid(), "Rows": 32, "Columns": 32, "SamplesPerPixel": 1,
-        "PhotometricInterpretation": "MONOCHROME2", "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "PixelRepresentation": 0,
-        "PixelData": bytes(1024),
+        "SpecificCharacterSet": "ISO_IR 192", "SOPClassUID": MRImageStorage, "Modality": "MR", "StudyDate": "20200229",
+        "SOPInstanceUID": ds.file_meta.MediaStorageSOPInstanceUID, "StudyInstanceUID": generate_uid(),
+        "SeriesInstanceUID": generate_uid(), "Manufacturer": "SIEMENS", "PatientName": "ANONYMOUS",
+        "PatientID": "sub-001",
+        "Rows": 32, "Columns": 32, "SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2", "BitsAllocated": 8,
+        "BitsStored": 8, "HighBit": 7, "PixelRepresentation": 0, "PixelData": bytes(1024),
     }  # fmt: skip
     for keyword, value in (told | attributes).items():
         setattr(ds, keyword, value)
@@ -404,8 +405,8 @@ def _header(content: Content) -> bytes:
     said = [value for _, value in content.record]
     if len(said) != len(KINDS):
         return _written(
-            _instance(DeviceSerialNumber=said[0], SoftwareVersions=said[2], ProtocolName=said[4], ManufacturerModelName=said[5],
-                      PatientID=said[6], PatientName=said[7], ImageComments=content.lines[0][:60])
+            _instance(DeviceSerialNumber=said[0], SoftwareVersions=said[2], ProtocolName=said[4], PatientID=said[6],
+                      ManufacturerModelName=said[5], PatientName=said[7], ImageComments=content.lines[0][:60])
         )  # fmt: skip
     return _written(
         _instance(PatientName=f"{said[0]}^{said[1]}", PatientBirthDate=said[2].replace("-", ""), PatientID=said[3],
@@ -451,10 +452,11 @@ def _burned(content: Content) -> bytes:
 
 
 def _overlay(content: Content) -> bytes:
-    plane = np.asarray(_drawn(_screen(content))) > 200  # noqa: PLR2004 -- the ink
+    plane = np.asarray(_drawn(_screen(content))) > 200
     ds = _instance(Modality="CR", Rows=420, Columns=700, PixelData=bytes(420 * 700))
     for number, vr, value in (
-        (0x10, "US", 420), (0x11, "US", 700), (0x40, "CS", "G"), (0x50, "SS", [1, 1]), (0x100, "US", 1), (0x102, "US", 0),
+        (0x10, "US", 420), (0x11, "US", 700), (0x40, "CS", "G"), (0x50, "SS", [1, 1]), (0x100, "US", 1),
+        (0x102, "US", 0),
         (0x3000, "OW", np.packbits(plane.ravel(), bitorder="little").tobytes()),
     ):  # fmt: skip
         ds.add_new(0x60000000 | number, vr, value)
@@ -522,7 +524,8 @@ def generate(folder: Path, seed: int, each: int = 4) -> tuple[list[Key], list[Pe
             known += [person] if own else []
             content, kinds = of_person(person, rng)
             told = {
-                "both": tuple(dict.fromkeys((*kinds["record"], *kinds["lines"]))), "screen": _SCREEN, "names": _NAMES, **kinds,
+                "both": tuple(dict.fromkeys((*kinds["record"], *kinds["lines"]))),
+                "screen": _SCREEN, "names": _NAMES, **kinds,
             }[says]  # fmt: skip
             title = content.title if says == "title" else f"{_slug(name)}-{number}"
             keys.append(_put(folder, f"with/{title}{ending}", write(content), name, told, known=own))
@@ -558,7 +561,7 @@ def _documents(keys: list[Key]) -> Iterator[dict[str, object]]:
 
 def main() -> None:
     """Write the files and the key."""
-    folder, seed = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1  # noqa: PLR2004
+    folder, seed = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1
     keys, known = generate(folder / "files", seed)
     (folder / "key.json").write_text(json.dumps(list(_documents(keys)), indent=1))
     write_known(folder / "known.csv", known)
