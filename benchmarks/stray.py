@@ -27,7 +27,7 @@ from benchmarks.meter import cpu_of_ended_s
 from demo.consortium import COMMANDS, CommandFailed
 from site_node.app import open_site
 from site_node.stray import records
-from site_node.stray.dictionary import Keyer
+from site_node.stray.digests import Keyer
 from site_node.stray.finding import Confidence, Risk
 from tests.planted import stray
 from tests.planted.generate import generate
@@ -41,6 +41,7 @@ COPIES: Final = 10  # of each small DICOM file, for the speed of headers
 SMALL: Final = 500_000
 BOMB_BYTES: Final = 3 * 1024**3
 REAL: Final = (Path("/work/shared/data/hippocampus"), Path("/work/shared/data/consent/terminology"))
+SCANNED: Final = (0, 7, 8, 9)
 ONE_THREAD: Final = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
@@ -59,7 +60,8 @@ class Site:
     def scan(self, folder: Path, *arguments: str) -> tuple[Mapping[str, Any], float]:
         """Return the summary of a scan and its CPU seconds."""
         before = cpu_of_ended_s()
-        (summary,) = json.loads(self.do("stray", "scan", str(folder), "--json", *arguments))
+        scan = [*self._start, "stray", "scan", str(folder), "--json", *arguments]
+        (summary,) = json.loads(told(scan, codes=SCANNED))
         return summary, cpu_of_ended_s() - before
 
     def flagged(self, folder: Path) -> dict[str, set[str]]:

@@ -19,6 +19,7 @@ from consent.fhir import MODALITY_SYSTEM, PROJECT_SYSTEM, ROLE_SYSTEM
 from site_node import consent_log, ledger, readings
 from site_node.errors import ConfigurationError
 from site_node.store import among, consent_epoch, consent_record
+from site_node.stray import known
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -64,6 +65,7 @@ def load(
             some = entries[start : start + _AT_ONCE]
             held = _held_of(db, (key.removeprefix(_CONSENT) for key, _ in some))
             rows = []
+            patients = set()
             for key, resource in some:
                 try:
                     if isinstance(resource, UnreadableConsent):
@@ -77,9 +79,12 @@ def load(
                     kept = held.pop(key.removeprefix(_CONSENT), None) if key.startswith(_CONSENT) else None
                     doubted += not isinstance(error, _Stale) and _doubt(db, kept, f"{_AFTER_IT}: {error}", at)
                     continue
-                rows += [row] if row else []
+                if row:
+                    rows.append(row)
+                    patients.add(parsed.patient_id)
                 unchanged += not row
             _insert(db, rows)
+            known.add_ids(db, pseudonymiser, patients)
             taken += len(rows)
         if taken or doubted:
             advance(db)

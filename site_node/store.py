@@ -483,6 +483,7 @@ stray_file = sa.Table(
     sa.Column("content", sa.String, nullable=False),  # keyed digest
     sa.Column("persons", sa.Integer, nullable=False),  # known patients in it
     sa.Column("faults", sa.Text, nullable=False),  # JSON: places that were not looked into, and why
+    sa.Column("left_out", sa.Text, nullable=False),  # JSON: what nobody wanted to be looked into
     sa.Column("more", sa.Integer, nullable=False),  # findings beyond those that are kept
     sa.Column("picture", sa.LargeBinary),  # PNG, coarse
 )

@@ -20,7 +20,7 @@ from rich.table import Table
 from site_node import ledger, reidentification
 from site_node.app import now, open_site, open_vault
 from site_node.errors import ConfigurationError
-from site_node.stray import actions, records
+from site_node.stray import actions, known, records
 from site_node.stray.finding import Confidence, Risk
 from site_node.terminal import By, Json, err, out
 
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 stray_app = typer.Typer(no_args_is_help=True, help="Identities of patients where none should be.")
 
 _SHOWN_DIGITS = 12
+# Whether identities of medium or high risk are open, and whether something was not looked at.
+_CODES = {(False, False): 0, (True, False): 7, (False, True): 8, (True, True): 9}
 # Below a site's folder: what must hold no identity.
 _CLEAN = ("deidentified", "outbox", "work")
 
@@ -58,18 +60,24 @@ def learn_patients(
     source: Annotated[
         list[Path], typer.Argument(help="Folders of DICOM and CSV, or CSV files, with the patients' values.")
     ],
-    anew: Annotated[bool, typer.Option("--anew", help="Forget those learnt before.")] = False,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Forget those known before, also those who came with images or consents.")
+    ] = False,
 ) -> None:
-    """Learn who the hospital's patients are, as keyed digests alone; files are then searched for them anew."""
-    from site_node.stray.learning import patients  # noqa: PLC0415 -- it brings pydicom, which is slow to import
+    """Learn who the hospital's patients are, as keyed digests alone; files are then searched for them anew.
+
+    Patients of images and consents that are taken in are learnt without this.
+    """
+    from site_node.stray.dictionary import entries  # noqa: PLC0415 -- it brings pydicom, which is slow to import
+    from site_node.stray.learning import patients  # noqa: PLC0415 -- as above
 
     site = open_site(context.obj)
-    if anew:
-        records.forget(site.store)
-    new = records.learn(
-        site.store, records.Keys.of(site.pseudonymiser), (one for path in source for one in patients(path))
-    )
+    keyer = known.keyer(site.pseudonymiser)
+    said = [entry for path in source for one in patients(path) for entry in entries(one, keyer)]
     with site.store.begin() as db:
+        if anew:
+            known.forget(db)
+        new = known.add(db, said)
         ledger.write(db, now(), "site:stray:learnt", digests=new)
     out.print(f"{new} digests are new; no value was kept")
 
@@ -81,15 +89,23 @@ def scan_places(
         list[Path] | None, typer.Argument(help="Without one, the site's own folders that must be clean.")
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="Read unchanged files too.")] = False,
+    renew: Annotated[
+        bool, typer.Option(help="Read unchanged files again for patients who are known since; else they are counted.")
+    ] = True,
     pictures: Annotated[
         Pictures, typer.Option(help="Which pictures are read for text burned into them.")
     ] = Pictures.suspect,
     processes: Annotated[
         int | None, typer.Option(help="How many at once; one for each core unless given.", min=1)
     ] = None,
+    most_s: Annotated[float, typer.Option("--seconds", help="How long one file may take.", min=1)] = 600,
     as_json: Json = False,
 ) -> None:
-    """Search folders; files that did not change since are not read again, and a scan that was killed goes on."""
+    """Search folders; files that did not change since are not read again, and a scan that was killed goes on.
+
+    Exit codes: 0 no identity of medium or high risk is open, and everything was looked at; 7 some are open; 8 none is,
+    but not everything was looked at; 9 both.
+    """
     from site_node.stray.origin import Folder  # noqa: PLC0415 -- as above
     from site_node.stray.scanning import scan  # noqa: PLC0415
 
@@ -110,15 +126,19 @@ def scan_places(
                     now,
                     pictures=pictures.value,
                     everything=full,
+                    renew=renew,
                     processes=processes,
+                    most_s=most_s,
                     progress=heard,
                 )
             )
     if as_json:
         print(json.dumps([asdict(one) for one in found]))
-        return
-    for root, summary in zip(roots, found, strict=True):
-        _tell(root, summary, folder is None)
+    else:
+        for root, summary in zip(roots, found, strict=True):
+            _tell(root, summary, folder is None)
+    open_ = any(one.risks["high"] or one.risks["medium"] for one in found)
+    raise typer.Exit(_CODES[open_, any(one.not_scanned or one.outdated for one in found)])
 
 
 def _tell(root: Path, summary: Summary, own: bool) -> None:  # noqa: FBT001 -- whether the place is the site's own
@@ -129,7 +149,11 @@ def _tell(root: Path, summary: Summary, own: bool) -> None:  # noqa: FBT001 -- w
     for word, count in summary.risks.items():
         out.print(f"  {word} risk: {count} files")
     for reason, count in summary.faults.items():
-        out.print(f"  not scanned, wholly or in part ({reason}): {count} files")
+        out.print(f"  not looked at, wholly or in part, because {reason}: {count} files")
+    if summary.outdated:
+        out.print(f"  unchanged and not looked at for patients who are known since: {summary.outdated} files")
+    for what, count in summary.left_out.items():
+        out.print(f"  left out as asked: {what}, in {count} files")
     out.print("`filmroom-site stray list` shows them; `stray report FILE.html` draws them")
 
 
@@ -145,7 +169,7 @@ def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
 def list_files(
     context: typer.Context,
     risk: Annotated[str, typer.Option(help="The least: low, medium or high.")] = "low",
-    not_scanned: Annotated[bool, typer.Option("--not-scanned", help="What could not be looked into instead.")] = False,
+    not_scanned: Annotated[bool, typer.Option("--not-scanned", help="What could not be looked at instead.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show files with open findings, gravest first."""
@@ -154,7 +178,7 @@ def list_files(
         found = list(records.files(db))
     if not_scanned:
         unread = [(one.id[:_SHOWN_DIGITS], place, reason, one.shown) for one in found for place, reason in one.faults]
-        _print("not scanned", ("id", "place", "why", "file"), unread, as_json)
+        _print("not looked at", ("id", "place", "why", "file"), unread, as_json)
         return
     rows = [
         (

@@ -162,8 +162,8 @@ class Window(RawIOBase):
         return len(part)
 
 
-def views(buffer: memoryview) -> Iterator[NDArray[np.uint8]]:
-    """Yield what a person sees: some frames, and for a cine what is bright or dark in all of it; the pages of a PDF.
+def views(buffer: memoryview, most: int = _MAX_FRAMES) -> Iterator[NDArray[np.uint8]]:
+    """Yield what a person sees: `most` frames, and for a cine what is bright or dark in all of it; the pages of a PDF.
 
     Raises: UnreadableInstance if the frames cannot be decoded or the pages rendered.
     """
@@ -178,7 +178,7 @@ def views(buffer: memoryview) -> Iterator[NDArray[np.uint8]]:
                 return
             file.seek(0)
             frames = int(ds.get("NumberOfFrames") or 1)
-            step = max(1, -(-frames // _MAX_FRAMES))
+            step = max(1, -(-frames // most))
             lowest: NDArray[np.uint8] | None = None
             for frame in iter_pixels(cast("BinaryIO", file), raw=False, indices=list(range(0, frames, step))):
                 seen = _seen(frame, ds)

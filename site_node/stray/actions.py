@@ -19,9 +19,9 @@ import sqlalchemy as sa
 
 from site_node import ledger
 from site_node.errors import ConfigurationError
-from site_node.intake.folder import flush_folder
+from site_node.keys import flush_folder
 from site_node.store import stray_decision, stray_file
-from site_node.stray.dictionary import Keyer
+from site_node.stray.digests import Keyer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from site_node.second_look.words import fold
+from site_node.second_look.folding import fold
 from site_node.stray.finding import Confidence, Kind, Match
 
 if TYPE_CHECKING:

@@ -10,12 +10,14 @@ import tarfile
 import zipfile
 import zlib
 from contextlib import closing
+from dataclasses import replace
 from io import BufferedReader, RawIOBase
 from typing import IO, TYPE_CHECKING, Any
 
 from site_node.second_look.pixels import Window
 from site_node.stray.documents import is_workbook, workbook
 from site_node.stray.pieces import BOMB, DAMAGED, ENCRYPTED, Fault, Piece, Refused
+from site_node.stray.texts import among_numbers, strings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,6 +54,8 @@ def archive_zip(content: memoryview, here: Here) -> Iterator[Part]:
             if opened.comment:
                 yield Piece(here.at("comment"), opened.comment.decode("utf-8", "replace"))
             for member in members:
+                if member.comment:
+                    yield Piece(here.at("comment"), member.comment.decode("utf-8", "replace"))
                 yield from _zipped(opened, member, here)
     except Refused as refusal:
         yield Fault(here.trail, str(refusal))
@@ -62,7 +66,7 @@ def archive_zip(content: memoryview, here: Here) -> Iterator[Part]:
 def _zipped(opened: zipfile.ZipFile, member: zipfile.ZipInfo, here: Here) -> Iterator[Part]:
     here.budget.member()
     yield from _called(member.filename, here)
-    if member.is_dir() or _TENSOR.fullmatch(member.filename):
+    if member.is_dir():
         return
     if member.flag_bits & _ENCRYPTED:
         yield Fault(here.at(member.filename), ENCRYPTED)
@@ -82,7 +86,10 @@ def _inside(raw: bytes | None, most: int, name: str, here: Here) -> Iterator[Par
         yield Fault(here.at(name), BOMB)
         return
     here.budget.spend(len(raw))
-    yield from here.within(name, raw)
+    if _TENSOR.fullmatch(name):
+        yield from among_numbers(memoryview(raw), replace(here, trail=here.at(name)))
+    else:
+        yield from here.within(name, raw)
 
 
 def _called(name: str, here: Here) -> Iterator[Piece]:
@@ -101,6 +108,8 @@ def _members(file: IO[bytes] | RawIOBase, mode: str, packed: int, here: Here) ->
             for member in opened:
                 here.budget.member()
                 yield from _called(member.name, here)
+                for said in filter(None, (member.linkname, member.uname, *member.pax_headers.values())):
+                    yield Piece(here.at("field of a member"), said)
                 if member.isfile():
                     most = min(here.budget.limits.one, here.budget.most(packed))
                     member_file = opened.extractfile(member) if member.size <= most else None
@@ -142,6 +151,8 @@ def compressed(content: memoryview, here: Here, how: str) -> Iterator[Part]:
     """Yield the parts of what a compressed file holds; a tar file in it is read as it comes out, never held whole."""
     limits = here.budget.limits
     try:
+        # The name of the file, and a comment. Source: RFC 1952 2.3.
+        yield from strings(content[:_BLOCK], here, "header, byte")
         with closing(_OPENERS[how](Window(content))) as stream:
             head = stream.read(_BLOCK)
         if head[257:262] == b"ustar":

@@ -10,7 +10,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from site_node.deidentify.vocabulary import Mark, vocabulary
-from site_node.second_look.words import fold, technical
+from site_node.second_look.folding import fold
+from site_node.second_look.words import technical
 from site_node.stray import lexicon
 from site_node.stray.addresses import addresses
 from site_node.stray.days import birth_days, days_in
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from site_node.stray.dictionary import Dictionary
 
-VERSION = 1  # of what is found: a file that an older version read is read again
+VERSION = 2  # of what is found: a file that an older version read is read again
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _NUMBER = re.compile(r"(?<![\w.])[A-Za-z]{0,6}[-_ ./]?\d[\d./-]*\d[A-Za-z]{0,2}(?!\w)")
 # Numbers of the standard, of programs and of things, which hold any other number now and then.

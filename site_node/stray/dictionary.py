@@ -1,11 +1,8 @@
-"""The hospital's own patients as keyed digests: what is asked can be told from them, what was told cannot be read.
-
-A digest is 64 bits of HMAC-SHA-256 (RFC 2104) under a key of the site, so nobody who lacks the key can test a guess.
-"""
+"""The hospital's own patients as keyed digests: what is asked can be told from them, what was told cannot be read."""
 
 from __future__ import annotations
 
-import hmac
+import hashlib
 from dataclasses import dataclass
 from datetime import date  # noqa: TC003 -- of a NamedTuple
 from functools import lru_cache
@@ -13,16 +10,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from site_node.second_look.words import fold, technical, words
+from site_node.second_look.words import technical, words
+from site_node.stray.digests import BIRTH, FAMILY, PAIR, Entry, number_forms, numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
-PAIR, FAMILY, NUMBER, BIRTH = range(4)
-_BYTES = 8
-_MIN_NUMBER, _MIN_DIGITS, _MIN_BARE = 5, 4, 6
+    from site_node.stray.digests import Keyer
+
 _MIN_FAMILY = 5
 _MAX_PERSONS = 64  # who share a birth date or a name are not all asked about
 
@@ -36,34 +33,10 @@ class Patient(NamedTuple):
     numbers: tuple[str, ...] = ()
 
 
-class Entry(NamedTuple):
-    """One thing known of a person, both as digests."""
-
-    digest: int
-    kind: int
-    person: int
-
-
-class Keyer:
-    """Makes digests under one key of 32 bytes."""
-
-    def __init__(self, key: bytes) -> None:
-        self._key = key
-
-    def digest(self, domain: str, text: str) -> int:
-        """Return 64 bits that stand for `text`; each domain has its own."""
-        return int.from_bytes(hmac.digest(self._key, f"{domain}\0{text}".encode("utf-8", "replace"), "sha256")[:_BYTES])
-
-    def token(self, domain: str, text: str) -> str:
-        """Return the same as 16 hexadecimal digits."""
-        return f"{self.digest(domain, text):016x}"
-
-
 def entries(patient: Patient, keyer: Keyer) -> Iterator[Entry]:
     """Yield what is known of a patient as digests."""
-    person = keyer.digest("person", patient.patient_id.strip() or "\0".join(patient.names))
-    for number in {form for text in (patient.patient_id, *patient.numbers) for form in number_forms(text)}:
-        yield Entry(keyer.digest("number", number), NUMBER, person)
+    person = keyer.person(patient.patient_id.strip() or "\0".join(patient.names))
+    yield from numbers(person, (patient.patient_id, *patient.numbers), keyer)
     for name in patient.names:
         for group in name.split("="):
             parts = [word for word in words(group) if len(word) > 1]
@@ -77,22 +50,17 @@ def entries(patient: Patient, keyer: Keyer) -> Iterator[Entry]:
         yield Entry(keyer.digest("birth", patient.birth_date.isoformat()), BIRTH, person)
 
 
-def number_forms(text: str) -> set[str]:
-    """Return the writings by which a number is known: letters and digits, and its digits without leading zeros."""
-    plain = "".join(filter(str.isalnum, fold(text)))
-    digits = "".join(filter(str.isdigit, plain))
-    forms = {plain} if len(plain) >= _MIN_NUMBER and len(digits) >= _MIN_DIGITS else set()
-    if len(bare := digits.lstrip("0")) >= _MIN_BARE:
-        forms.add(bare)
-    return forms
-
-
 @dataclass(frozen=True, slots=True)
 class Table:
     """The digests, sorted, and whom each is of; can be sent to another process."""
 
     digests: NDArray[np.uint64]
     persons: NDArray[np.uint64]
+
+    @property
+    def digest(self) -> str:
+        """What the table is called: another name once another patient is in it."""
+        return hashlib.sha256(self.digests.tobytes() + self.persons.tobytes()).hexdigest()[:16]
 
     @classmethod
     def of(cls, rows: Iterable[tuple[int, int]]) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 import zipfile
 from typing import TYPE_CHECKING
@@ -9,12 +10,14 @@ from xml.etree.ElementTree import Element, ParseError, fromstring
 
 import numpy as np
 import pypdfium2 as pdfium
+from pypdfium2 import raw as pdfium_c
 
 from site_node.second_look.pixels import Window
 from site_node.stray.finding import Sort
 from site_node.stray.markup import xml
-from site_node.stray.pieces import DAMAGED, ENCRYPTED, TOO_LARGE, Fault, Piece, View
+from site_node.stray.pieces import DAMAGED, ENCRYPTED, NOT_ALL_SEEN, TOO_LARGE, Fault, LeftOut, Piece, View
 from site_node.stray.tables import table
+from site_node.stray.texts import among_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 from site_node.stray.pieces import Here, Part
 
 _MAX_PAGES, _MAX_SEEN = 2000, 20
+_SAID_OF_NOTES = (b"T", b"V", b"DV", b"Contents")  # author, value, default, text. Source: ISO 32000-1 12.5.2, 12.7.3
 _FEW_LETTERS = 20  # a page with fewer is a picture of a page
 _SCALE = 150 / 72
 _MAX_SIDE = 3000
@@ -32,8 +36,8 @@ _SHEET = re.compile(r"xl/worksheets/[^/]+\.xml")
 _MAX_XML = 64 * 1024**2
 
 
-def pdf(content: memoryview, here: Here, *, look: bool) -> Iterator[Part]:
-    """Yield what a PDF says on its pages and of itself; a page without text is looked at as a picture."""
+def pdf(content: memoryview, here: Here) -> Iterator[Part]:
+    """Yield what a PDF says on its pages, in notes and fields, and of itself; pages with pictures are looked at."""
     try:
         opened = pdfium.PdfDocument(bytes(content))
     except pdfium.PdfiumError as error:
@@ -46,6 +50,8 @@ def pdf(content: memoryview, here: Here, *, look: bool) -> Iterator[Part]:
                 yield Piece(here.at(f"field {name}"), value, name)
         if len(opened) > _MAX_PAGES:
             yield Fault(here.trail, TOO_LARGE)
+        opened.init_forms()  # what is filled in is drawn, too
+        yield from (Piece(here.at("outline"), entry.get_title()) for entry in opened.get_toc())
         seen = 0
         for number in range(min(len(opened), _MAX_PAGES)):
             at = here.at(f"page {number + 1}")
@@ -53,11 +59,11 @@ def pdf(content: memoryview, here: Here, *, look: bool) -> Iterator[Part]:
                 page = opened[number]
                 said = page.get_textpage().get_text_range()
                 yield from (Piece(at, line.strip()) for line in re.split(r"[\r\n]+", said) if line.strip())
-                yield Piece(at, " ".join(said.split())[:20_000], sort=Sort.TOGETHER)
-                if look and len(said.strip()) < _FEW_LETTERS and seen < _MAX_SEEN:
+                yield Piece(at, " ".join(said.split()), sort=Sort.TOGETHER)
+                yield from (Piece((*at, "note"), note) for note in _notes(page))
+                if len(said.strip()) < _FEW_LETTERS or _has_picture(page):
                     seen += 1
-                    scale = min(_SCALE, _MAX_SIDE / max(*page.get_size(), 1))
-                    yield View(at, np.asarray(page.render(scale=scale, grayscale=True).to_pil()))
+                    yield from _drawn(page, at, here, seen)
             except pdfium.PdfiumError:
                 yield Fault(at, DAMAGED)
         for index in range(opened.count_attachments()):
@@ -65,6 +71,39 @@ def pdf(content: memoryview, here: Here, *, look: bool) -> Iterator[Part]:
             yield from here.within(attached.get_name() or f"attachment {index + 1}", bytes(attached.get_data()))
     for match in _XMP.finditer(bytes(content)):
         yield from xml(memoryview(match[0]), here)
+    # Comments, earlier revisions, and what stands behind the end.
+    yield from among_numbers(content, here)
+
+
+def _drawn(page: pdfium.PdfPage, at: tuple[str, ...], here: Here, seen: int) -> Iterator[Part]:
+    if not here.looks:
+        yield LeftOut("pages of PDF that are pictures")
+    elif seen > _MAX_SEEN:
+        yield Fault(at, NOT_ALL_SEEN)
+    else:
+        scale = min(_SCALE, _MAX_SIDE / max(*page.get_size(), 1))
+        yield View(at, np.asarray(page.render(scale=scale, grayscale=True).to_pil()))
+
+
+def _has_picture(page: pdfium.PdfPage) -> bool:
+    return next(page.get_objects((pdfium_c.FPDF_PAGEOBJ_IMAGE,)), None) is not None
+
+
+def _notes(page: pdfium.PdfPage) -> Iterator[str]:
+    """Yield what is said in annotations and filled into fields, which is no text of the page."""
+    for index in range(pdfium_c.FPDFPage_GetAnnotCount(page)):
+        note = pdfium_c.FPDFPage_GetAnnot(page, index)
+        try:
+            for key in _SAID_OF_NOTES:
+                size = pdfium_c.FPDFAnnot_GetStringValue(note, key, None, 0)
+                if size > len("\0".encode("utf-16-le")):
+                    said = ctypes.create_string_buffer(size)
+                    pdfium_c.FPDFAnnot_GetStringValue(
+                        note, key, ctypes.cast(said, ctypes.POINTER(pdfium_c.FPDF_WCHAR)), size
+                    )
+                    yield said.raw.decode("utf-16-le", "replace").rstrip("\0")
+        finally:
+            pdfium_c.FPDFPage_CloseAnnot(note)
 
 
 def is_workbook(names: list[str]) -> bool:

@@ -7,27 +7,40 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, field
+import struct
+import zlib
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 
 from site_node.deidentify import burned_in
-from site_node.stray.detection import Detector, masked
-from site_node.stray.dictionary import Dictionary, Keyer
-from site_node.stray.finding import Finding
+from site_node.errors import UnreadableInstance
+from site_node.second_look.pixels import UNREADABLE
+from site_node.stray.detection import VERSION, Detector, masked
+from site_node.stray.dictionary import Dictionary
+from site_node.stray.digests import Keyer
+from site_node.stray.finding import Finding, risk_of
 from site_node.stray.opening import look
-from site_node.stray.pieces import Budget, Fault, Here, Limits, Piece, Refused, View
+from site_node.stray.pieces import DAMAGED, Budget, Here, LeftOut, Limits, Piece, Refused, View
+from site_node.stray.texts import decoded
+from site_node.stray.time_limit import OutOfTime, limited
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from site_node.deidentify.burned_in import Text
     from site_node.stray.dictionary import Table
     from site_node.stray.finding import Match
     from site_node.stray.pieces import Part
 
 MOST = 256  # findings of one file that are kept
+TOO_LONG = "takes too long to look through"
 _MAX_FAULTS = 64
+_MAX_DISTINCT = 1 << 16  # findings that are held at once; one that is graver than all before is held always
+# What a library raises for a file that it cannot follow.
+_FAULTS = (*UNREADABLE, AssertionError, MemoryError, UnreadableInstance, struct.error, zlib.error)
 _SHORT = re.compile(r"(?<![\w ])\W*\b(ID|NAME)\b\s*[:.#]", re.IGNORECASE)
 _APART = re.compile(r"[_.\-/\\+]")
 _COARSE = 28  # blocks along the longer side of the picture that is kept: no letter and no face is left of it
@@ -39,17 +52,30 @@ _LINE = 0.6
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a process needs to look through files; `pictures` is `none`, `suspect` or `all`."""
+    """What a process needs to look through files; `pictures` is `none`, `suspect` or `all`.
+
+    A file is looked through for `most_s` seconds at most; if `deadly`, a process that cannot be stopped is ended.
+    """
 
     key: bytes = field(repr=False)
     known: Table
     pictures: str = "suspect"
     limits: Limits = field(default_factory=Limits)
+    most_s: float = 600.0
+    deadly: bool = False
+
+    @property
+    def rule(self) -> str:
+        """What a search by these rules, for these patients, is called; a file searched by another may hide more."""
+        return f"{VERSION}.{self.known.digest}.{self.pictures}"
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one file says of persons; `more` counts findings beyond those kept, `persons` known patients."""
+    """What one file says of persons; `more` counts findings beyond those kept, `persons` known patients.
+
+    `faults` are places that could not be looked into, `left_out` what nobody wanted to be looked into.
+    """
 
     shown: str
     findings: tuple[Finding, ...] = ()
@@ -58,6 +84,7 @@ class Report:
     persons: int = 0
     content: str = ""
     picture: bytes | None = None
+    left_out: tuple[str, ...] = ()
 
 
 class Inspector:
@@ -87,36 +114,54 @@ class _Look:
         self._words: set[str] = set()
         self._persons: set[int] = set()
         self._faults: dict[tuple[tuple[str, ...], str], None] = {}
+        self._left_out: dict[str, None] = {}
         self._picture: bytes | None = None
+        self._more = 0
+        self._gravest = 0
 
     def file(self, content: memoryview, key: str) -> Report:
         self._take(Piece(("path",), _APART.sub(" ", key)))
         here = Here((), key.rpartition("/")[2], Budget(self._settings.limits), look, self._settings.pictures)
         try:
-            for part in look(content, here):
-                self._part(part)
+            with limited(self._settings.most_s, deadly=self._settings.deadly):
+                self._parts(look(content, here), here)
         except Refused as refusal:
             self._faults[(), str(refusal)] = None
+        except OutOfTime:
+            self._faults[(), TOO_LONG] = None
+        except _FAULTS as error:
+            self._faults[(), f"{DAMAGED} ({type(error).__name__})"] = None
         return self.report(content, key)
 
-    def _part(self, part: Part) -> None:
-        if isinstance(part, Piece):
-            self._take(part)
-        elif isinstance(part, View):
-            self._see(part)
-        elif isinstance(part, Fault) and len(self._faults) < _MAX_FAULTS:
-            self._faults[part.trail, part.reason] = None
+    def _parts(self, parts: Iterable[Part], here: Here) -> None:
+        for part in parts:
+            if isinstance(part, Piece):
+                self._take(part)
+                # What JSON, XML and tables hold in base64 is a file in a file.
+                if raw := decoded(part.text):
+                    at = replace(here, trail=part.trail)
+                    self._parts(at.within("base64", raw), replace(at, depth=here.depth + 1))
+            elif isinstance(part, View):
+                self._see(part)
+            elif isinstance(part, LeftOut):
+                self._left_out[part.what] = None
+            elif len(self._faults) < _MAX_FAULTS:
+                self._faults[part.trail, part.reason] = None
 
     def _take(self, piece: Piece) -> tuple[Match, ...]:
         found = self._detector.find(piece.text, piece.label, piece.sort)
         for match in found:
-            key = (match.kind.value, match.rule, self._keyer.token(match.kind.value, match.value))
-            self._count[key] = self._count.get(key, 0) + 1
-            self._first.setdefault(key, (match, piece.trail))
-            if len(self._words) < 8 * MOST:
-                self._words.update(word for word in re.findall(r"[^\W_]+", match.value) if len(word) >= _MIN_WORD)
             if match.person:
                 self._persons.add(match.person)
+            key = (match.kind.value, match.rule, self._keyer.token(match.kind.value, match.value))
+            risk = risk_of(match.kind, match.confidence)
+            if key not in self._first and len(self._first) >= _MAX_DISTINCT and risk <= self._gravest:
+                self._more += 1
+                continue
+            self._gravest = max(self._gravest, risk)
+            self._count[key] = self._count.get(key, 0) + 1
+            self._first.setdefault(key, (match, piece.trail))
+            self._words.update(word for word in re.findall(r"[^\W_]+", match.value) if len(word) >= _MIN_WORD)
         return found
 
     def _see(self, view: View) -> None:
@@ -150,10 +195,11 @@ class _Look:
             self._hidden(masked(key, self._detector.find(_APART.sub(" ", key)))),
             tuple(findings[:MOST]),
             tuple((self._place(trail), reason) for trail, reason in self._faults),
-            max(0, len(findings) - MOST),
+            self._more + max(0, len(findings) - MOST),
             len(self._persons),
             self._keyer.token("content", sha256) if findings else "",
             self._picture,
+            tuple(self._left_out),
         )
 
     def _place(self, trail: tuple[str, ...]) -> str:

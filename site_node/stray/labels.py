@@ -9,7 +9,8 @@ import re
 from functools import lru_cache
 
 from site_node.deidentify.vocabulary import Mark, vocabulary
-from site_node.second_look.words import fold, words
+from site_node.second_look.folding import fold
+from site_node.second_look.words import words
 from site_node.stray import lexicon
 from site_node.stray.days import birth_days
 from site_node.stray.finding import Kind

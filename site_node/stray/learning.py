@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from contextlib import suppress
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from site_node.errors import ConfigurationError, UnreadableInstance
 from site_node.second_look import reading
 from site_node.stray.days import birth_days
 from site_node.stray.dicom import is_dicom
-from site_node.stray.dictionary import Patient
+from site_node.stray.dictionary import Patient, entries
 from site_node.stray.finding import Kind
 from site_node.stray.labels import announces, normal, plausible
 from site_node.stray.texts import encoding
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from site_node.second_look.reading import Spoken
+    from site_node.stray.digests import Entry, Keyer
 
-_HEAD = 4 * 1024**2  # bytes of a file whose header is read; pixels are not needed
+_HEAD = 1 << 14
 _NAMES = ("PatientName", "OtherPatientNames", "PatientBirthName")
 _NUMBERS = ("OtherPatientIDs", "PatientID")
 _FAMILY, _GIVEN = (
@@ -46,16 +48,21 @@ def patients(source: Path) -> Iterator[Patient]:
         raise ConfigurationError(f"{source} is neither a folder nor a file")
 
 
+def said_of_patient(content: memoryview, keyer: Keyer) -> Iterator[Entry]:
+    """Yield what a DICOM file says of its patient, as digests; nothing of what is none."""
+    if is_dicom(bytes(content[:_HEAD])):
+        # Who cannot be read is nobody's patient here: the file is not taken in either.
+        with suppress(UnreadableInstance):
+            yield from entries(patient(reading.read(content).spoken), keyer)
+
+
 def _of(path: Path) -> Iterator[Patient]:
     with path.open("rb") as file:
         head = file.read(_HEAD)
-    if is_dicom(head[:1024]):
-        try:
-            # The whole file, since a header may be longer and pixels end it properly.
-            file_says = reading.read(memoryview(path.read_bytes()))
-        except UnreadableInstance:
-            return
-        yield patient(file_says.spoken)
+    if is_dicom(head):
+        # The whole file, since a header may be longer and pixels end it properly.
+        with suppress(UnreadableInstance):
+            yield patient(reading.read(memoryview(path.read_bytes())).spoken)
     elif path.suffix.lower() in (".csv", ".tsv"):
         yield from _listed(path)
 

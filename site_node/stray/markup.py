@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
-from xml.etree.ElementTree import Element, ParseError, XMLParser
+from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
 
 from site_node.stray.finding import Sort
 from site_node.stray.pieces import DAMAGED, TOO_LARGE, Fault, Piece
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 from site_node.stray.pieces import Here, Part
 
 _MAX = 64 * 1024**2
+_AS_TEXT = "looked at as text alone"
 _ENTITY = re.compile(rb"<!ENTITY", re.IGNORECASE)
 # Elements whose text is one text although parts of it stand in elements of their own: office files, CDA, XHTML.
 _BLOCKS = frozenset(
@@ -48,14 +49,16 @@ def xml(content: memoryview, here: Here) -> Iterator[Part]:
     One that declares entities is looked at as text alone: they may be made to grow without end.
     """
     if len(content) > _MAX:
-        yield Fault(here.trail, TOO_LARGE)
+        yield Fault(here.trail, f"{TOO_LARGE} element by element; {_AS_TEXT}")
+        yield from text(content, here, "utf-8")
         return
     raw = bytes(content)
     if _ENTITY.search(raw):
-        yield Fault(here.trail, "declares entities; looked at as text alone")
+        yield Fault(here.trail, f"declares entities; {_AS_TEXT}")
         yield from text(content, here, "utf-8")
         return
-    parser = XMLParser()  # noqa: S314 -- without entities expat resolves nothing and expands nothing
+    # Without entities expat resolves nothing and expands nothing.
+    parser = XMLParser(target=TreeBuilder(insert_comments=True, insert_pis=True))  # noqa: S314
     try:
         parser.feed(raw)
         root: Element = parser.close()
@@ -79,6 +82,8 @@ def elements(root: Element, trail: tuple[str, ...]) -> Iterator[Piece]:
         said = "".join(one.itertext()).strip() if tag.lower() in _BLOCKS else (one.text or "").strip()
         if said:
             yield Piece(at, said, f"{whose} {tag}".strip() if whose or len(one) == 0 else "")
+        if (tail := (one.tail or "").strip()) and not (above and above[-1].lower() in _BLOCKS):
+            yield Piece(at, tail)
         parts = [(child.text or "").strip() for child in one]
         if sum(map(bool, parts)) > 1:
             yield Piece(at, " ".join(filter(None, parts)), sort=Sort.TOGETHER)
@@ -108,6 +113,7 @@ class _Said(HTMLParser):
                 "alt",
                 "title",
                 "href",
+                "src",
                 "placeholder",
                 "data-name",
                 "data-patient",
@@ -121,7 +127,9 @@ class _Said(HTMLParser):
         self._hidden = False
 
     def handle_data(self, data: str) -> None:
-        if not self._hidden:
+        if self._hidden:
+            self.found.append((self.getpos()[0], "", data))
+        else:
             self._run.append(data)
 
     def handle_comment(self, data: str) -> None:
@@ -135,9 +143,10 @@ class _Said(HTMLParser):
 
 
 def html(content: memoryview, here: Here, coded: str) -> Iterator[Part]:
-    """Yield what a page says, its comments and fields too."""
+    """Yield what a page says, its comments, scripts and fields too."""
     if len(content) > _MAX:
-        yield Fault(here.trail, TOO_LARGE)
+        yield Fault(here.trail, f"{TOO_LARGE} element by element; {_AS_TEXT}")
+        yield from text(content, here, coded)
         return
     parser = _Said()
     try:
@@ -158,6 +167,8 @@ def html(content: memoryview, here: Here, coded: str) -> Iterator[Part]:
 def rtf(content: memoryview, here: Here) -> Iterator[Part]:
     """Yield what an RTF document says."""
     raw = bytes(content[:_MAX]).decode("cp1252", "replace")
+    if "\\pict" in raw or "\\objdata" in raw:
+        yield Fault(here.trail, "pictures or objects in RTF are not looked at")
     said = _RTF.sub(_unescaped, raw)
     for number, line in enumerate(said.split("\n"), 1):
         if line.strip():

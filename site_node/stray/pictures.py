@@ -10,8 +10,8 @@ from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin, UnidentifiedIm
 
 from site_node.second_look.pixels import Window
 from site_node.stray.markup import xml
-from site_node.stray.pieces import DAMAGED, TOO_LARGE, Fault, Piece, View
-from site_node.stray.texts import strings
+from site_node.stray.pieces import DAMAGED, NOT_ALL_SEEN, TOO_LARGE, Fault, LeftOut, Piece, View
+from site_node.stray.texts import among_numbers, strings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 _MAX_PIXELS = 60_000_000
 _MAX_SIDE = 2200
-_MAX_FRAMES = 8
-_EDGE = 1 << 20  # bytes at each end that are looked at as bytes
+_MAX_SHRINK = 4  # times; letters of a larger picture are too small to be read
+_DEEP = frozenset(("I;16", "I;16B", "I;16L", "I", "F"))  # more than 8 bits for each pixel
+_EDGE = 1 << 20  # bytes at each end that are looked at as those of fields
 _IFDS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 _WIDE_TAGS = range(0x9C9B, 0x9CA0)  # XPTitle to XPSubject: UTF-16
 _COMMENTS = ("comment", "Comment", "Description")
@@ -39,20 +40,23 @@ _FAULTS = (
 )
 
 
-def picture(content: memoryview, here: Here, *, look: bool) -> Iterator[Part]:
-    """Yield what a picture says, and with `look` what it shows."""
+def picture(content: memoryview, here: Here) -> Iterator[Part]:
+    """Yield what a picture says and shows."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             with Image.open(cast("BinaryIO", Window(content))) as opened:
                 yield from _told(opened, here)
-                if look:
+                if here.looks:
                     yield from _seen(opened, here)
+                else:
+                    yield LeftOut("pictures")
         except (UnidentifiedImageError, *_FAULTS):
             yield Fault(here.trail, DAMAGED)
     yield from strings(content[:_EDGE], here)
-    if len(content) > _EDGE:
-        yield from strings(content[max(_EDGE, len(content) - _EDGE) :], here, "byte of the end")
+    end = max(_EDGE, len(content) - _EDGE)
+    yield from among_numbers(content[_EDGE:end], here, "byte of the middle")
+    yield from strings(content[end:], here, "byte of the end")
 
 
 def _told(opened: Image.Image, here: Here) -> Iterator[Part]:
@@ -76,7 +80,7 @@ def _told(opened: Image.Image, here: Here) -> Iterator[Part]:
 
 
 def _tiff(opened: TiffImagePlugin.TiffImageFile, here: Here) -> Iterator[Piece]:
-    for frame in range(min(opened.n_frames, _MAX_FRAMES)):
+    for frame in range(opened.n_frames):
         opened.seek(frame)
         for tag, value in opened.tag_v2.items():
             yield from _value(tag, value, here, f"image {frame + 1}, field")
@@ -100,12 +104,24 @@ def _value(tag: int, value: Any, here: Here, what: str) -> Iterator[Piece]:  # n
 
 
 def _seen(opened: Image.Image, here: Here) -> Iterator[Part]:
-    for frame in range(min(getattr(opened, "n_frames", 1), _MAX_FRAMES)):
+    frames = getattr(opened, "n_frames", 1)
+    for frame in range(min(frames, here.budget.limits.pictures)):
         opened.seek(frame)
         place = here.at("pixels" if frame == 0 else f"pixels of image {frame + 1}")
-        if opened.width * opened.height > _MAX_PIXELS:
+        if opened.width * opened.height > _MAX_PIXELS or max(opened.size) > _MAX_SHRINK * _MAX_SIDE:
             yield Fault(place, TOO_LARGE)
             continue
-        image = opened.convert("L" if opened.mode in ("1", "L", "I;16", "I", "F") else "RGB")
+        image = _of_bytes(opened)
         image.thumbnail((_MAX_SIDE, _MAX_SIDE))
         yield View(place, np.asarray(image))
+    if frames > here.budget.limits.pictures:
+        yield Fault(here.at("pixels"), NOT_ALL_SEEN)
+
+
+def _of_bytes(opened: Image.Image) -> Image.Image:
+    """Return the picture with 8 bits for each value, and no value of a deep one cut off."""
+    if opened.mode not in _DEEP:
+        return opened.convert("L" if opened.mode in ("1", "L") else "RGB")
+    values = np.asarray(opened, dtype=np.float32)
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    return Image.fromarray(np.nan_to_num((values - low) / max(high - low, 1e-6) * 255).astype(np.uint8))

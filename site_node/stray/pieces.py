@@ -22,6 +22,8 @@ TOO_MANY = "more members than are looked into"
 BOMB = "unpacks to too much"
 TOO_LARGE = "too large to look into"
 ENCRYPTED = "encrypted"
+PACKED = "compressed or encrypted, in a form that is not read"
+NOT_ALL_SEEN = "only some of its pictures are looked at"
 DAMAGED = "damaged, or not what it seems"
 
 
@@ -48,11 +50,17 @@ class Fault(NamedTuple):
     reason: str
 
 
-Part: TypeAlias = Piece | View | Fault
+class LeftOut(NamedTuple):
+    """What was not looked at because whoever asked for the search wanted it so."""
+
+    what: str
 
 
 class Refused(Exception):
     """Something may not, or cannot, be unpacked; the text is the reason."""
+
+
+Part: TypeAlias = Piece | View | Fault | LeftOut
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,7 @@ class Limits:
     one: int = 256 * 1024**2
     ratio: int = 200
     floor: int = 16 * 1024**2
+    pictures: int = 8  # of one file or series of frames that are looked at as pictures
 
 
 class Budget:
@@ -110,6 +119,11 @@ class Here:
     def at(self, *steps: str) -> tuple[str, ...]:
         """Return the place of something here."""
         return (*self.trail, *steps)
+
+    @property
+    def looks(self) -> bool:
+        """Return whether pictures are looked at."""
+        return self.pictures != "none"
 
     def within(self, name: str, content: bytes | memoryview) -> Iterator[Part]:
         """Yield the parts of a file that lies in this one."""

@@ -1,30 +1,29 @@
-"""What is kept of searches: known patients as digests, files sealed and masked, findings, scans and their trend."""
+"""What is kept of searches: files sealed and masked, findings, scans and their trend."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import sqlalchemy as sa
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy.dialects.sqlite import insert
 
 from site_node.errors import ConfigurationError
-from site_node.store import stray_decision, stray_file, stray_finding, stray_known, stray_scan
-from site_node.stray.detection import VERSION
-from site_node.stray.dictionary import Keyer, Table, entries
+from site_node.store import stray_decision, stray_file, stray_finding, stray_scan
+from site_node.stray import known
 from site_node.stray.finding import Risk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
     from site_node.deidentify.pseudonym import Pseudonymiser
-    from site_node.stray.dictionary import Patient
     from site_node.stray.inspection import Report
     from site_node.stray.origin import Item
 
@@ -33,7 +32,7 @@ _MIN_ID = 6
 _IN_ONE = 500
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Keys:
     """The keys of the search, which follow from the site's pseudonym key and are gone with it."""
 
@@ -43,13 +42,17 @@ class Keys:
     @classmethod
     def of(cls, pseudonymiser: Pseudonymiser) -> Keys:
         """Return the site's."""
-        return cls(pseudonymiser.subkey("stray-digests"), pseudonymiser.subkey("stray-paths"))
+        return cls(pseudonymiser.subkey(known.DIGESTS), pseudonymiser.subkey("stray-paths"))
+
+    @cached_property
+    def _cipher(self) -> AESGCM:
+        return AESGCM(self.paths)
 
     def seal(self, source: str, key: str) -> bytes:
         """Return where a file lies, for those with the key alone."""
         nonce = os.urandom(_NONCE)
         plain = json.dumps([source, key]).encode()
-        return nonce + AESGCM(self.paths).encrypt(nonce, plain, b"stray")
+        return nonce + self._cipher.encrypt(nonce, plain, b"stray")
 
     def open(self, sealed: bytes) -> tuple[str, str]:
         """Return place and path.
@@ -57,46 +60,10 @@ class Keys:
         Raises: ConfigurationError if they were sealed under another key.
         """
         try:
-            source, key = json.loads(AESGCM(self.paths).decrypt(sealed[:_NONCE], sealed[_NONCE:], b"stray"))
+            source, key = json.loads(self._cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], b"stray"))
         except InvalidTag as error:
             raise ConfigurationError("stray: a path was sealed under another key, or altered") from error
         return source, key
-
-
-def learn(store: sa.Engine, keys: Keys, patients: Iterable[Patient]) -> int:
-    """Add what is known of patients; return how many digests are new."""
-    keyer = Keyer(keys.digests)
-    rows = {
-        (entry.digest.to_bytes(8), entry.person.to_bytes(8), entry.kind)
-        for patient in patients
-        for entry in entries(patient, keyer)
-    }
-    with store.begin() as db:
-        before = db.scalar(sa.select(sa.func.count()).select_from(stray_known)) or 0
-        if rows:
-            values = [{"digest": digest, "person": person, "kind": kind} for digest, person, kind in sorted(rows)]
-            db.execute(insert(stray_known).on_conflict_do_nothing(), values)
-        return (db.scalar(sa.select(sa.func.count()).select_from(stray_known)) or 0) - before
-
-
-def forget(store: sa.Engine) -> None:
-    """Take every known patient out of the dictionary."""
-    with store.begin() as db:
-        db.execute(sa.delete(stray_known))
-
-
-def known(db: sa.Connection) -> Table:
-    """Return the dictionary."""
-    rows = db.execute(sa.select(stray_known.c.digest, stray_known.c.person).order_by(stray_known.c.digest)).all()
-    digests = np.frombuffer(b"".join(row.digest for row in rows), ">u8").astype(np.uint64)
-    persons = np.frombuffer(b"".join(row.person for row in rows), ">u8").astype(np.uint64)
-    return Table(digests, persons)
-
-
-def rules(db: sa.Connection, pictures: str) -> str:
-    """Return what a search by today's rules and dictionary is called; a file searched by another is searched again."""
-    count, last = db.execute(sa.select(sa.func.count(), sa.func.max(sa.text("rowid"))).select_from(stray_known)).one()
-    return f"{VERSION}.{count}.{last or 0}.{pictures}"
 
 
 def begin(db: sa.Connection, source: str, shown: str, at: datetime, *, everything: bool) -> int:
@@ -128,44 +95,62 @@ def seen(db: sa.Connection, ids: list[str], scan: int) -> None:
         db.execute(sa.update(stray_file).where(stray_file.c.id.in_(some)).values(scan=scan))
 
 
-def keep(
-    db: sa.Connection, id_: str, source: str, sealed: bytes, item: Item, report: Report, scan: int, rule: str
-) -> None:
-    """Keep what was found in a file, in place of what was known of it."""
-    db.execute(sa.delete(stray_finding).where(stray_finding.c.file == id_))
-    values = {
-        "id": id_, "source": source, "sealed": sealed, "shown": report.shown, "owner": item.owner, "size": item.size,
-        "stamp": item.stamp, "rules": rule, "scan": scan, "searched": scan, "content": report.content,
-        "persons": report.persons, "faults": json.dumps(report.faults), "more": report.more, "picture": report.picture,
-    }  # fmt: skip
-    db.execute(insert(stray_file).values(values).on_conflict_do_update(index_elements=["id"], set_=values))
-    if report.findings:
-        db.execute(
-            sa.insert(stray_finding),
-            [
-                {
-                    "file": id_, "kind": one.kind.value, "rule": one.rule, "digest": one.digest, "place": one.place,
-                    "confidence": int(one.confidence), "risk": int(one.risk), "times": one.times,
-                }
-                for one in report.findings
-            ],
-        )  # fmt: skip
+class Searched(NamedTuple):
+    """A file that was looked through; `sealed` is where it lies."""
+
+    id: str
+    sealed: bytes
+    item: Item
+    report: Report
 
 
-def end(db: sa.Connection, scan: int, source: str, at: datetime, counts: dict[str, int]) -> dict[str, int]:
-    """Forget files that are gone, close the scan, and return its counts with the files by their gravest open risk."""
-    db.execute(sa.delete(stray_file).where(stray_file.c.source == source, stray_file.c.scan != scan))
-    of_risk = {risk.word: 0 for risk in sorted(Risk, reverse=True)}
-    for one in files(db):
-        if one.source == source and one.risk is not None:
-            of_risk[one.risk.word] += 1
-    told = {**counts, **of_risk}
+def keep(db: sa.Connection, batch: Sequence[Searched], source: str, scan: int, rule: str) -> None:
+    """Keep what was found in some files, in place of what was known of them."""
+    db.execute(sa.delete(stray_finding).where(stray_finding.c.file.in_([one.id for one in batch])))
+    rows = [
+        {
+            "id": one.id, "source": source, "sealed": one.sealed, "shown": one.report.shown, "owner": one.item.owner,
+            "size": one.item.size, "stamp": one.item.stamp, "rules": rule, "scan": scan, "searched": scan,
+            "content": one.report.content, "persons": one.report.persons, "faults": json.dumps(one.report.faults),
+            "left_out": json.dumps(one.report.left_out), "more": one.report.more, "picture": one.report.picture,
+        }
+        for one in batch
+    ]  # fmt: skip
+    new = insert(stray_file)
     db.execute(
-        sa.update(stray_scan)
-        .where(stray_scan.c.number == scan)
-        .values(ended_at=at.isoformat(), counts=json.dumps(told))
+        new.on_conflict_do_update(index_elements=["id"], set_={name: new.excluded[name] for name in rows[0]}), rows
     )
-    return told
+    findings = [
+        {
+            "file": one.id, "kind": found.kind.value, "rule": found.rule, "digest": found.digest, "place": found.place,
+            "confidence": int(found.confidence), "risk": int(found.risk), "times": found.times,
+        }
+        for one in batch
+        for found in one.report.findings
+    ]  # fmt: skip
+    if findings:
+        db.execute(sa.insert(stray_finding), findings)
+
+
+def end(db: sa.Connection, source: str, scan: int) -> None:
+    """Forget files of a place that are gone."""
+    db.execute(sa.delete(stray_file).where(stray_file.c.source == source, stray_file.c.scan != scan))
+
+
+def close(db: sa.Connection, scan: int, at: datetime, counts: Mapping[str, int]) -> None:
+    """Note that a scan ended, and what it saw."""
+    values = {"ended_at": at.isoformat(), "counts": json.dumps(counts)}
+    db.execute(sa.update(stray_scan).where(stray_scan.c.number == scan).values(values))
+
+
+def left_out(db: sa.Connection, source: str) -> dict[str, int]:
+    """Return how many files of a place hold what nobody wanted to be looked into, by what that is."""
+    column = stray_file.c.left_out
+    told: Counter[str] = Counter()
+    query = sa.select(column, sa.func.count()).where(stray_file.c.source == source).group_by(column)
+    for what, count in db.execute(query):
+        told.update(dict.fromkeys(json.loads(what), count))
+    return dict(told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,17 +177,18 @@ class File:
         return Risk(max(one.risk for one in self.open)) if self.open else None
 
 
-def files(db: sa.Connection) -> Iterator[File]:
-    """Yield every file with a finding or a fault, gravest first."""
+def files(db: sa.Connection, source: str | None = None) -> Iterator[File]:
+    """Yield every file with a finding or a fault, gravest first; those of one place alone if it is named."""
+    of_place = stray_file.c.source == source if source is not None else sa.true()
     findings: dict[str, list[Any]] = {}
-    for row in db.execute(sa.select(stray_finding).order_by(stray_finding.c.risk.desc(), stray_finding.c.place)):
+    query = sa.select(stray_finding).join(stray_file, stray_file.c.id == stray_finding.c.file).where(of_place)
+    for row in db.execute(query.order_by(stray_finding.c.risk.desc(), stray_finding.c.place)):
         findings.setdefault(row.file, []).append(row)
     accepted: dict[tuple[str, str], set[tuple[str, ...]]] = {}
-    query = sa.select(stray_decision).where(stray_decision.c.verdict == "accepted")
-    for row in db.execute(query):
+    for row in db.execute(sa.select(stray_decision).where(stray_decision.c.verdict == "accepted")):
         accepted.setdefault((row.file, row.content), set()).update(map(tuple, json.loads(row.covers)))
     found = []
-    for row in db.execute(sa.select(stray_file)):
+    for row in db.execute(sa.select(stray_file).where(of_place)):
         mine = tuple(findings.get(row.id, ()))
         faults = tuple((place, reason) for place, reason in json.loads(row.faults))
         if not mine and not faults:

@@ -44,6 +44,7 @@ def page(db: sa.Connection, site: str, at: datetime) -> str:
     scans = records.scans(db)
     place_of = {scan["source"]: scan["place"] for scan in scans}
     unread = [(file.id, file.shown, where, why) for file in found for where, why in file.faults]
+    latest = {scan["source"]: scan for scan in scans}
     return environment.get_template(
         "report.html"
     ).render(
@@ -58,7 +59,15 @@ def page(db: sa.Connection, site: str, at: datetime) -> str:
         places=_counted((_folder(place_of.get(file.source, ""), file.shown), file.risk) for file in files),
         files=[_drawn(file, place_of.get(file.source, "")) for file in files[:MOST]],
         left=max(0, len(files) - MOST),
+        not_scanned=sum(bool(file.faults) for file in found),
         unread=unread[:_UNREAD],
+        unread_left=max(0, len(unread) - _UNREAD),
+        outdated=[(scan["place"], scan["outdated"]) for scan in latest.values() if scan["outdated"]],
+        left_out=[
+            (scan["place"], what, count)
+            for source, scan in latest.items()
+            for what, count in records.left_out(db, source).items()
+        ],
         decided=actions.decisions(db)[:_DECIDED],
     )
 

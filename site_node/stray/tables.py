@@ -6,12 +6,13 @@ import csv
 import json
 import re
 import sqlite3
+import struct
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from site_node.stray.finding import Sort
 from site_node.stray.pieces import DAMAGED, TOO_LARGE, Fault, Piece
-from site_node.stray.texts import lines, text
+from site_node.stray.texts import lines, strings, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +23,8 @@ _MAX_JSON = 64 * 1024**2
 _MAX_CELL = 1 << 20
 _SAMPLE = 8192
 _DELIMITERS = ",;\t|"
+_FILE_HEADER, _MIN_PAGE = 100, 512
+_TREE_PAGES = {0x02: 12, 0x05: 12, 0x0A: 8, 0x0D: 8}  # by what they begin with: bytes of their header
 _INDEX = re.compile(r"\[\d+\]")
 
 
@@ -47,7 +50,7 @@ def cells(header: Sequence[str], row: Sequence[object], at: tuple[str, ...]) -> 
         yield Piece(at, " ".join(filter(None, said))[:_MAX_CELL], sort=Sort.TOGETHER)
 
 
-def delimited(content: memoryview, here: Here, coded: str) -> Iterator[Piece]:
+def delimited(content: memoryview, here: Here, coded: str) -> Iterator[Part]:
     """Yield what a file of values says, whatever stands between them; as text if nothing does."""
     head = bytes(content[:_SAMPLE]).decode(coded, "replace")
     first = head.split("\n", 1)[0]
@@ -115,7 +118,8 @@ _DEPENDENT = frozenset(("family", "given", "text", "value", "extension", "line",
 def database(content: memoryview, here: Here) -> Iterator[Part]:
     """Yield every cell of every table of an SQLite file, which is read in memory and never changed."""
     if len(content) > here.budget.limits.one:
-        yield Fault(here.trail, TOO_LARGE)
+        yield Fault(here.trail, f"{TOO_LARGE} cell by cell; read as bytes")
+        yield from strings(content, here)
         return
     copy = bytearray(content)
     # Without its write-ahead log, which is a file of its own. SQLite file format 1.3, bytes 18 and 19.
@@ -125,16 +129,67 @@ def database(content: memoryview, here: Here) -> Iterator[Part]:
             opened.deserialize(bytes(copy))
             opened.execute("PRAGMA query_only=ON")
             opened.text_factory = lambda raw: raw.decode("utf-8", "replace")
-            names = [row[0] for row in opened.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-            for name in names:
-                yield from _rows(opened, name, here)
+            made = opened.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
+            for sort, name, sql in made:
+                yield Piece(here.at("schema"), sql or name)
+                if sort == "table":
+                    yield from _rows(opened, name, here)
     except sqlite3.Error:
-        yield Fault(here.trail, DAMAGED)
+        yield Fault(here.trail, f"{DAMAGED}; read as bytes")
+        yield from strings(content, here)
+        return
+    for start, stop in unused(content):
+        yield from strings(content[start:stop], here, f"deleted, from byte {start}, byte", Sort.PROSE)
+
+
+def unused(content: memoryview) -> Iterator[tuple[int, int]]:
+    """Yield where bytes lie that are no cell: there is what was deleted. Pages of overflow are told as a whole.
+
+    Source: SQLite file format 1.3 (header), 1.5 (free list), 1.6 (pages of a tree: 8 or 12 bytes, pointers, cells).
+    """
+    written = int.from_bytes(content[16:18], "big")
+    size = 1 << 16 if written == 1 else written
+    if size < _MIN_PAGE:
+        return
+    free = _free_pages(content, size)
+    for start in range(0, len(content), size):
+        page = content[start : start + size]
+        head = _FILE_HEADER if start == 0 else 0
+        if start // size + 1 in free or page[head] not in _TREE_PAGES:
+            yield start, start + len(page)
+            continue
+        first, count, cells = struct.unpack_from(">HHH", page, head + 1)
+        pointers = head + _TREE_PAGES[page[head]] + 2 * count
+        yield start + pointers, start + (cells or 1 << 16)
+        for _ in range(size // 4):
+            if not 0 < first <= len(page) - 4:
+                break
+            after, length = struct.unpack_from(">HH", page, first)
+            yield start + first + 4, start + first + length
+            first = after
+
+
+def _free_pages(content: memoryview, size: int) -> set[int]:
+    """Return the numbers of pages that hold nothing any more."""
+    free: set[int] = set()
+    trunk = int.from_bytes(content[32:36], "big")
+    while 0 < trunk <= len(content) // size and trunk not in free:
+        at = (trunk - 1) * size
+        after, count = struct.unpack_from(">II", content, at)
+        count = min(count, size // 4 - 2)
+        free.update((trunk, *struct.unpack_from(f">{count}I", content, at + 8)))
+        trunk = after
+    return free
 
 
 def _rows(opened: sqlite3.Connection, name: str, here: Here) -> Iterator[Part]:
     quoted = '"' + name.replace('"', '""') + '"'
-    found = opened.execute(f"SELECT * FROM {quoted}")  # noqa: S608 -- a table's name, quoted; the database is a copy
+    try:
+        found = opened.execute(f"SELECT * FROM {quoted}")  # noqa: S608 -- a table's name, quoted; the database is a copy
+    except sqlite3.OperationalError:
+        # A virtual table of an extension that is not here; what it holds lies in tables of its own.
+        yield Fault(here.at(f"table {name}"), "a virtual table that cannot be read")
+        return
     header = [column[0] for column in found.description]
     for number, row in enumerate(found, 1):
         at = here.at(f"table {name}", f"row {number}")

@@ -7,7 +7,8 @@ from datetime import date
 import pytest
 
 from site_node.stray.detection import Detector, masked
-from site_node.stray.dictionary import Dictionary, Keyer, Patient, Table, entries
+from site_node.stray.dictionary import Dictionary, Patient, Table, entries
+from site_node.stray.digests import Keyer
 from site_node.stray.finding import Confidence, Kind, Sort
 from site_node.stray.labels import announces
 

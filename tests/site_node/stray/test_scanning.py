@@ -16,7 +16,9 @@ import sqlalchemy as sa
 
 from site_node.errors import ConfigurationError
 from site_node.store import stray_file
-from site_node.stray import actions, records
+from site_node.stray import actions, known, records
+from site_node.stray.dictionary import entries
+from site_node.stray.digests import Keyer
 from site_node.stray.learning import patients
 from site_node.stray.origin import LINK, Folder
 from site_node.stray.records import Keys
@@ -50,6 +52,11 @@ def _files(store: sa.Engine) -> list[File]:
         return list(records.files(db))
 
 
+def _learn(store: sa.Engine, source: Path) -> int:
+    with store.begin() as db:
+        return known.add(db, (one for who in patients(source) for one in entries(who, Keyer(KEYS.digests))))
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """Return a folder with an original, a list, a clean text, and a name in a path."""
@@ -65,7 +72,7 @@ def place(tmp_path: Path) -> Path:
 @pytest.fixture
 def learnt(place: Path, store: sa.Engine) -> sa.Engine:
     """Return the store, which knows the patient of the original."""
-    assert records.learn(store, KEYS, patients(place / "scan.dcm")) > 0
+    assert _learn(store, place / "scan.dcm") > 0
     return store
 
 
@@ -105,7 +112,7 @@ def test_a_patient_who_is_learnt_later_is_looked_for_in_old_files(place: Path, s
     _scan(place, store)
     assert all(file.persons == 0 for file in _files(store))
 
-    records.learn(store, KEYS, patients(place / "scan.dcm"))
+    _learn(store, place / "scan.dcm")
 
     assert _scan(place, store).read == 4
     assert any(file.persons for file in _files(store))
