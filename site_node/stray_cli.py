@@ -149,7 +149,7 @@ def _tell(root: Path, summary: Summary, own: bool) -> None:  # noqa: FBT001 -- w
     for word, count in summary.risks.items():
         out.print(f"  {word} risk: {count} files")
     for reason, count in summary.faults.items():
-        out.print(f"  not looked at, wholly or in part, because {reason}: {count} files")
+        out.print(f"  not looked at, wholly or in part, because: {reason}, in {count} files")
     if summary.outdated:
         out.print(f"  unchanged and not looked at for patients who are known since: {summary.outdated} files")
     for what, count in summary.left_out.items():

@@ -11,7 +11,7 @@ from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin, UnidentifiedIm
 from site_node.second_look.pixels import Window
 from site_node.stray.markup import xml
 from site_node.stray.pieces import DAMAGED, NOT_ALL_SEEN, TOO_LARGE, Fault, LeftOut, Piece, View
-from site_node.stray.texts import among_numbers, strings
+from site_node.stray.texts import mixed, strings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +22,7 @@ _MAX_PIXELS = 60_000_000
 _MAX_SIDE = 2200
 _MAX_SHRINK = 4  # times; letters of a larger picture are too small to be read
 _DEEP = frozenset(("I;16", "I;16B", "I;16L", "I", "F"))  # more than 8 bits for each pixel
-_EDGE = 1 << 20  # bytes at each end that are looked at as those of fields
+_EDGE = 1 << 14  # bytes at each end that are looked at as those of fields
 _IFDS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 _WIDE_TAGS = range(0x9C9B, 0x9CA0)  # XPTitle to XPSubject: UTF-16
 _COMMENTS = ("comment", "Comment", "Description")
@@ -55,7 +55,7 @@ def picture(content: memoryview, here: Here) -> Iterator[Part]:
             yield Fault(here.trail, DAMAGED)
     yield from strings(content[:_EDGE], here)
     end = max(_EDGE, len(content) - _EDGE)
-    yield from among_numbers(content[_EDGE:end], here, "byte of the middle")
+    yield from mixed(content[_EDGE:end], here, "byte of the middle")
     yield from strings(content[end:], here, "byte of the end")
 
 

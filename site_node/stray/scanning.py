@@ -108,7 +108,9 @@ def scan(
         batch: list[records.Searched] = []
         for done, (job, report) in enumerate(_all(jobs, origin, settings, max_bytes, processes or _cores()), 1):
             sealed = keys.seal(origin.name, job.item.key)
-            batch.append(records.Searched(job.id, sealed, job.item, report))
+            # What could not be read now may be readable the next time.
+            item = job.item._replace(stamp="") if ("file", UNREADABLE) in report.faults else job.item
+            batch.append(records.Searched(job.id, sealed, item, report))
             if len(batch) == _BATCH or done == len(jobs):
                 with store.begin() as db:
                     records.keep(db, batch, source, number, rule)

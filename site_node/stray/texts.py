@@ -14,7 +14,9 @@ from site_node.stray.finding import Sort
 from site_node.stray.pieces import PACKED, TOO_LARGE, Fault, Piece
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
 
     from site_node.stray.pieces import Here, Part
 
@@ -23,7 +25,9 @@ _HEAD = 1 << 14
 _MAX_LINE = 16_384  # characters; a longer line is looked at in parts that overlap
 _OVERLAP = 256
 _LEAST = 6
-_SAMPLE, _LEAST_SAMPLE = 1 << 16, 1 << 12
+_WINDOW = 1 << 16
+_LEAST_PACKED = 1 << 12
+_HIGH, _MOSTLY = bytes(range(0x80, 0x100)), 0.7
 _NO_REDUNDANCY = 0.97  # of its size, deflated: compressed and encrypted bytes only grow, floating-point numbers shrink
 _RUN = re.compile(rb"[\x20-\x7e\x80-\xf4]{6,}")
 _WIDE = re.compile(rb"(?:[\x20-\x7e]\x00){6,}")
@@ -108,67 +112,77 @@ def decoded(said: str) -> bytes:
 
 def strings(content: memoryview, here: Here, what: str = "byte", sort: Sort = Sort.BYTES) -> Iterator[Piece]:
     """Yield runs of letters in bytes, of one byte each and of two."""
-    for start, window in _windows(content):
-        yield from _letters(window, here, what, sort, start)
+    yield from _pieces(content, here, what, sort, _letters)
 
 
 def among_numbers(content: memoryview, here: Here, what: str = "byte") -> Iterator[Piece]:
     """Yield runs of 8 or more letters of ASCII in the bytes of numbers, many times as fast as `strings` does."""
-    for start, window in _windows(content):
-        yield from _dense(window, here, what, start)
+    yield from _pieces(content, here, what, Sort.BYTES, _dense)
+
+
+def mixed(content: memoryview, here: Here, what: str = "byte") -> Iterator[Piece]:
+    """Yield runs of letters, and those of 8 or more alone where bytes are packed."""
+    yield from _pieces(
+        content, here, what, Sort.BYTES, lambda window: _dense(window) if is_packed(window) else _letters(window)
+    )
 
 
 def unknown(content: memoryview, here: Here) -> Iterator[Part]:
     """Yield letters in bytes of a form that is not known; what is packed hides its letters, and is told."""
-    packed = False
-    for start, window in _windows(content):
-        if is_packed(window):
-            packed = True
-            yield from _dense(window, here, "byte", start)
-        else:
-            yield from _letters(window, here, "byte", Sort.BYTES, start)
-    if packed:
+    yield from mixed(content, here)
+    if any(is_packed(content[start : start + _WINDOW]) for start in range(0, len(content), _WINDOW)):
         yield Fault(here.trail, PACKED)
 
 
-def is_packed(window: bytes) -> bool:
+def is_packed(window: bytes | memoryview) -> bool:
     """Return whether bytes are compressed or encrypted: no redundancy is left in them."""
-    sample = window[:_SAMPLE]
-    return len(sample) >= _LEAST_SAMPLE and len(zlib.compress(sample, 1)) > _NO_REDUNDANCY * len(sample)
+    return len(window) >= _LEAST_PACKED and len(zlib.compress(window, 1)) > _NO_REDUNDANCY * len(window)
 
 
-def _windows(content: memoryview) -> Iterator[tuple[int, bytes]]:
-    """Yield parts that overlap, each with where it begins."""
-    for start in range(0, len(content), _CHUNK):
-        yield start, bytes(content[start : start + _CHUNK + _OVERLAP])
+def _pieces(
+    content: memoryview, here: Here, what: str, sort: Sort, read: Callable[[bytes], Iterator[tuple[int, str]]]
+) -> Iterator[Piece]:
+    for start in range(0, len(content), _WINDOW):
+        for at, said in read(bytes(content[start : start + _WINDOW + _OVERLAP])):
+            if at < _WINDOW and _LETTERS.search(said):
+                yield Piece(here.at(f"{what} {start + at}"), said, sort=sort)
 
 
-def _letters(window: bytes, here: Here, what: str, sort: Sort, start: int) -> Iterator[Piece]:
-    for pattern, coded in ((_RUN, ""), (_WIDE, "utf-16-le")):
-        for match in pattern.finditer(window):
-            if match.start() >= _CHUNK:
-                break
-            said = match[0].decode(coded) if coded else _decoded(match[0])
-            if _LETTERS.search(said):
-                yield Piece(here.at(f"{what} {start + match.start()}"), said, sort=sort)
+def _letters(window: bytes) -> Iterator[tuple[int, str]]:
+    yield from ((match.start(), _decoded(match[0])) for match in _RUN.finditer(window))
+    if _is_wide(window):
+        yield from ((match.start(), match[0].decode("utf-16-le")) for match in _WIDE.finditer(window))
 
 
-def _dense(window: bytes, here: Here, what: str, start: int) -> Iterator[Piece]:
+def _is_wide(window: bytes) -> bool:
+    """Return whether the expression for letters of two bytes would match, at a small part of its cost."""
     raw = np.frombuffer(window, np.uint8)
+    # Whether 1, 2, 4, 6 of them begin at a byte.
+    letters = _is_letter(raw[:-1]) & (raw[1:] == 0)
+    for width in (2, 4, 4):
+        letters = letters[:-width] & letters[width:]
+    return bool(letters.any())
+
+
+def _is_letter(raw: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    return (raw - np.uint8(0x20)) < 0x7F - 0x20
+
+
+def _dense(window: bytes) -> Iterator[tuple[int, str]]:
     # Whether 1, 2, 4, 8 letters begin at a byte.
-    letters = (raw - np.uint8(0x20)) < 0x7F - 0x20
+    letters = _is_letter(np.frombuffer(window, np.uint8))
     for width in (1, 2, 4):
         letters = letters[:-width] & letters[width:]
     begins = np.flatnonzero(letters)
     breaks = np.flatnonzero(np.diff(begins) > 1)
     for first, last in zip(begins[[0, *(breaks + 1)]], begins[[*breaks, -1]], strict=True) if len(begins) else ():
-        said = window[first : last + 8].decode("ascii")
-        if first < _CHUNK and _LETTERS.search(said):
-            yield Piece(here.at(f"{what} {start + first}"), said, sort=Sort.BYTES)
+        yield int(first), window[first : last + 8].decode("ascii")
 
 
 def _decoded(raw: bytes) -> str:
+    """Return the text of bytes; nothing if they are in no encoding of ours and few are letters of ASCII."""
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
-        return raw.decode("latin-1")
+        plain = len(raw.translate(None, _HIGH))
+        return raw.decode("latin-1") if plain > _MOSTLY * len(raw) else ""
