@@ -21,11 +21,12 @@ from site_node.store import stray_file
 from site_node.stray import actions, known, records
 from site_node.stray.dictionary import entries
 from site_node.stray.digests import Keyer
+from site_node.stray.inspection import TOO_LONG
 from site_node.stray.learning import patients
 from site_node.stray.origin import LINK, Folder
 from site_node.stray.records import Keys
 from site_node.stray.report import page
-from site_node.stray.scanning import KILLS_ITS_READER, TOO_LARGE, TOO_LONG, UNREADABLE, scan
+from site_node.stray.scanning import KILLS_ITS_READER, TOO_LARGE, UNREADABLE, scan
 from tests.site_node.hospital import PSEUDONYMS, bundle, consent_of, intake_of
 from tests.site_node.second_look.files import ADDRESS, BORN, GIVEN, NAME, NUMBER, original, written
 
