@@ -1,7 +1,7 @@
 """`filmroom-site`: what a hospital does with its node.
 
 Exit codes: 0 done; 1 error; 2 usage; 3 refused by policy; 4 wrong configuration; 5 the coordinator refused or cannot be
-reached; 6 no space left, or the file system refused.
+reached; 6 no space left, or the file system refused; `stray scan` has three more of its own.
 """
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ def _tell(root: Path, summary: Summary, own: bool) -> None:  # noqa: FBT001 -- w
     for reason, count in summary.faults.items():
         out.print(f"  not looked at, wholly or in part, because: {reason}, in {count} files")
     if summary.outdated:
-        out.print(f"  unchanged and not looked at for patients who are known since: {summary.outdated} files")
+        out.print(f"  unchanged and not looked at for patients and rules known since: {summary.outdated} files")
     for what, count in summary.left_out.items():
         out.print(f"  left out as asked: {what}, in {count} files")
     out.print("`filmroom-site stray list` shows them; `stray report FILE.html` draws them")

@@ -149,6 +149,8 @@ def _check(by: str, reason: str) -> None:
 
 def _unchanged(keys: Keys, file: File) -> Path:
     path = Path(*keys.open(file.sealed))
+    if not path.is_absolute():
+        raise ConfigurationError(f"{file.id}: lies in no folder of this machine; see to it where it lies")
     try:
         with _opened(path) as content:
             digest = hashlib.sha256()

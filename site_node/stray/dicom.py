@@ -27,6 +27,8 @@ from site_node.stray.pieces import Here, Part
 
 _PREAMBLE = 128
 _HEAD, _TAIL = 2048, 1024  # bytes of each fragment of compressed pixels that may hold comments
+# Segments for applications and comments. Source: ITU-T T.81 table B.1 (APPn, COM), T.800 table A.2 (COM).
+_COMMENTS = re.compile(rb"\xff[\xe0-\xef\xfe\x64]")
 _BULK = frozenset(("UN", "OB", "OW", "OD", "OF", "OL", "OV"))
 _SILENT = frozenset(("UI", "DS", "IS", "AS", "TM", "DT"))  # numbers, times and names of things
 _TERSE = frozenset(("CS", "AE"))  # codes and titles are no language
@@ -95,7 +97,8 @@ def _bulk(content: memoryview, file: File, here: Here) -> Iterator[Part]:
         stop = after.start if after is not None else len(content)
         value, what = content[extent.start : stop], f"{extent.keyword}, byte"
         if extent.keyword == _DOCUMENT:
-            yield from here.within(_DOCUMENT, value[12:])
+            # PS3.5 7.1.2 and 7.1.3: the head of a value has 12 bytes where it names its VR, else 8.
+            yield from here.within(_DOCUMENT, value[12 if bytes(value[4:6]).isalpha() else 8 :])
         elif extent.keyword in _PIXELS:
             continue
         elif extent.keyword in _NUMBERS or _OVERLAY.fullmatch(extent.keyword):
@@ -127,7 +130,8 @@ def _pixel_bytes(content: memoryview, file: File, here: Here) -> Iterator[Part]:
     start, stop = file.pixels
     if stop > start and bytes(content[start : start + 4]) == b"\xfe\xff\x00\xe0":
         for at in _fragments(content, start, stop):
-            yield from strings(content[at : at + _HEAD], here, "PixelData, byte")
+            if _COMMENTS.search(content[at : at + _HEAD]):
+                yield from strings(content[at : at + _HEAD], here, "PixelData, byte")
         yield from strings(content[max(start, stop - _TAIL) : stop], here, "PixelData's end, byte")
     if here.looks:
         yield from among_numbers(content[start:stop], here, "PixelData, byte")

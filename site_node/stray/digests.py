@@ -34,7 +34,8 @@ class Keyer:
 
     def digest(self, domain: str, text: str) -> int:
         """Return 64 bits that stand for `text`; each domain has its own."""
-        return int.from_bytes(hmac.digest(self._key, f"{domain}\0{text}".encode("utf-8", "replace"), "sha256")[:_BYTES])
+        said = f"{domain}\0{text}".encode("utf-8", "surrogatepass")
+        return int.from_bytes(hmac.digest(self._key, said, "sha256")[:_BYTES])
 
     def token(self, domain: str, text: str) -> str:
         """Return the same as 16 hexadecimal digits."""

@@ -208,8 +208,9 @@ class _Look:
         return " > ".join(steps)[:_MAX_PLACE] or "file"
 
     def _hidden(self, text: str) -> str:
-        """Return `text` without the words of any value that was found in the file."""
-        return re.sub(r"[^\W_]+", lambda match: "▒▒▒" if match[0].lower() in self._words else match[0], text)
+        """Return `text` without the words of any value that was found in the file, and without what is no character."""
+        shown = re.sub(r"[^\W_]+", lambda match: "▒▒▒" if match[0].lower() in self._words else match[0], text)
+        return shown.encode("utf-8", "replace").decode()
 
 
 def _meant(words: str) -> str:

@@ -14,7 +14,7 @@ from site_node.stray.markup import html, rtf, xml
 from site_node.stray.pictures import picture
 from site_node.stray.pieces import PACKED, Fault
 from site_node.stray.tables import database, delimited, tree
-from site_node.stray.texts import among_numbers, encoding, strings, text, unknown
+from site_node.stray.texts import among_numbers, encoding, packed, strings, text, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,6 +71,7 @@ def look(content: memoryview, here: Here) -> Iterator[Part]:
         yield from picture(content, here)
     elif coded := encoding(content):
         yield from _textual(content, here, coded, head)
+        yield from packed(content, here)  # a text may go on as something else
     else:
         yield from _binary(content, here, head)
 

@@ -217,7 +217,7 @@ def find(db: sa.Connection, name: str) -> File:
 
 def scans(db: sa.Connection) -> list[dict[str, Any]]:
     """Return every scan that ended, oldest first."""
-    query = sa.select(stray_scan).where(stray_scan.c.ended_at.is_not(None)).order_by(stray_scan.c.number)
+    query = sa.select(stray_scan).where(stray_scan.c.ended_at.is_not(None)).order_by(stray_scan.c.ended_at)
     return [
         {
             "number": row.number,

@@ -226,12 +226,13 @@ def _in_processes(
 
 
 def _by_itself(job: _Job, origin: Origin, settings: Settings, max_bytes: int) -> Report:
-    began = time.monotonic()
-    try:
-        with _pool(1, origin, settings, max_bytes) as pool:
+    with _pool(1, origin, settings, max_bytes) as pool:
+        pool.submit(os.getpid).result()  # it has started: what it takes from now on is the file's
+        began = time.monotonic()
+        try:
             return pool.submit(_read_here, job.item).result()
-    except BrokenProcessPool:
-        reason = TOO_LONG if time.monotonic() - began > settings.most_s else KILLS_ITS_READER
+        except BrokenProcessPool:
+            reason = TOO_LONG if time.monotonic() - began > settings.most_s else KILLS_ITS_READER
         return _Reader(origin, Inspector(settings), max_bytes).fault(job.item, reason)
 
 

@@ -128,8 +128,13 @@ def mixed(content: memoryview, here: Here, what: str = "byte") -> Iterator[Piece
 
 
 def unknown(content: memoryview, here: Here) -> Iterator[Part]:
-    """Yield letters in bytes of a form that is not known; what is packed hides its letters, and is told."""
+    """Yield letters in bytes of a form that is not known, and whether some hide what they say."""
     yield from mixed(content, here)
+    yield from packed(content, here)
+
+
+def packed(content: memoryview, here: Here) -> Iterator[Fault]:
+    """Yield that bytes hide what they say, if some do."""
     if any(is_packed(content[start : start + _WINDOW]) for start in range(0, len(content), _WINDOW)):
         yield Fault(here.trail, PACKED)
 

@@ -144,7 +144,7 @@ def test_files_that_were_not_looked_at_for_new_patients_are_counted_until_they_a
         drawn = page(db, "north", NOON)
 
     assert (left.read, left.unchanged, left.outdated) == (0, 4, 4)
-    assert "4 unchanged files were not looked at for patients who are known since" in drawn
+    assert "4 unchanged files were not looked at for patients and rules known since" in drawn
     assert _scan(place, store).outdated == 0
 
 
@@ -202,6 +202,14 @@ def test_a_place_is_searched_by_one_process_at_a_time(place: Path, store: sa.Eng
 
     assert len(refused) == 3
     assert _scan(place, store).read == 0
+
+
+def test_names_that_are_no_text_are_told_apart_and_kept(place: Path, store: sa.Engine) -> None:
+    for name in (b"\xfe", b"\xff"):
+        (place / os.fsdecode(name)).write_text('{"\\ud800": "Patient: Huber, Anna"}')
+
+    assert _scan(place, store).files == 6
+    assert [file.shown for file in _files(store)].count("?") == 2
 
 
 def test_a_file_that_could_not_be_read_is_read_again(place: Path, store: sa.Engine) -> None:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from PIL import Image
-from pydicom.uid import ImplicitVRLittleEndian
+from pydicom.dataset import Dataset
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from site_node.stray.dictionary import Patient, Table, entries
 from site_node.stray.digests import Keyer
@@ -114,6 +115,18 @@ def test_a_form_that_is_not_read_is_told(magic: bytes) -> None:
     assert _reasons(_report(magic + bytes(range(256)))) == {PACKED}
 
 
+def test_a_text_that_goes_on_as_packed_bytes_is_told() -> None:
+    assert _reasons(_report(b"#!/bin/sh\n# unpacks itself\n" * 999 + NOISE(1 << 17))) == {PACKED}
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+def test_a_document_in_dicom_is_looked_into(syntax: UID) -> None:
+    ds = cleaned(EncapsulatedDocument=gzip.compress(SAID * 3))
+    ds.file_meta.TransferSyntaxUID = syntax
+
+    assert _found(_report(written(ds)))
+
+
 def test_names_in_tensors_and_voxels_are_found() -> None:
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as made:
@@ -137,8 +150,6 @@ def test_long_values_of_dicom_are_read_whole() -> None:
 
 
 def test_bytes_nested_in_a_sequence_are_read_in_every_encoding() -> None:
-    from pydicom import Dataset  # noqa: PLC0415 -- for this alone
-
     item = Dataset()
     item.add_new(0x00091010, "OB", bytes(99) + SAID + bytes(9))
     for syntax in (None, ImplicitVRLittleEndian):
