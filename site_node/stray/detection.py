@@ -72,7 +72,8 @@ class Detector:
         if sort is not Sort.TOGETHER:
             found += self._labelled(text, label) if label and len(text) < _LONG else ()
             found += _inner(bare)
-            found += _numbers(bare) if not is_of_a_thing(label) else ()
+            # One number in a hundred of any kind passes a check of two digits.
+            found += _numbers(bare) if sort is not Sort.NUMBERS and not is_of_a_thing(label) else ()
             found += _mails(text) if "@" in text else ()
         if sort is Sort.PROSE:
             found += names(text)

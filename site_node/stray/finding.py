@@ -23,6 +23,7 @@ class Sort(StrEnum):
 
     PROSE = "prose"  # people wrote it: by everything
     BYTES = "bytes"  # letters among bytes: by all but names of strangers
+    NUMBERS = "numbers"  # letters among bytes of numbers, mostly by chance: by the dictionary and labels alone
     TOGETHER = "together"  # values of several fields that stood apart: by the dictionary alone
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from site_node.stray.pieces import Here, Part
 
+    _Read = Callable[[bytes], Iterator[tuple[int, str]]]
+
 _CHUNK = 1 << 20
 _HEAD = 1 << 14
 _MAX_LINE = 16_384  # characters; a longer line is looked at in parts that overlap
@@ -112,19 +114,19 @@ def decoded(said: str) -> bytes:
 
 def strings(content: memoryview, here: Here, what: str = "byte", sort: Sort = Sort.BYTES) -> Iterator[Piece]:
     """Yield runs of letters in bytes, of one byte each and of two."""
-    yield from _pieces(content, here, what, sort, _letters)
+    yield from _pieces(content, here, what, _letters, sort)
 
 
 def among_numbers(content: memoryview, here: Here, what: str = "byte") -> Iterator[Piece]:
     """Yield runs of 8 or more letters of ASCII in the bytes of numbers, many times as fast as `strings` does."""
-    yield from _pieces(content, here, what, Sort.BYTES, _dense)
+    yield from _pieces(content, here, what, _dense, Sort.NUMBERS)
 
 
 def mixed(content: memoryview, here: Here, what: str = "byte") -> Iterator[Piece]:
     """Yield runs of letters, and those of 8 or more alone where bytes are packed."""
-    yield from _pieces(
-        content, here, what, Sort.BYTES, lambda window: _dense(window) if is_packed(window) else _letters(window)
-    )
+    for start in range(0, len(content), _WINDOW):
+        read, sort = (_dense, Sort.NUMBERS) if is_packed(content[start : start + _WINDOW]) else (_letters, Sort.BYTES)
+        yield from _window(content, here, what, read, sort, start)
 
 
 def unknown(content: memoryview, here: Here) -> Iterator[Part]:
@@ -144,13 +146,15 @@ def is_packed(window: bytes | memoryview) -> bool:
     return len(window) >= _LEAST_PACKED and len(zlib.compress(window, 1)) > _NO_REDUNDANCY * len(window)
 
 
-def _pieces(
-    content: memoryview, here: Here, what: str, sort: Sort, read: Callable[[bytes], Iterator[tuple[int, str]]]
-) -> Iterator[Piece]:
+def _pieces(content: memoryview, here: Here, what: str, read: _Read, sort: Sort) -> Iterator[Piece]:
     for start in range(0, len(content), _WINDOW):
-        for at, said in read(bytes(content[start : start + _WINDOW + _OVERLAP])):
-            if at < _WINDOW and _LETTERS.search(said):
-                yield Piece(here.at(f"{what} {start + at}"), said, sort=sort)
+        yield from _window(content, here, what, read, sort, start)
+
+
+def _window(content: memoryview, here: Here, what: str, read: _Read, sort: Sort, start: int) -> Iterator[Piece]:
+    for at, said in read(bytes(content[start : start + _WINDOW + _OVERLAP])):
+        if at < _WINDOW and _LETTERS.search(said):
+            yield Piece(here.at(f"{what} {start + at}"), said, sort=sort)
 
 
 def _letters(window: bytes) -> Iterator[tuple[int, str]]:

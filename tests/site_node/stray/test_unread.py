@@ -142,6 +142,13 @@ def test_names_in_tensors_and_voxels_are_found() -> None:
     assert _found(_report(array.getvalue()))
 
 
+def test_a_number_with_a_check_digit_says_nothing_among_the_bytes_of_numbers() -> None:
+    voxels = (348).to_bytes(4, "little") + bytes(1000) + b"DE89370400440532013000" + bytes(9)
+
+    assert not _report(voxels).findings
+    assert _found(_report(b"\1\0" + b"DE89370400440532013000" + bytes(9)))
+
+
 def test_long_values_of_dicom_are_read_whole() -> None:
     ds = cleaned(EncapsulatedDocument=b"")
     ds.add_new(0x00091010, "OB", _amid(SAID, bytes))
