@@ -202,9 +202,8 @@ def _all(
                 yield job, report
         except BrokenProcessPool:
             # Which file it was is found by taking those under way one at a time.
-            for _ in range(min(len(waiting), processes * _AHEAD)):
-                job = waiting.popleft()
-                yield job, _by_itself(job, origin, settings, max_bytes)
+            some = [waiting.popleft() for _ in range(min(len(waiting), processes * _AHEAD))]
+            yield from _one_by_one(some, origin, settings, max_bytes)
 
 
 def _in_processes(
@@ -225,15 +224,20 @@ def _in_processes(
             pool.shutdown(cancel_futures=True)
 
 
-def _by_itself(job: _Job, origin: Origin, settings: Settings, max_bytes: int) -> Report:
-    with _pool(1, origin, settings, max_bytes) as pool:
-        pool.submit(os.getpid).result()  # it has started: what it takes from now on is the file's
-        began = time.monotonic()
-        try:
-            return pool.submit(_read_here, job.item).result()
-        except BrokenProcessPool:
-            reason = TOO_LONG if time.monotonic() - began > settings.most_s else KILLS_ITS_READER
-        return _Reader(origin, Inspector(settings), max_bytes).fault(job.item, reason)
+def _one_by_one(jobs: list[_Job], origin: Origin, settings: Settings, max_bytes: int) -> Iterator[tuple[_Job, Report]]:
+    """Yield every job with its report; a process that dies died of the job it had, and another takes its place."""
+    waiting = deque(jobs)
+    while waiting:
+        with _pool(1, origin, settings, max_bytes) as pool:
+            pool.submit(os.getpid).result()  # it has started: what it takes from now on is the file's
+            while waiting:
+                job, began = waiting.popleft(), time.monotonic()
+                try:
+                    yield job, pool.submit(_read_here, job.item).result()
+                except BrokenProcessPool:
+                    reason = TOO_LONG if time.monotonic() - began > settings.most_s else KILLS_ITS_READER
+                    yield job, _Reader(origin, Inspector(settings), max_bytes).fault(job.item, reason)
+                    break
 
 
 def _pool(processes: int, origin: Origin, settings: Settings, max_bytes: int) -> ProcessPoolExecutor:
@@ -246,7 +250,9 @@ _reader: _Reader | None = None
 
 def _start(origin: Origin, settings: Settings, max_bytes: int) -> None:
     global _reader  # noqa: PLW0603 -- the one thing a process of a pool keeps between its files
-    _reader = _Reader(origin, Inspector(replace(settings, deadly=True)), max_bytes)
+    inspector = Inspector(replace(settings, deadly=True))
+    inspector.shown("Dr. Anna Huber 1.2.1970")  # loads every table before the first file, whose time it is not
+    _reader = _Reader(origin, inspector, max_bytes)
     gc.freeze()  # tables live as long as the process: nobody need walk them again
 
 
