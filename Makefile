@@ -7,16 +7,16 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install test test-slow fhir-server browser demo bench peers mutants lint clean
+.PHONY: install test suite test-slow fhir-server browser demo bench peers mutants lint clean
 install: $(STAMP)
 
 # torch by itself: its version is ours, its build the machine's. Where only a CUDA build is found, a machine
 # without a GPU is spared gigabytes by naming an index with the CPU build: make install TORCH_INDEX=URL
 $(STAMP): requirements.lock torch.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -r torch.lock $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
-	$(BIN)/pip install --quiet --require-hashes --no-deps -r requirements.lock
-	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	$(BIN)/pip install --quiet --no-compile -r torch.lock $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	$(BIN)/pip install --quiet --no-compile --require-hashes --no-deps -r requirements.lock
+	$(BIN)/pip install --quiet --no-compile --no-deps --no-build-isolation -e .
 	$(BIN)/pip check
 	touch $@
 
@@ -26,7 +26,11 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint fhir-server browser
+# What reads the code goes beside what runs it.
+test:
+	$(MAKE) --jobs 2 lint suite
+
+suite: install fhir-server browser
 	$(BIN)/pytest --numprocesses auto --dist loadfile --durations 20
 
 # A FHIR server that is not ours, in an environment of its own: the tests start it and read consents from it.
@@ -34,7 +38,7 @@ fhir-server: .venv-fhir/.installed
 
 .venv-fhir/.installed: tests/fhir-server.lock
 	$(PYTHON) -m venv .venv-fhir
-	.venv-fhir/bin/pip install --quiet --require-hashes --no-deps -r $<
+	.venv-fhir/bin/pip install --quiet --no-compile --require-hashes --no-deps -r $<
 	touch $@
 
 # What drives the machine's Chromium through the console, and axe, which looks at its pages.
@@ -58,7 +62,7 @@ peers: .venv-peers/.installed
 
 .venv-peers/.installed: benchmarks/peers/requirements.txt
 	$(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/pip install --quiet -r $<
+	.venv-peers/bin/pip install --quiet --no-compile -r $<
 	touch $@
 
 # Which small changes of the consent decision no test would notice; each has to be explained in docs/consent.md.

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from consent import NoticeInvalid, ReceiptInvalid, key_id, open_notice, open_receipt, receipt_digest
 from coordinator.errors import ConfigurationError, RunFailed
 from coordinator.receipt_keys import all_keys
-from coordinator.runs import RunRecord, describe
+from coordinator.runs import RunRecord, describe, mean_metrics
 from coordinator.store import contribution, withdrawal_notice, withdrawn_receipt
 from coordinator.verification import Refused, read_expected, verify
 from models import bundle_files, bundle_texts, canonical, layout_digest, task_digest
@@ -48,6 +48,7 @@ def provenance(store: sa.Engine, federation: str, run: str, task: Task) -> dict[
         "contains_withdrawn": _is_flagged(record),
         "receipt_keys": {site: [term.pem.decode() for term in terms] for site, terms in all_keys(store).items()},
         "rounds": [_round(record, row) for row in _rows(record, "rounds")],
+        "measured": _measured(record),
         "evaluation": [_contribution(row) for row in _rows(record, "contributions") if row["kind"] == "evaluate"],
     }
 
@@ -281,9 +282,18 @@ def _round(record: Mapping[str, object], row: Mapping[str, Any]) -> dict[str, An
     }
 
 
+def _measured(record: Mapping[str, object]) -> dict[str, float]:
+    """Return what the sites measured of the final model, together."""
+    made = [row for row in _rows(record, "contributions") if row["kind"] == "evaluate" and row["outcome"] == "counted"]
+    return mean_metrics((row["weight"], row["metrics"]) for row in made)
+
+
 def _contribution(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what others may know: an update that was taken back reads as an abstention, whatever its reason."""
-    kept = ("site", "outcome", "reason", "weight", "update", "metrics", "receipt")
+    """Return what others may know: an update that was taken back reads as an abstention, whatever its reason.
+
+    What a site's metrics were stays with the coordinator; their mean is in the round.
+    """
+    kept = ("site", "outcome", "reason", "weight", "update", "receipt")
     told = {"retracted": "abstained"}.get(row["outcome"], row["outcome"])
     return {key: row[key] for key in kept} | {"outcome": told}
 

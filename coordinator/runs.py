@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -361,6 +362,19 @@ def withdrawn_from(db: sa.Connection, name: str, kind: str = "train") -> int | N
     )
     first: int | None = db.execute(found).scalar()
     return first
+
+
+def mean_metrics(reported: Iterable[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
+    """Return the mean of each metric over those that report it, each by its weight."""
+    reported = list(reported)
+    weights: Counter[str] = Counter()
+    for weight, metrics in reported:
+        weights.update(dict.fromkeys(metrics, weight))
+    means = dict.fromkeys(weights, 0.0)
+    for weight, metrics in reported:
+        for name, value in metrics.items():
+            means[name] += value * (weight / weights[name])  # shares first: a huge value does not overflow
+    return means
 
 
 def describe(store: sa.Engine, name: str) -> dict[str, object]:

@@ -15,11 +15,14 @@ from site_node.withdrawals import POLICIES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from site_node.withdrawals import Part, Withdrawal
+    from site_node.withdrawals import ModelVersions, Part, Withdrawal
 
 
 def page(withdrawal: Withdrawal, site: str) -> str:
     """Return the confirmation of `withdrawal` by the hospital called `site`, HTML."""
+    within = " within what you withdrew" if withdrawal.limited else ""
+    nothing_done = withdrawal.status == "completed" and withdrawal.reached_nothing
+    status = _NOTHING_DONE if nothing_done else _STATUS[withdrawal.status]
     return _PAGE.substitute(
         style=STYLE,
         reference=escape(f"{site}-W{withdrawal.number:05d}"),
@@ -32,20 +35,20 @@ def page(withdrawal: Withdrawal, site: str) -> str:
                 *(f"{_round(part)}: stopped, and thrown away" for part in withdrawal.stopped),
                 *(f"{_round(part)}: the result was thrown away" for part in withdrawal.discarded),
             ],
-            "No work with your images was in progress.",
+            f"No work with your images{within} was in progress.",
         ),
         past=_listed(
             [f"{_round(part)}: {_REFUSED if part.refusal else _WORDS[part.word]}" for part in withdrawal.handed_over],
-            "No result made with your images had left the hospital.",
+            f"No result made with your images{within} had left the hospital.",
         ),
         models=_listed(
-            [
-                f"Run {model.run}, from round {model.first_round} on: {POLICIES[model.policy]}."
-                for model in withdrawal.models
-            ],
-            "No model is known to contain what was learned from your images.",
+            [f"{_from(model)}: {POLICIES[model.policy]}." for model in withdrawal.models],
+            f"No model is known to contain what was learned from your images{within}.",
         ),
-        status=_STATUS[withdrawal.status],
+        elsewhere=f"<h2>{_ELSEWHERE}</h2>{_listed([f'{_from(model)}.' for model in withdrawal.elsewhere], '')}"
+        if withdrawal.elsewhere
+        else "",
+        status=status if withdrawal.status == "completed" else status + _NEWER,
     )
 
 
@@ -65,6 +68,15 @@ _STATUS = {
 }
 
 _KINDS = {"train": "training", "evaluate": "test of the model"}
+
+
+_NEWER = " This page says how it stood when it was written; the hospital can print a newer one."
+_NOTHING_DONE = "Recorded and in force. Nothing was there to be done: no work had been given what you withdrew."
+_ELSEWHERE = "Models that contain what was learned from your images outside what you withdrew; they stay as they are"
+
+
+def _from(model: ModelVersions) -> str:
+    return f"Run {model.run}, from round {model.first_round} on"
 
 
 def _round(part: Part) -> str:
@@ -119,6 +131,7 @@ $stopped
 $past
 <h2>Models that contain it, as far as is known, and what becomes of them</h2>
 $models
+$elsewhere
 <p>Copies of a model that were handed out before cannot be called back.</p>
 <div class="hand">
 <span>Name of the patient (filled in by hand)</span>

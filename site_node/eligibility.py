@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import sqlalchemy as sa
 
-from consent import POLICY, Decided, Outcome, eligibility_tree
+from consent import ENGINE, POLICY, Decided, Outcome, eligibility_tree
 from site_node.catalogue import files_of
 from site_node.store import data_manifest, eligibility
 
@@ -108,6 +108,8 @@ def keep(
             **opening._asdict(),
             task=asked.task,
             dataset=asked.dataset,
+            policy=POLICY,
+            engine=ENGINE,
             epoch=asked.epoch,
             snapshot_at=asked.snapshot_at.isoformat(),
             evaluated_at=asked.evaluated_at.isoformat(),

@@ -128,6 +128,8 @@ consent_checkpoint = sa.Table(
     sa.Column("size", sa.Integer, primary_key=True),  # leaves
     sa.Column("root", sa.LargeBinary, nullable=False),
     sa.Column("last_record", sa.Integer, nullable=False),  # every consent_record up to this one is in the log
+    sa.Column("ledger_number", sa.Integer, nullable=False),  # the last entry of the ledger then; 0 for none
+    sa.Column("ledger_salt", sa.LargeBinary, nullable=False),  # 32 random bytes: opens the leaf that holds its hash
     sa.Column("note", sa.Text, nullable=False),  # the signed note, without cosignatures
     sa.Column("at", sa.String, nullable=False),
 )
@@ -146,6 +148,8 @@ eligibility = sa.Table(
     sa.Column("nonce", sa.String, primary_key=True),
     sa.Column("task", sa.String, nullable=False),  # digest; with it comes the request that was decided on
     sa.Column("dataset", sa.String, nullable=False),  # with it comes the legal basis
+    sa.Column("policy", sa.String, nullable=False),  # digests of the rules and the program that decided
+    sa.Column("engine", sa.String, nullable=False),
     sa.Column("epoch", sa.Integer, nullable=False),
     sa.Column("snapshot_at", sa.String, nullable=False),
     sa.Column("evaluated_at", sa.String, nullable=False),
@@ -518,7 +522,7 @@ stray_decision = sa.Table(
     sa.Column("at", sa.String, nullable=False),
 )
 
-# What an auditor reads: `source:subject:action`, append only.
+# What an auditor reads: `source:subject:action`, append only. Each entry's hash covers the one before it.
 ledger = sa.Table(
     "ledger",
     metadata,
@@ -526,6 +530,7 @@ ledger = sa.Table(
     sa.Column("at", sa.String, nullable=False),
     sa.Column("entry", sa.String, nullable=False),
     sa.Column("detail", sa.Text, nullable=False),  # JSON: digests, counts, reasons
+    sa.Column("hash", sa.String, nullable=False),
 )
 
 

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Literal
 
 import sqlalchemy as sa
 
-from consent import Outcome, Request, decide, may_permit, receipt_digest
-from site_node import catalogue, consents, lineage, permissions
+from consent import AccessRequest, Outcome, Request, decide, may_permit, receipt_digest
+from site_node import access_requests, catalogue, consents, lineage, permissions
 from site_node.errors import ConfigurationError
-from site_node.store import consent_record, frozen_set, outbox, participation, reading, withdrawal_notice
+from site_node.store import consent_record, frozen_set, instance, outbox, participation, reading, withdrawal_notice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -39,6 +39,9 @@ POLICIES = {
     "rollback-retrain": "the model is no longer handed out and is trained again without the data",
 }
 """A task's `withdrawal_policy` in plain words."""
+
+NO_EFFECT = "nothing was there to be done: no work had been given what was withdrawn"
+"""Said of a withdrawal that is completed and reached nothing."""
 
 Status = Literal["recorded", "refused", "completed"]
 
@@ -97,6 +100,7 @@ class Withdrawal:
     `came_by` is `command` (the console's too) or `fhir`. `stopped` is work that was ended, `discarded` updates that
     were thrown away before they were handed over. `completed`: nothing runs, nothing waits, and the coordinator
     answered for every update. `refused`: the coordinator refused a notice, and a person has to see to it.
+    `limited`: it is not of everything; `elsewhere` are models that contain what of the patient lies outside it.
     """
 
     number: int
@@ -110,6 +114,13 @@ class Withdrawal:
     discarded: tuple[Part, ...]
     handed_over: tuple[Part, ...]
     status: Status
+    limited: bool = False
+    elsewhere: tuple[ModelVersions, ...] = ()
+
+    @property
+    def reached_nothing(self) -> bool:
+        """Whether no work at all was given what was withdrawn."""
+        return not (self.running or self.waiting or self.stopped or self.discarded or self.handed_over)
 
     @property
     def models(self) -> tuple[ModelVersions, ...]:
@@ -120,8 +131,11 @@ class Withdrawal:
 def preview(store: sa.Engine, patient: str, scope: WithdrawalScope, at: datetime) -> Preview:
     """Return what a withdrawal of `patient` (pseudonym) within `scope` would reach; nothing is changed.
 
-    Raises: ConfigurationError if the scope cannot be stated.
+    Raises: ConfigurationError if the scope cannot be stated, or names a project that nobody ever named here.
     """
+    known = projects(store)
+    if not known.issuperset(scope.projects):
+        raise ConfigurationError(f"a project that is not known here; known are: {', '.join(sorted(known)) or 'none'}")
     refusal = consents.refusal(patient, at, scope)[1].record
     with reading(store).connect() as db:
         reach = _Reach(db, patient, lambda study, request, _: decide([refusal], study, request, at).outcome)
@@ -138,6 +152,21 @@ def preview(store: sa.Engine, patient: str, scope: WithdrawalScope, at: datetime
         len(within),
         len({study.StudyInstanceUID for study in catalogued} - within),
     )
+
+
+def projects(store: sa.Engine) -> set[str]:
+    """Return the projects that a task or a request for access ever named at this site."""
+    with reading(store).connect() as db:
+        asking = access_requests.requests(db).values()
+        named = {offered.task.project for offered in permissions.tasks(db).values()}
+    return named | {one.form.project for one in asking if isinstance(one, AccessRequest)}
+
+
+def is_known(store: sa.Engine, patient: str) -> bool:
+    """Return whether the hospital holds an image or a consent of `patient` (pseudonym)."""
+    with reading(store).connect() as db:
+        held = sa.select(instance.c.SOPInstanceUID).where(instance.c.patient == patient).limit(1)
+        return db.execute(held).first() is not None or consents.is_known(store, patient)
 
 
 def record(store: sa.Engine, patient: str, scope: WithdrawalScope, at: datetime, by: str = "") -> int:
@@ -258,6 +287,11 @@ def _withdrawal(db: sa.Connection, entry: _Entry, gate: Gate, told: set[str]) ->
         return Outcome.DENY if permitted else Outcome.NO_CONSENT
 
     reach = _Reach(db, str(row.patient), outcome)
+    outside = _Reach(
+        db,
+        str(row.patient),
+        lambda study, request, at: Outcome.NO_CONSENT if outcome(study, request, at) is Outcome.DENY else Outcome.DENY,
+    )
     in_force = until is None
     released = [(part, digest) for part, digest, at in reach.released if at <= since]
     # While a refusal is in force no new work is given what it refuses: what ended since was given it before.
@@ -280,6 +314,8 @@ def _withdrawal(db: sa.Connection, entry: _Entry, gate: Gate, told: set[str]) ->
         tuple(part for part, _ in discarded),
         tuple(part for part, _ in released),
         "refused" if refused else "completed" if answered and not (running or waiting or unanswered) else "recorded",
+        entry.ended is not None or bool(entry.record.root.limits),
+        models(part for part, _, at in outside.released if at <= since),
     )
 
 

@@ -57,12 +57,16 @@ def show_withdrawal(
     else:
         out.print(f"withdrawal {number}, {found.recorded_at:%Y-%m-%d %H:%M} UTC, by {found.came_by}: {found.status}")
         out.print(f"withdrawn: {found.scope}")
+        if found.status == "completed" and found.reached_nothing:
+            out.print(withdrawals.NO_EFFECT)
         _tell("running, is being stopped", found.running)
         _tell("waiting, is not handed over", found.waiting)
         _tell("was stopped", found.stopped)
         _tell("was discarded", found.discarded)
         _tell("handed over before", found.handed_over)
         _tell_models(found.models)
+        for model in found.elsewhere:
+            out.print(f"outside it, in the models of {model.run} from round {model.first_round} on", soft_wrap=True)
         _tell_refusals(site)
     if confirmation is not None:
         write_confirmation(site, number, confirmation)
@@ -103,10 +107,14 @@ def write_confirmation(site: Site, number: int, target: Path) -> None:
 
     Raises: ConfigurationError if there is no such withdrawal; OSError if the file is there or cannot be written.
     """
-    text = confirmation.page(withdrawals.find(site.store, _gate(site), number, now()), site.config.name)
+    found = withdrawals.find(site.store, _gate(site), number, now())
+    text = confirmation.page(found, site.config.name)
     with os.fdopen(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
         file.write(text)
     err.print(f"the page for the patient is in {target}; it names nobody: fill in the name by hand", soft_wrap=True)
+    if found.status != "completed":
+        again = f"filmroom-site withdrawals show {number} --confirmation FILE"
+        err.print(f"it says that it is not completed yet; write it anew later: {again}", soft_wrap=True)
 
 
 def _gate(site: Site) -> Gate:

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.datastructures import FormData
 
-from consent import AccessRequest, Deny
-from site_node import access_requests, confirmation, consents, permissions, withdrawals
+from consent import Deny
+from site_node import confirmation, withdrawals
 from site_node.consents import ALL, WithdrawalScope
 from site_node.console.frame import NOT_FOUND, OK, SEE_OTHER, UNPROCESSABLE, number_in
 from site_node.console.sessions import Shown
 from site_node.errors import ConfigurationError
-from site_node.store import reading
 from site_node.withdrawals import MODALITIES, POLICIES
 
 if TYPE_CHECKING:
@@ -27,6 +26,12 @@ if TYPE_CHECKING:
     from site_node.console.frame import Frame
     from site_node.console.sessions import Session
     from site_node.withdrawals import Withdrawal
+
+
+_UNKNOWN_PATIENT = (
+    "Neither an image nor a consent of this PatientID is known here. Check it, and look again; or tick that it is "
+    "meant for images that come later."
+)
 
 
 class WithdrawalPages:
@@ -49,12 +54,14 @@ class WithdrawalPages:
         if isinstance(scope, Deny):
             return self._show_all(session, form, scope.reason)
         patient = self._frame.site.pseudonymiser.patient(patient_id)
+        if not (withdrawals.is_known(store, patient) or form.get("unknown_here")):
+            return self._show_all(session, form, _UNKNOWN_PATIENT)
         try:
             reached = withdrawals.preview(store, patient, scope, self._frame.now())
         except ConfigurationError as error:
             return self._show_all(session, form, f"Not understood: {error}. Correct it, and look again.")
         session.shown = Shown(patient, scope)
-        is_known = consents.is_known(store, patient)
+        is_known = withdrawals.is_known(store, patient)
         return self._frame.show(
             "preview.html", session, reached=reached, shown=session.shown, is_known=is_known, policies=POLICIES
         )
@@ -92,16 +99,12 @@ class WithdrawalPages:
 
     def _show_all(self, session: Session, typed: FormData | None = None, fault: str | None = None) -> HTMLResponse:
         frame = self._frame
-        with reading(frame.site.store).connect() as db:
-            asking = access_requests.requests(db).values()
-            projects = {one.form.project for one in asking if isinstance(one, AccessRequest)}
-            projects |= {offered.task.project for offered in permissions.tasks(db).values()}
         return frame.show(
             "withdrawals.html",
             session,
             OK if fault is None else UNPROCESSABLE,
             found=withdrawals.recorded(frame.site.store, frame.gate, frame.now()),
-            projects=sorted(projects),
+            projects=sorted(withdrawals.projects(frame.site.store)),
             modalities=MODALITIES,
             typed=typed or FormData(),
             fault=fault,

@@ -12,7 +12,7 @@ from consent.engine import DECIDING, ENGINE_VERSION, POLICY_VERSION, TERMINOLOGY
 
 FOLDER: Final = Path(consent.__file__).parent
 SOURCES: Final = {
-    "filmroom-engine/1": "f4ebf79e45a19b627264d9435529381a187097a419337a9b63c6ae49f9dd8fa1",
+    "filmroom-engine/2": "ccb152e82ea7b2d122a87cbd4bc97d7f03cb55e57ef595504ee68b20adf977b8",
 }
 """The sources each version was declared for. Raise the version where a decision can come out otherwise."""
 

@@ -238,6 +238,10 @@ def test_the_provenance_tells_who_took_part_and_why_the_others_did_not(federatio
     }
     assert first["model_after"] == document["rounds"][2]["model_before"] == model_digest(federation.record.model(1))
     assert {made["site"] for made in document["evaluation"] if made["outcome"] == "counted"} == {"east", "north"}
+    assert document["measured"] == {"dice": 0.75}
+    sites = [made for place in document["rounds"] for made in place["contributions"]] + document["evaluation"]
+    assert len(sites) > len(document["evaluation"])
+    assert not any("metrics" in made for made in sites)
 
 
 def test_anyone_can_check_the_receipts_of_a_bundle_with_its_keys(federation: Federation) -> None:

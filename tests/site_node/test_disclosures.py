@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 import sqlalchemy as sa
 
-from consent import receipt_digest
+from consent import ENGINE, POLICY, receipt_digest
 from site_node import disclosures
 from site_node.app import create_site
 from site_node.config import SiteHome
@@ -41,6 +41,8 @@ def keep_verdicts(hospital: Hospital, rows: list[list[Any]], **opening: Any) -> 
             sa.insert(eligibility).values(
                 task=hospital.task,
                 dataset="brain-mr",
+                policy=POLICY,
+                engine=ENGINE,
                 epoch=1,
                 snapshot_at=hospital.clock.now.isoformat(),
                 evaluated_at=hospital.clock.now.isoformat(),

@@ -85,7 +85,6 @@ def test_a_preview_changes_nothing(hospital: Hospital) -> None:
     ("scope", "rounds_reached", "studies"),
     [
         (WithdrawalScope(projects=(PROJECT,)), [1], 1),
-        (WithdrawalScope(projects=("another",)), [], 1),
         (WithdrawalScope(modalities=("CT",)), [], 0),
         (WithdrawalScope(modalities=("MR",), first="2026-03"), [1], 1),
         (WithdrawalScope(last="2026-03-11"), [], 0),
@@ -241,6 +240,27 @@ def test_the_page_for_the_patient_tells_all_and_names_nobody(hospital: Hospital)
         consent_ids = db.execute(sa.select(consent_record.c.consent_id)).scalars().all()
     assert not [consent_id for consent_id in consent_ids if consent_id in text]
     assert not [scheme for scheme in ("http:", "https:", "src=", "url(") if scheme in text]
+
+
+def test_the_page_of_a_limited_withdrawal_tells_of_the_models_outside_it(hospital: Hospital) -> None:
+    hospital.ask()
+    hospital.clock.now += SECOND
+    scope = WithdrawalScope(projects=("another",))
+    withdrawals.record(hospital.store, PSEUDONYMS.patient("N0"), scope, hospital.clock.now)
+    (found,) = recorded(hospital)
+
+    text = confirmation.page(found, "north")
+
+    assert (found.status, found.reached_nothing, found.models) == ("completed", True, ())
+    assert "No model is known to contain what was learned from your images within what you withdrew." in text
+    assert "outside what you withdrew; they stay as they are</h2><ul><li>Run run-1, from round 1 on." in text
+    assert "Nothing was there to be done" in text
+    assert "Completed." not in text
+
+
+def test_a_project_nobody_named_here_is_not_previewed(hospital: Hospital) -> None:
+    with pytest.raises(ConfigurationError, match=f"not known here; known are: .*{PROJECT}"):
+        preview(hospital, scope=WithdrawalScope(projects=(PROJECT.upper(),)))
 
 
 def test_work_given_before_is_kept_on_the_record_of_an_abstention(hospital: Hospital) -> None:
