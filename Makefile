@@ -6,10 +6,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: install test suite test-slow fhir-server browser demo bench peers mutants lint clean
 install: $(STAMP)
 
+# Nothing is compiled ahead (--no-compile): most of what is installed is never imported, and what is, is compiled then,
+# once, whatever the environment says: else each of the many processes of a test would compile all it imports.
 # torch by itself: its version is ours, its build the machine's. Where only a CUDA build is found, a machine
 # without a GPU is spared gigabytes by naming an index with the CPU build: make install TORCH_INDEX=URL
 $(STAMP): requirements.lock torch.lock pyproject.toml
@@ -30,8 +33,9 @@ lint: install
 test:
 	$(MAKE) --jobs 2 lint suite
 
+# In the order of the folders: files with few and long tests would else come last, and one process alone would have them.
 suite: install fhir-server browser
-	$(BIN)/pytest --numprocesses auto --dist loadfile --durations 20
+	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --durations 20
 
 # A FHIR server that is not ours, in an environment of its own: the tests start it and read consents from it.
 fhir-server: .venv-fhir/.installed

@@ -74,6 +74,10 @@ _CATEGORIES: Final = {
 _POLICY_OIDS: Final = frozenset(f"{broad.SYSTEM.removeprefix('urn:oid:')}.{policy}" for policy in broad.POLICIES)
 _AGREEING: Final = {"permit": frozenset({"OPTIN"}), "deny": frozenset({"OPTIN", "OPTOUT", "OPTOUTE"})}
 """The policy rules that are known to say nothing else than the root beside them."""
+_DIRECTIVES: Final = frozenset({
+    "EMRGONLY", "GRANTORCHOICE", "IMPLIED", "IMPLIEDD", "NOCONSENT", "NOPP", "OPTIN", "OPTINR", "OPTOUT", "OPTOUTE",
+})  # fmt: skip
+"""The consent directives of HL7 v3-ActCode (ActConsentDirective, THO 7.0.1); its other codes name laws or acts."""
 ACTIONS: Final = frozenset({"access", "collect", "correct", "disclose", "use"})
 _RECIPIENT_ROLES: Final = frozenset({"IRCP", "PRCP"})
 FHIR_ID: Final = re.compile(r"[A-Za-z0-9\-.]{1,64}")
@@ -525,7 +529,7 @@ class _R5(_Resource):
     controller: list[object] = _NONE
     source_attachment: list[object] = _NONE
     source_reference: list[object] = _NONE
-    regulatory_basis: list[object] = _NONE
+    regulatory_basis: _Some[_Concept] = _NONE
     policy_basis: object = None
     policy_text: list[object] = _NONE
     decision: Literal["permit", "deny"]
@@ -542,7 +546,17 @@ class _R5(_Resource):
             period=self.period.value() if self.period else None,
             root=Provision(kind, children=rules),
             scope=_category(self.category),
+            review=self._contradiction(),
         )
+
+    def _contradiction(self) -> str | None:
+        """Say what contradicts the decision: a consent directive not known to agree with it, as policyRule in R4."""
+        bases = (coding for concept in self.regulatory_basis for coding in concept.coding)
+        directives = {coding.code for coding in bases if coding.system == ACT_CODE_SYSTEM} & _DIRECTIVES
+        permits = self.decision == "permit" or bool(self.provision)
+        if permits and not _AGREEING[self.decision].issuperset(directives):
+            return "regulatoryBasis: not known to say what decision says"
+        return None
 
 
 # ------------------------------------------------------------------ what is not understood

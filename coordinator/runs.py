@@ -16,7 +16,7 @@ import os
 import secrets
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from safetensors import SafetensorError
@@ -437,3 +437,14 @@ def _write(path: Path, content: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def rows_of(record: Mapping[str, object], name: str) -> list[dict[str, Any]]:
+    """Return the rounds or the contributions of what `describe` returned."""
+    rows: Any = record[name]
+    return list(rows)
+
+
+def place_of(row: Mapping[str, Any]) -> str:
+    """Return where a contribution was made, as an auditor reads it."""
+    return f"round {row['round']}, {row['kind']}, {row['site']}"

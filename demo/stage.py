@@ -30,7 +30,7 @@ TOLD = (
     " here and never shown."
 )
 # In which rounds a patient withdraws, and a site node is killed.
-WITHDRAWS_IN, KILLED_IN = 3, 4
+WITHDRAWS_IN, KILLED_IN = 2, 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,7 @@ from consent.receipt import NO_PREVIOUS
 from site_node import consent_log as logs
 from site_node import ledger_audit
 from site_node.consents import as_decided
-from site_node.eligibility import plant, read_manifest, read_rows
+from site_node.eligibility import opening_of, plant, read_manifest, read_rows
 from site_node.gate import request_of
 from site_node.store import (
     consent_checkpoint,
@@ -69,6 +69,7 @@ from site_node.store import (
     data_manifest,
     eligibility,
     instance,
+    misfits_of,
     participation,
     receipt_signer,
     review_decision,
@@ -202,6 +203,11 @@ def audit(store: sa.Engine, audited: Audited, run: str | None = None, sample: Sa
     """
     with store.connect() as db:
         tallies: dict[str, _Tally] = defaultdict(_Tally)
+        kinds = tallies["columns against their kinds"]
+        for column, misfits in misfits_of(db):
+            kinds.note(f"{column}: {misfits} values are not of its kind; nothing else was audited", when=misfits > 0)
+        if kinds.faults:
+            return [Finding(what, tally.checked, tuple(tally.faults)) for what, tally in tallies.items()]
         decided = _check_ledger(db, tallies)
         signed = _Signed(audited.federation, audited.site, _signers(db, tallies["keys this site signed with"]), decided)
         records = _check_records(db, tallies["consent records against their leaves"])
@@ -360,15 +366,15 @@ def _check_receipts(
     tally: _Tally,
 ) -> Iterator[_Released]:
     """Compare each receipt with the log and with the verdicts kept; yield the openings in which all fit."""
-    verdicts = {_key(row): row for row in db.execute(sa.select(eligibility))}
-    answered = {_key(row): row for row in db.execute(sa.select(participation))}
+    verdicts = {opening_of(row): row for row in db.execute(sa.select(eligibility))}
+    answered = {opening_of(row): row for row in db.execute(sa.select(participation))}
     for opening in verdicts:
         if opening not in answered:
-            tally.note(f"{_name(opening)}: verdicts are kept of an opening that was not answered", when=True)
+            tally.note(f"{opening}: verdicts are kept of an opening that was not answered", when=True)
     for opening, row in answered.items():
         if row.outcome == "released" and run in (None, row.run):
             found = _opened(db, row, verdicts.get(opening), audited, signed, known)
-            tally.note(f"{_name(opening)}: {found}", when=isinstance(found, str))
+            tally.note(f"{opening}: {found}", when=isinstance(found, str))
             if isinstance(found, _Released):
                 yield found
 
@@ -380,15 +386,15 @@ def _check_chain(db: sa.Connection, signed: _Signed, tally: _Tally) -> None:
     for row in made:
         has = row.receipt is not None
         odd = has == (row.outcome == "abstained")
-        tally.note(f"{_name(_key(row))}: {row.outcome} does not go with its receipt", when=odd)
+        tally.note(f"{opening_of(row)}: {row.outcome} does not go with its receipt", when=odd)
         receipt = signed.receipt(row.receipt) if has else None
         if receipt is not None:
             gone = receipt.prev != NO_PREVIOUS and receipt.prev not in kept
-            tally.note(f"{_name(_key(row))}: the receipt before it is not on record", when=gone)
+            tally.note(f"{opening_of(row)}: the receipt before it is not on record", when=gone)
             claimed = (receipt.run, receipt.round, receipt.kind, receipt.nonce, receipt.task)
-            tally.note(f"{_name(_key(row))}: its receipt is of another", when=claimed != (*_key(row), row.task))
+            tally.note(f"{opening_of(row)}: its receipt is of another", when=claimed != (*opening_of(row), row.task))
         elif has:
-            tally.note(f"{_name(_key(row))}: the receipt is not signed by this site", when=True)
+            tally.note(f"{opening_of(row)}: the receipt is not signed by this site", when=True)
     for row in db.execute(sa.select(withdrawal_answer)):
         notice = signed.notice(row.notice)
         for one in notice.receipts if notice else ():
@@ -398,11 +404,11 @@ def _check_chain(db: sa.Connection, signed: _Signed, tally: _Tally) -> None:
 
 def _check_unused(db: sa.Connection, audited: Audited, signed: _Signed, run: str | None, tally: _Tally) -> None:
     """Make the decisions again of the openings that were answered with nothing; no receipt speaks of them."""
-    outcomes = {_key(row): row.outcome for row in db.execute(sa.select(participation))}
+    outcomes = {opening_of(row): row.outcome for row in db.execute(sa.select(participation))}
     for verdicts in db.execute(sa.select(eligibility)):
-        if outcomes.get(_key(verdicts)) != "released" and run in (None, verdicts.run):
+        if outcomes.get(opening_of(verdicts)) != "released" and run in (None, verdicts.run):
             opening = _asked(verdicts, audited, signed.decided)
-            tally.note(f"{_name(_key(verdicts))}: {opening}", when=isinstance(opening, str))
+            tally.note(f"{opening_of(verdicts)}: {opening}", when=isinstance(opening, str))
             if isinstance(opening, _Opening):
                 _check_decisions(db, opening, frozenset(row.study for row in opening.rows), tally)
 
@@ -425,7 +431,7 @@ def _opened(
     if isinstance(opening, str):
         return opening
     try:
-        tree = _replanted(db, opening, verdicts)
+        tree = _replanted(db, opening, verdicts, receipt.eligibility.padded_size)
         studies = set(json.loads(row.studies))
         given = {(study, patient, day) for study, patient, day in json.loads(row.used)}
     except (ValueError, TypeError, KeyError):
@@ -441,8 +447,8 @@ def _opened(
         "the receipt shows a state of the log that is not on record": not all(
             state is not None and known.get(state.size, (b"", 0))[0] == state.root for state in states
         ),
-        "its verdicts are not those the receipt was made of": (tree.root, tree.root.hex(), len(tree.entries))
-        != (verdicts.root, said.root, said.padded_size),
+        "its verdicts are not those the receipt was made of": (tree.root, tree.root.hex(), said.padded_size)
+        != (verdicts.root, said.root, verdicts.padded_size),
         "its verdicts are of another moment or task than the receipt says": kept
         != (receipt.task, receipt.epoch.release, times.snapshot, times.recheck),
         "its verdicts are of another dataset than the receipt says": verdicts.dataset != receipt.grants[0].dataset,
@@ -475,25 +481,16 @@ def _asked(verdicts: sa.Row[Any], audited: Audited, decided: Decided) -> _Openin
     except (ValueError, TypeError):
         return "its verdicts are damaged"
     modality = task.input.modality
-    return _Opening(_name(_key(verdicts)), rows, first, second, request, data.basis, modality)
+    return _Opening(str(opening_of(verdicts)), rows, first, second, request, data.basis, modality)
 
 
-def _replanted(db: sa.Connection, opening: _Opening, verdicts: sa.Row[Any]) -> EligibilityTree:
-    """Return the tree that the verdicts make.
+def _replanted(db: sa.Connection, opening: _Opening, verdicts: sa.Row[Any], size: int) -> EligibilityTree:
+    """Return the tree of `size` entries that the verdicts make.
 
     Raises: ValueError, TypeError or KeyError if they are damaged.
     """
     leaves = logs.leaves_of(db, sorted({number for row in opening.rows for number in row.records}))
-    return plant(opening.rows, leaves, verdicts.secret, opening.evaluated_at, verdicts.padded_size)
-
-
-def _key(row: sa.Row[Any]) -> tuple[str, int, str, str]:
-    return row.run, row.round, row.kind, row.nonce
-
-
-def _name(opening: tuple[str, int, str, str]) -> str:
-    run, number, kind, nonce = opening
-    return f"{run}, round {number}, {kind}, opening {nonce[:8]}"
+    return plant(opening.rows, leaves, verdicts.secret, opening.evaluated_at, size)
 
 
 def _chosen(released: _Released, sample: Sample | None) -> frozenset[str]:

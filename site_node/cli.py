@@ -42,7 +42,13 @@ from site_node.store import disposition, ledger, participation
 from site_node.stray_cli import stray_app
 from site_node.terminal import By, Json, ask_patient, confirm_at_terminal, err, out
 from site_node.visas_cli import make_visa
-from site_node.withdrawals_cli import Confirmation, show_preview, withdrawals_app, write_confirmation
+from site_node.withdrawals_cli import (
+    Confirmation,
+    show_preview,
+    tell_still_permitted,
+    withdrawals_app,
+    write_confirmation,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -232,10 +238,10 @@ def load_consents(
         loaded = consents.load(site.store, document, site.pseudonymiser, now(), site.config.patient_system)
         faulty += len(loaded.faults)
         read = read and loaded.is_whole
-        if not loaded.is_whole:
-            err.print(_NOT_READ["file" in dict(loaded.faults)], soft_wrap=True)
         out.print(f"{loaded.records} consents loaded, {loaded.unchanged} unchanged")
         _show_faults(loaded)
+        if not loaded.is_whole:
+            err.print(_NOT_READ["file" in dict(loaded.faults)], soft_wrap=True)
     if read:
         sources.note(site.store, source, written, now())
     else:
@@ -367,6 +373,7 @@ def withdraw_consent(
     effect = "running work within it stops now" if reached.running else "no work within it is running"
     out.print(f"recorded as withdrawal {number}; {effect}")
     show_preview(reached)
+    tell_still_permitted(site, patient)
     if confirmation is not None:
         write_confirmation(site, number, confirmation)
 

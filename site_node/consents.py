@@ -59,9 +59,8 @@ def load(
     Broken resources are reported and the others are loaded. What is held under the id of a broken one may be what its
     source has just taken back: if it could permit anything it goes to review. Where nothing is held under it and its
     patient can be told, a stand-in sends this patient to review. A version that was superseded before changes nothing,
-    nor does one known to be older, unless it permits nothing. One stamped ahead of the clock is in doubt. Where
-    `patient_system` is set, a patient's identifier of another system
-    is none of this hospital's.
+    nor does one known to be older, unless it permits nothing. One that permits and is stamped ahead of the clock is in
+    doubt. Where `patient_system` is set, a patient's identifier of another system is none of this hospital's.
     """
     taken, unchanged, doubted, faults = 0, 0, 0, []
     stand_ins: list[str] = []
@@ -87,8 +86,11 @@ def load(
                     kept = held.pop(key.removeprefix(_CONSENT), None) if key.startswith(_CONSENT) else None
                     if not isinstance(error, _Stale):
                         doubted += _doubt(db, kept, f"{_AFTER_IT}: {error}", at)
-                        named = error.names or ({} if isinstance(resource, UnreadableConsent) else resource)
-                        stand_ins += _stand_in(db, named, str(error), pseudonymiser, at, patient_system)
+                        is_broken = isinstance(resource, UnreadableConsent)
+                        named = (resource.names or {}) if isinstance(resource, UnreadableConsent) else resource
+                        stand_ins += _stand_in(
+                            db, named, str(error), pseudonymiser, at, patient_system, is_broken=is_broken
+                        )
                     continue
                 if row:
                     rows.append(row)
@@ -99,9 +101,7 @@ def load(
             taken += len(rows)
         if taken or doubted or stand_ins:
             advance(db)
-        counts = {"records": taken, "faults": len(faults), "doubted": doubted} | (
-            {"stand_ins": len(stand_ins)} if stand_ins else {}
-        )
+        counts = {"records": taken, "faults": len(faults), "doubted": doubted, "stand_ins": len(stand_ins)}
         ledger.write(db, at, "site:consent:loaded", **counts)
     return Loaded(taken, unchanged, tuple(faults), doubted, tuple(stand_ins))
 
@@ -113,10 +113,13 @@ def _stand_in(
     pseudonymiser: Pseudonymiser,
     at: datetime,
     patient_system: str,
+    *,
+    is_broken: bool,
 ) -> list[str]:
     """Hold a doubt in place of a refused consent, under its id or else one made of its content; return `type/id` of it.
 
-    What is held under the id already has gone to review, or refuses. Without the doubt a stand-in permits nothing and
+    Nothing is needed where what the patient holds under the id has gone to review, nor where a version of it was not
+    taken that is not broken (`is_broken`), since that lifts nothing. Without the doubt a stand-in permits nothing and
     refuses nothing; it has the dates of what it stands for, so that a newer version takes its place.
     """
     if named.get("resourceType", "Consent") != "Consent":
@@ -129,11 +132,13 @@ def _stand_in(
     # Keyed, since a digest of a patient's number alone would tell the number.
     derived = "unread-" + hashlib.sha256(pseudonymiser.patient(content).encode()).hexdigest()[:32]
     own = named.get("id")
-    for consent_id in (own, derived) if isinstance(own, str) and FHIR_ID.fullmatch(own) else (derived,):
-        held = _held_of(db, [consent_id]).get(consent_id)
-        if held is None or held.patient == patient:
-            break
+    consent_id = own if isinstance(own, str) and FHIR_ID.fullmatch(own) else derived
+    held = _held_of(db, [consent_id]).get(consent_id)
+    if held is not None and held.patient == patient and (not is_broken or held.doubt is not None):
+        return []
     if held is not None:
+        consent_id = derived
+    if _held_of(db, [consent_id]):
         return []
     resource: dict[str, object] = {
         "resourceType": "Consent",
@@ -347,13 +352,17 @@ def _active(db: sa.Connection, patients: frozenset[str] | None) -> dict[str, str
 
 
 def as_decided(resource: str, studies: str, doubt: str | None) -> ConsentRecord:
-    """Return a stored record as decisions are made on it: with its doubt, and the studies it names by pseudonym."""
-    return readings.reading_of(parse_consent(json.loads(resource)).record, studies, doubt).record()
+    """Return a stored record as decisions are made on it: with its doubt, and the studies it names by pseudonym.
+
+    Raises: ConsentError or ValueError if it cannot be read.
+    """
+    stored = json.loads(resource)
+    if not isinstance(stored, dict):
+        raise UnreadableConsent("resource: not an object")
+    return readings.reading_of(parse_consent(stored).record, studies, doubt).record()
 
 
 _SCOPES = "http://terminology.hl7.org/CodeSystem/consentscope"
-
-
 _NOT_TAKEN = "it stands for a consent that could not be taken"
 _AHEAD = timedelta(minutes=10)
 """How far the clock of a source may be ahead of this machine's."""
@@ -394,7 +403,7 @@ class _Incoming:
         column = instance.c.StudyInstanceUID
         here = set(db.scalars(sa.select(column).where(among(column, {*pseudonyms, *pseudonyms.values()}))))
         self.studies = json.dumps(
-            {uid: other if {uid, other} & here else UNRESOLVED for uid, other in pseudonyms.items()}
+            {uid: [other] if {uid, other} & here else [other, UNRESOLVED] for uid, other in pseudonyms.items()}
         )
 
     def row(self, at: datetime) -> dict[str, str | None]:
@@ -422,7 +431,7 @@ def _record(db: sa.Connection, held: sa.Row[tuple[object, ...]] | None, new: _In
             _check_succession(db, held, new)
         _supersede(db, held, at)
     stamp = new.parsed.updated_at
-    ahead = stamp is not None and stamp > at + _AHEAD
+    ahead = stamp is not None and stamp > at + _AHEAD and may_permit(new.parsed.record)
     doubt = held.doubt if held is not None and same else "meta.lastUpdated: ahead of the clock" if ahead else None
     return new.parsed.record, new.row(at) | {"doubt": doubt}
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import zlib
 from collections import defaultdict
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import sqlalchemy as sa
 
@@ -46,6 +46,15 @@ class Opening(NamedTuple):
     round: int
     kind: str
     nonce: str
+
+    def __str__(self) -> str:
+        """Return it as an auditor reads it."""
+        return f"{self.run}, round {self.round}, {self.kind}, opening {str(self.nonce)[:8]}"
+
+
+def opening_of(row: sa.Row[Any]) -> Opening:
+    """Return the opening that a row of any table speaks of."""
+    return Opening(row.run, row.round, row.kind, row.nonce)
 
 
 class Asked(NamedTuple):

@@ -19,6 +19,7 @@ from consent import DataUseDecision as Decision
 from models import ModelsError, parse_task, task_digest
 from site_node import access_requests, ledger, permissions
 from site_node.consent_log import anchor, split
+from site_node.eligibility import Opening, opening_of
 from site_node.gate import research_purpose, within_time_limit
 from site_node.store import (
     consent_checkpoint,
@@ -45,7 +46,6 @@ Note = tuple[str, bool]
 """What would be a fault, and whether it is one."""
 DATASET = {"approved_by": None, "approved_at": None, "revoked_at": None}
 TASK = {**DATASET, "dataset": None}
-OPENING = ("run", "round", "kind", "nonce")
 
 
 class Entry(NamedTuple):
@@ -226,21 +226,21 @@ def events(db: sa.Connection, entries: list[Entry]) -> Iterator[Note]:
 
 def openings(db: sa.Connection, entries: list[Entry]) -> Iterator[Note]:
     """Compare how each opening of a round ended, and what is kept of those that released nothing, with its entry."""
-    said, of_receipt = dict[tuple[Any, ...], tuple[str, str, Entry]](), dict[object, tuple[Any, ...]]()
+    said, of_receipt = dict[Opening, tuple[str, str, Entry]](), dict[object, Opening]()
     for one in entries:
-        key = tuple(one.detail.get(name) for name in OPENING)
+        key = Opening._make(one.detail.get(name) for name in Opening._fields)
         if one.entry == "site:update:released":
             said[key] = ("released", "", one)
             of_receipt[one.detail.get("receipt")] = key
         elif one.entry == "site:update:discarded":
-            key = of_receipt.get(one.detail.get("receipt"), ())
-            if key in said:
-                said[key] = ("discarded", str(one.detail.get("reason")), said[key][2])
+            made = of_receipt.get(one.detail.get("receipt"))
+            if made in said:
+                said[made] = ("discarded", str(one.detail.get("reason")), said[made][2])
         elif one.entry == "site:round:abstained" and None not in key:
             said[key] = ("abstained", str(one.detail.get("reason")), one)
-    verdicts = {_key(row): row._asdict() for row in db.execute(sa.select(eligibility))}
+    verdicts = {opening_of(row): row._asdict() for row in db.execute(sa.select(eligibility))}
     for row in db.execute(sa.select(participation)):
-        where, known = _where(_key(row)), said.pop(_key(row), None)
+        where, known = opening_of(row), said.pop(opening_of(row), None)
         if known is None:
             yield f"{where}: it is not in the ledger", True
             continue
@@ -250,14 +250,14 @@ def openings(db: sa.Connection, entries: list[Entry]) -> Iterator[Note]:
         if outcome == "abstained":
             wrong = one.detail.get("participation") != ledger.row_digest(row._asdict())
             yield f"{where}: what is kept of it is not what the ledger says", wrong
-            kept = verdicts.get(_key(row))
+            kept = verdicts.get(opening_of(row))
             wrong = one.detail.get("eligibility") != (ledger.row_digest(kept) if kept else None)
             yield f"{where}: its verdicts are not those the ledger speaks of", wrong
         else:
             digest = receipt_digest(row.receipt or b"")
             yield f"{where}: its receipt is not the one in the ledger", digest != one.detail.get("receipt")
     for key in said:
-        yield f"{_where(key)}: it is in the ledger, and gone", True
+        yield f"{key}: it is in the ledger, and gone", True
 
 
 def withdrawn(db: sa.Connection, entries: list[Entry]) -> Iterator[Note]:
@@ -273,7 +273,7 @@ def withdrawn(db: sa.Connection, entries: list[Entry]) -> Iterator[Note]:
         elif one.entry == "site:withdrawal:refused":
             refused.add((one.detail.get("run"), one.detail.get("reason"), one.at))
     made = db.execute(sa.select(participation).where(participation.c.receipt.is_not(None)))
-    released = {receipt_digest(row.receipt): _key(row)[:3] for row in made}
+    released = {receipt_digest(row.receipt): opening_of(row)[:3] for row in made}
     for row in db.execute(sa.select(withdrawal_notice)):
         where = f"update {row.receipt[:16]}"
         yield f"{where}: that it was withdrawn is not in the ledger", found.pop(row.receipt, None) != row.found_at
@@ -294,12 +294,3 @@ def _object(text: object) -> Mapping[str, Any] | None:
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
-
-
-def _key(row: sa.Row[Any]) -> tuple[Any, ...]:
-    return row.run, row.round, row.kind, row.nonce
-
-
-def _where(key: tuple[Any, ...]) -> str:
-    run, number, kind, nonce = key
-    return f"{run}, round {number}, {kind}, opening {str(nonce)[:8]}"

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import event
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 metadata = sa.MetaData()
@@ -75,7 +76,7 @@ consent_record = sa.Table(
     sa.Column("patient", sa.String, nullable=False),
     sa.Column("resource", sa.Text, nullable=False),
     sa.Column("sha256", sa.String, nullable=False),
-    sa.Column("studies", sa.Text, nullable=False),  # the studies it names and their pseudonymous UIDs, JSON
+    sa.Column("studies", sa.Text, nullable=False),  # the UIDs it names and by which others each is known, JSON
     sa.Column("doubt", sa.Text),  # why a person has to look, where what came after it could not be taken
     sa.Column("recorded_at", sa.String, nullable=False),
     sa.Column("superseded_at", sa.String),
@@ -558,6 +559,32 @@ def among(column: sa.ColumnElement[Any], values: Iterable[object]) -> sa.ColumnE
 def reading(store: sa.Engine) -> sa.Engine:
     """Return `store` for reading: one consistent state, without waiting for a writer."""
     return store.execution_options(reading=True)
+
+
+_STORED: Final = ((sa.Integer, "integer"), (sa.Float, "real"), (sa.String, "text"), (sa.LargeBinary, "blob"))
+
+
+def misfits_of(db: sa.Connection) -> Iterator[tuple[str, int]]:
+    """Yield each column with how many of its values are of another kind, which SQLite lets in; a moment is a kind too.
+
+    Source: SQLite, Datatypes, section 3 (type affinity).
+    """
+    for table in metadata.sorted_tables:
+        for column in table.columns:
+            kind = next(stored for declared, stored in _STORED if isinstance(column.type, declared))
+            kinds = {kind, "null"} if column.nullable else {kind}
+            odd = sa.select(sa.func.count()).select_from(table).where(sa.func.typeof(column).not_in(kinds))
+            misfits = db.scalar(odd) or 0
+            if not misfits and column.name.rpartition("_")[2] == "at":
+                misfits = sum(not _is_moment(value) for value in db.scalars(sa.select(column).distinct()))
+            yield f"{table.name}.{column.name}", misfits
+
+
+def _is_moment(value: str | None) -> bool:
+    try:
+        return value is None or datetime.fromisoformat(value).tzinfo is not None
+    except ValueError:
+        return False
 
 
 def open_store(path: Path) -> sa.Engine:

@@ -5,7 +5,8 @@ For a console as for the command line:
 `record(store, patient, scope, at, by) -> int` records the withdrawal and returns its number;
 `recorded(store, gate, at) -> list[Withdrawal]` tells what became of each, and
 `find(store, gate, number, at) -> Withdrawal` of one;
-`confirmation.page(withdrawal, site) -> str` makes the page for the patient.
+`still_permitted(store, gate, patient, at) -> tuple[StillPermitted, ...]` tells what may be used all the same, and
+`confirmation.page(withdrawal, site, still) -> str` makes the page for the patient.
 
 A patient is a pseudonym here. What lies within a withdrawal is decided by `consent.decide` on its record alone, so a
 preview and the gate cannot differ.
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Literal
 
 import sqlalchemy as sa
 
-from consent import AccessRequest, Outcome, Request, decide, may_permit, receipt_digest
+from consent import AccessRequest, Deny, Outcome, Request, decide, may_permit, receipt_digest
 from site_node import access_requests, catalogue, consents, lineage, permissions
 from site_node.errors import ConfigurationError
 from site_node.store import consent_record, frozen_set, instance, outbox, participation, reading, withdrawal_notice
@@ -41,7 +42,7 @@ POLICIES = {
 """A task's `withdrawal_policy` in plain words."""
 
 NO_EFFECT = "nothing was there to be done: no work had been given what was withdrawn"
-"""Said of a withdrawal that is completed and reached nothing."""
+"""Said of a withdrawal that had no effect."""
 
 Status = Literal["recorded", "refused", "completed"]
 
@@ -94,6 +95,15 @@ class Preview:
 
 
 @dataclass(frozen=True, slots=True)
+class StillPermitted:
+    """An approved task that may use `studies` studies of a patient by the records of now, withdrawal or not."""
+
+    task_digest: str
+    project: str
+    studies: int
+
+
+@dataclass(frozen=True, slots=True)
 class Withdrawal:
     """A withdrawal that was recorded, and what became of it.
 
@@ -118,9 +128,10 @@ class Withdrawal:
     elsewhere: tuple[ModelVersions, ...] = ()
 
     @property
-    def reached_nothing(self) -> bool:
-        """Whether no work at all was given what was withdrawn."""
-        return not (self.running or self.waiting or self.stopped or self.discarded or self.handed_over)
+    def had_no_effect(self) -> bool:
+        """Whether it is completed because no work at all was given what was withdrawn."""
+        reached = self.running or self.waiting or self.stopped or self.discarded or self.handed_over
+        return self.status == "completed" and not reached
 
     @property
     def models(self) -> tuple[ModelVersions, ...]:
@@ -199,6 +210,23 @@ def find(store: sa.Engine, gate: Gate, number: int, at: datetime) -> Withdrawal:
         if withdrawal.number == number:
             return withdrawal
     raise ConfigurationError(f"no withdrawal has the number {number}: see `filmroom-site withdrawals list`")
+
+
+def still_permitted(store: sa.Engine, gate: Gate, patient: str, at: datetime) -> tuple[StillPermitted, ...]:
+    """Return what approved tasks may use of `patient` (pseudonym) at `at`, by the records as they are.
+
+    It is what lies outside a limited withdrawal, and what is used on a legal basis that a withdrawal leaves untouched.
+    """
+    with reading(store).connect() as db:
+        approved = {digest: one.task.project for digest, one in permissions.tasks(db).items() if one.approval}
+    found = []
+    for digest, project in approved.items():
+        answer = gate.explained(digest, at)
+        items = () if isinstance(answer, Deny) else answer.cohort.items
+        studies = {item.StudyInstanceUID for item in items if item.patient == patient}
+        if studies:
+            found.append(StillPermitted(digest, project, len(studies)))
+    return tuple(found)
 
 
 def models(handed_over: Iterable[Part]) -> tuple[ModelVersions, ...]:

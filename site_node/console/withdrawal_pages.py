@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from site_node.console.frame import Frame
     from site_node.console.sessions import Session
-    from site_node.withdrawals import Withdrawal
+    from site_node.withdrawals import StillPermitted, Withdrawal
 
 
 _UNKNOWN_PATIENT = (
@@ -81,14 +81,20 @@ class WithdrawalPages:
         found = self._find(request)
         if isinstance(found, Deny):
             return self._frame.refused(session, NOT_FOUND, found.reason)
-        return self._frame.show("withdrawal.html", session, found=found, policies=POLICIES)
+        return self._frame.show(
+            "withdrawal.html", session, found=found, still=self._still_permitted(found), policies=POLICIES
+        )
 
     async def confirmation(self, request: Request, session: Session) -> Response:
         """Show the page for the patient, as the command writes it."""
         found = self._find(request)
         if isinstance(found, Deny):
             return self._frame.refused(session, NOT_FOUND, found.reason)
-        return HTMLResponse(confirmation.page(found, self._frame.site.config.name))
+        return HTMLResponse(confirmation.page(found, self._frame.site.config.name, self._still_permitted(found)))
+
+    def _still_permitted(self, found: Withdrawal) -> tuple[StillPermitted, ...]:
+        frame = self._frame
+        return withdrawals.still_permitted(frame.site.store, frame.gate, found.patient, frame.now())
 
     def _find(self, request: Request) -> Withdrawal | Deny:
         frame = self._frame

@@ -12,7 +12,7 @@ from consent.engine import DECIDING, ENGINE_VERSION, POLICY_VERSION, TERMINOLOGY
 
 FOLDER: Final = Path(consent.__file__).parent
 SOURCES: Final = {
-    "filmroom-engine/2": "ccb152e82ea7b2d122a87cbd4bc97d7f03cb55e57ef595504ee68b20adf977b8",
+    "filmroom-engine/2": "4f84caa75f9cde220e5f8ca037e0f95f91964eb25ab714d05b06975bf2d46ea4",
 }
 """The sources each version was declared for. Raise the version where a decision can come out otherwise."""
 

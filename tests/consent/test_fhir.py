@@ -428,6 +428,36 @@ def test_an_opt_out_that_permits_contradicts_itself() -> None:
     assert outcome(r4(policyRule={"coding": [{"system": ACT_CODE, "code": "OPTIN"}]})) is Outcome.PERMIT
 
 
+@pytest.mark.parametrize(
+    ("decision", "system", "code", "review"),
+    [
+        ("permit", ACT_CODE, "OPTIN", False),
+        ("permit", ACT_CODE, "OPTOUT", True),
+        ("permit", ACT_CODE, "EMRGONLY", True),
+        ("permit", ACT_CODE, "INFA", False),
+        ("permit", ACT_CODE, None, False),
+        ("permit", "urn:law", "OPTOUT", False),
+        ("deny", ACT_CODE, "OPTOUT", False),
+        ("deny", ACT_CODE, "EMRGONLY", True),
+    ],
+)
+def test_a_directive_as_the_basis_of_an_r5_consent_has_to_agree_with_its_decision(
+    decision: str, system: str, code: str | None, review: object
+) -> None:
+    coding = {"system": system} | ({"code": code} if code else {})
+    rules = [{"purpose": [purpose("TREAT" if decision == "permit" else "HRESCH")]}]
+    record = parse_consent(r5(decision=decision, provision=rules, regulatoryBasis=[{"coding": [coding]}])).record
+
+    assert record.review == ("regulatoryBasis: not known to say what decision says" if review else None)
+
+
+def test_an_r5_consent_that_permits_nothing_refuses_whatever_its_basis() -> None:
+    basis = [{"coding": [{"system": ACT_CODE, "code": "EMRGONLY"}]}]
+    refusal = {key: value for key, value in r5(regulatoryBasis=basis).items() if key != "provision"}
+
+    assert outcome(refusal) is Outcome.DENY
+
+
 @pytest.mark.parametrize("patient", ["urn:uuid:0c3f", "#p", "https://a.example/fhir/Patient/1/_history/2", "Patient/1"])
 def test_a_patient_may_be_referred_to_beside_the_identifier(patient: str) -> None:
     named = {"type": "Patient", "reference": patient, "identifier": {"use": "official", "value": SECRET}}

@@ -310,4 +310,5 @@ def test_the_deadline_counts_from_when_a_quorum_is_online(tmp_path: Path) -> Non
 
     federation.train(rounds=2)
 
-    assert federation.site("north").time_left["train"] > 0.7
+    # Counted from the start, no more than 0.3 s of the deadline's 1.0 s would be left.
+    assert federation.site("north").time_left["train"] > 0.3

@@ -7,7 +7,7 @@ import json
 import shutil
 import sqlite3
 import zlib
-from contextlib import closing
+from contextlib import closing, suppress
 from copy import copy
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -213,6 +213,20 @@ EXEMPT: Final = {
     "task": {"received_at"},
     "instance": {"SeriesInstanceUID", "SOPClassUID", "Modality", "references_series", "source_sha256"},
 }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("table", COLUMNS)
+def test_no_value_whatever_stops_the_audit(audited: Hospital, table: str) -> None:
+    whole = audited.home.database.read_bytes()
+    for column in COLUMNS[table].split():
+        for garbage in ("x", "[]", b"\0", 10**15):
+            audited.store.dispose()
+            audited.home.database.write_bytes(whole)
+            with suppress(sqlite3.IntegrityError):  # the database itself refuses it
+                first = f"WHERE rowid = (SELECT min(rowid) FROM {table})"  # noqa: S608 -- names of our own
+                alter(audited, f"UPDATE {table} SET {column} = :garbage {first}", garbage=garbage)  # noqa: S608 -- as above
+                assert faults(audited) != []
 
 
 def test_every_column_of_what_is_kept_is_tried() -> None:

@@ -338,6 +338,26 @@ def test_terms_that_are_not_json_are_told(home: Path) -> None:
     refused(run(home, "datasets", "register", "mr", "--terms", terms, "--by", "steward"), 4, "not JSON")
 
 
+def test_terms_that_name_an_element_twice_are_refused(home: Path) -> None:
+    terms = home.parent / "terms.json"
+    terms.write_text('{"permission": "HMB", "permission": "NRES", "modifiers": []}')
+
+    refused(
+        run(home, "datasets", "register", "mr", "--terms", terms, "--by", "steward"), 4, "an element is named twice"
+    )
+
+
+def test_a_file_of_which_nothing_is_taken_is_told_from_one_that_cannot_be_read(home: Path) -> None:
+    nobodys = consent_of("A1") | {"patient": {}}
+    for text, said in ((json.dumps(nobodys), "nothing in the file was taken"), ("{", "could not be read")):
+        (home.parent / "c.json").write_text(text)
+
+        done = run(home, "consents", "load", home.parent / "c.json")
+
+        assert said in done.stderr
+        assert "source file does not count as read" in done.stderr
+
+
 def test_a_preview_of_a_withdrawal_records_nothing(home: Path) -> None:
     done = run(home, "consents", "withdraw", "--preview", "--unknown-here", said=f"{PATIENT_ID}\n")
 

@@ -172,7 +172,7 @@ def test_a_stamp_ahead_of_the_clock_goes_to_review_and_a_refusal_stays_one(store
     load(store, consent_of("A1", **ahead), consent_of("A2", "deny", **ahead))
 
     assert outcome(store, "A1") is Outcome.REVIEW
-    assert outcome(store, "A2") is not Outcome.PERMIT
+    assert outcome(store, "A2") is Outcome.DENY
     load(store, consent_of("A1", "deny", **updated("01")))
     assert outcome(store, "A1") is Outcome.REVIEW
     consents.confirm(store, "consent-A1", "manager", NOON)
@@ -215,6 +215,20 @@ def test_a_refused_resource_of_a_patient_that_can_be_read_sends_this_patient_to_
     assert outcome(store, "A1") is Outcome.REVIEW
     assert outcome(store, "A3") is Outcome.PERMIT
     assert consents.load(store, texts(*document), PSEUDONYMS, NOON).stand_ins == ()
+    consents.confirm(store, key.removeprefix("Consent/"), "manager", NOON)
+    assert outcome(store, "A1") is Outcome.PERMIT
+
+
+@pytest.mark.parametrize("held", [{"status": "inactive"}, {"provision": {"type": "deny", "period": {"end": "2020"}}}])
+def test_a_broken_resource_under_the_id_of_what_says_nothing_sends_its_patient_to_review(
+    store: sa.Engine, held: dict[str, Any]
+) -> None:
+    load(store, consent_of("A1"), consent_of("A1", id="new") | held)
+    assert outcome(store, "A1") is Outcome.PERMIT
+
+    (key,) = consents.load(store, texts(*REFUSED["an element named twice"]), PSEUDONYMS, NOON).stand_ins
+
+    assert outcome(store, "A1") is Outcome.REVIEW
     consents.confirm(store, key.removeprefix("Consent/"), "manager", NOON)
     assert outcome(store, "A1") is Outcome.PERMIT
 
@@ -345,6 +359,16 @@ def test_a_refused_uid_of_no_study_here_may_be_that_of_a_part_of_any(store: sa.E
     assert outcome(store, "A1") is Outcome.DENY
 
 
+def test_a_permission_of_a_study_that_comes_later_holds(store: sa.Engine) -> None:
+    study = {"meaning": "instance", "reference": {"identifier": {"system": "urn:dicom:uid", "value": "1.2.9"}}}
+
+    load(store, consent_of("A1", provision=consent_of("A1")["provision"] | {"data": [study]}))
+
+    patient = PSEUDONYMS.patient("A1")
+    for uid, expected in ((PSEUDONYMS.uid("1.2.9"), Outcome.PERMIT), ("2.25.1", Outcome.NO_CONSENT)):
+        assert decide(records(store, "A1"), Study(patient, uid, None), REQUEST, NOON).outcome is expected
+
+
 def test_the_very_same_version_changes_nothing(store: sa.Engine) -> None:
     load(store, consent_of("A1"))
     before = epoch(store)
@@ -422,7 +446,7 @@ def test_the_ledger_counts_and_names_nobody(store: sa.Engine) -> None:
     with store.connect() as db:
         rows = db.execute(sa.select(ledger.c.entry, ledger.c.detail)).all()
     assert [(row.entry, json.loads(row.detail)) for row in rows] == [
-        ("site:consent:loaded", {"records": 1, "faults": 0, "doubted": 0}),
+        ("site:consent:loaded", {"records": 1, "faults": 0, "doubted": 0, "stand_ins": 0}),
         ("site:consent:withdrawn", {"epoch": 2}),
     ]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import sqlite3
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from itertools import pairwise
@@ -32,6 +31,7 @@ from site_node.lineage import Notices
 from site_node.service import tell_until
 from site_node.store import frozen_set, inflight, ledger, outbox, participation, withdrawal_answer, withdrawal_notice
 from tests.site_node.hospital import NOON, Hospital, PowerCut, consent_of, lost_line
+from tests.site_node.test_audit import alter
 from tests.site_node.test_rounds import at_tick, count_ticks
 
 LATER = NOON + timedelta(days=10)
@@ -206,15 +206,6 @@ def test_the_notice_and_the_signed_answer_are_kept(hospital: Hospital) -> None:
     assert row["digest"] == answer.notice
     with pytest.raises(sa.exc.IntegrityError), hospital.store.begin() as db:
         db.execute(sa.delete(withdrawal_answer))
-
-
-def alter(hospital: Hospital, statement: str) -> None:
-    """Change a table behind the program's back."""
-    with sqlite3.connect(hospital.home.root / "site.db") as db:
-        for change in ("update", "delete", "insert"):
-            db.execute(f"DROP TRIGGER IF EXISTS withdrawal_answer_forbids_{change}")
-        assert db.execute(statement).rowcount == 1
-    db.close()
 
 
 ALTERED = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,19 @@ import sqlalchemy as sa
 from site_node import confirmation, lineage, withdrawals
 from site_node.consents import ALL, WithdrawalScope
 from site_node.errors import ConfigurationError, PeerError, PeerRefused
-from site_node.store import consent_record, metadata, participation
-from tests.site_node.hospital import NOON, PROJECT, PSEUDONYMS, Hospital, PowerCut, add_study, consent_of, lost_line
+from site_node.store import consent_record, dataset, metadata, participation
+from tests.site_node.hospital import (
+    NOON,
+    PERMIT,
+    PROJECT,
+    PSEUDONYMS,
+    TERMS,
+    Hospital,
+    PowerCut,
+    add_study,
+    consent_of,
+    lost_line,
+)
 from tests.site_node.test_lineage import Coordinator, notices
 
 if TYPE_CHECKING:
@@ -251,11 +263,42 @@ def test_the_page_of_a_limited_withdrawal_tells_of_the_models_outside_it(hospita
 
     text = confirmation.page(found, "north")
 
-    assert (found.status, found.reached_nothing, found.models) == ("completed", True, ())
+    assert (found.status, found.had_no_effect, found.models) == ("completed", True, ())
     assert "No model is known to contain what was learned from your images within what you withdrew." in text
     assert "outside what you withdrew; they stay as they are</h2><ul><li>Run run-1, from round 1 on." in text
     assert "Nothing was there to be done" in text
     assert "Completed." not in text
+
+
+def still_permitted(hospital: Hospital) -> list[tuple[str, int]]:
+    patient = PSEUDONYMS.patient("N0")
+    found = withdrawals.still_permitted(hospital.store, hospital.gate, patient, hospital.clock.now)
+    return [(one.project, one.studies) for one in found]
+
+
+def test_what_a_limited_withdrawal_leaves_permitted_is_told_and_after_a_whole_one_nothing_is(
+    hospital: Hospital,
+) -> None:
+    patient = PSEUDONYMS.patient("N0")
+    withdrawals.record(hospital.store, patient, WithdrawalScope(projects=("another",)), hospital.clock.now)
+    limited = still_permitted(hospital)
+    hospital.withdraw("N0")
+
+    assert (limited, still_permitted(hospital)) == ([(PROJECT, 1)], [])
+
+
+def test_a_use_that_no_withdrawal_stops_is_told_to_the_manager_and_the_patient(hospital: Hospital) -> None:
+    lenient = TERMS | {"legal_basis": PERMIT | {"later_opt_outs": False}}
+    with hospital.store.begin() as db:
+        db.execute(sa.update(dataset).values(terms=json.dumps(lenient)))
+    hospital.withdraw("N0")
+    patient = PSEUDONYMS.patient("N0")
+    still = withdrawals.still_permitted(hospital.store, hospital.gate, patient, hospital.clock.now)
+
+    text = confirmation.page(recorded(hospital)[0], "north", still)
+
+    assert still_permitted(hospital) == [(PROJECT, 1)]
+    assert f"does not rest on your consent</h2><ul><li>Project {PROJECT}: 1 of your examinations.</li></ul>" in text
 
 
 def test_a_project_nobody_named_here_is_not_previewed(hospital: Hospital) -> None:
