@@ -1,7 +1,8 @@
 """`filmroom-site`: what a hospital does with its node.
 
 Exit codes: 0 done; 1 error; 2 usage; 3 refused by policy; 4 wrong configuration; 5 the coordinator or an endpoint of
-locked copies refused or cannot be reached; 6 no space left, or the file system refused; 7 an alarm of the archive.
+locked copies refused or cannot be reached; 6 no space left, or the file system refused; 7 an alarm of the archive;
+`stray scan` has three of its own.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from site_node.review_cli import keys_app, reidentify_app, review_app
 from site_node.rotation_cli import rotate_key
 from site_node.statistics_cli import show_statistics
 from site_node.store import disposition, ledger, participation
+from site_node.stray_cli import stray_app
 from site_node.terminal import By, Json, ask_patient, confirm_at_terminal, err, out
 from site_node.visas_cli import make_visa
 from site_node.withdrawals_cli import (
@@ -90,6 +92,7 @@ for name, group in (
     ("keys", keys_app),
     ("reidentify", reidentify_app),
     ("withdrawals", withdrawals_app),
+    ("stray", stray_app),
 ):
     app.add_typer(group, name=name)
 requests_app.command("visa")(make_visa)

@@ -526,6 +526,80 @@ account = sa.Table(
     sa.Column("disabled_at", sa.String),
 )
 
+# Known patients, for the search for stray identities: keyed digests alone.
+stray_known = sa.Table(
+    "stray_known",
+    metadata,
+    sa.Column("digest", sa.LargeBinary, primary_key=True),
+    sa.Column("person", sa.LargeBinary, primary_key=True),
+    sa.Column("kind", sa.Integer, nullable=False),
+)
+
+# Each search of a place, and how many files had what afterwards.
+stray_scan = sa.Table(
+    "stray_scan",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("source", sa.String, nullable=False, index=True),  # keyed digest
+    sa.Column("shown", sa.String, nullable=False),  # the place, masked
+    sa.Column("everything", sa.Boolean, nullable=False),  # unchanged files too
+    sa.Column("began_at", sa.String, nullable=False),
+    sa.Column("ended_at", sa.String),
+    sa.Column("counts", sa.Text, nullable=False),  # JSON
+)
+
+# The files of searched places; where each lies is sealed.
+stray_file = sa.Table(
+    "stray_file",
+    metadata,
+    sa.Column("id", sa.String, primary_key=True),  # keyed digest of the place and the path in it
+    sa.Column("source", sa.String, nullable=False, index=True),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),  # place and path
+    sa.Column("shown", sa.String, nullable=False),  # the path, masked
+    sa.Column("owner", sa.String, nullable=False),
+    sa.Column("size", sa.Integer, nullable=False),
+    sa.Column("stamp", sa.String, nullable=False),  # what changes when the file does
+    sa.Column("rules", sa.String, nullable=False),  # by which it was searched
+    sa.Column("scan", sa.Integer, nullable=False, index=True),  # that saw it last
+    sa.Column("searched", sa.Integer, nullable=False),  # the scan that read it last
+    sa.Column("content", sa.String, nullable=False),  # keyed digest
+    sa.Column("persons", sa.Integer, nullable=False),  # known patients in it
+    sa.Column("faults", sa.Text, nullable=False),  # JSON: places that were not looked into, and why
+    sa.Column("left_out", sa.Text, nullable=False),  # JSON: what nobody wanted to be looked into
+    sa.Column("more", sa.Integer, nullable=False),  # findings beyond those that are kept
+    sa.Column("picture", sa.LargeBinary),  # PNG, coarse
+)
+
+stray_finding = sa.Table(
+    "stray_finding",
+    metadata,
+    sa.Column("file", sa.String, sa.ForeignKey("stray_file.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("kind", sa.String, primary_key=True),
+    sa.Column("rule", sa.String, primary_key=True),
+    sa.Column("digest", sa.String, primary_key=True),  # keyed
+    sa.Column("confidence", sa.Integer, nullable=False),
+    sa.Column("risk", sa.Integer, nullable=False),
+    sa.Column("place", sa.String, nullable=False),
+    sa.Column("times", sa.Integer, nullable=False),
+)
+
+# What a person decided about a file, in order.
+stray_decision = sa.Table(
+    "stray_decision",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("file", sa.String, nullable=False, index=True),
+    sa.Column("verdict", sa.String, nullable=False),  # accepted | quarantined | restored | de-identified
+    sa.Column("state", sa.String, nullable=False),  # begun | done | undone
+    sa.Column("content", sa.String, nullable=False),  # keyed digest of the file it was about
+    sa.Column("covers", sa.Text, nullable=False),  # JSON: the findings that were accepted
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+    sa.Column("shown", sa.String, nullable=False),
+    sa.Column("by", sa.String, nullable=False),
+    sa.Column("reason", sa.String, nullable=False),
+    sa.Column("at", sa.String, nullable=False),
+)
+
 # What an auditor reads: `source:subject:action`, append only. Each entry's hash covers the one before it.
 ledger = sa.Table(
     "ledger",
