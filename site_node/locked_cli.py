@@ -80,7 +80,7 @@ def add_member(
 ) -> None:
     """Hold another hospital's copies: two buckets, and an account that can do nothing elsewhere."""
     from site_node.archive.locked import credentials, lock_server  # noqa: PLC0415 -- only this command needs it
-    from site_node.archive.locked.s3 import Bucket  # noqa: PLC0415 -- boto3 is slow to import, and few commands need it
+    from site_node.archive.locked.s3 import Bucket  # noqa: PLC0415 -- botocore is slow to import, and few commands need it
 
     server = lock_server.find(folder)
     if server is None:
@@ -122,7 +122,7 @@ def probe_copies(
     as_json: Json = False,
 ) -> None:
     """Try on each endpoint what an attacker would try; only what withstood all of it is used. Run it by a timer."""
-    from site_node.archive.locked import probe, probe_log  # noqa: PLC0415 -- boto3 is slow to import, and few commands need it
+    from site_node.archive.locked import probe, probe_log  # noqa: PLC0415 -- botocore is slow to import, and few commands need it
 
     site = open_site(context.obj)
     clock, places = _clock(site), _places(site)
@@ -373,7 +373,7 @@ def _signing_key(site: Site) -> Ed25519PrivateKey:
 
 
 def _places(site: Site) -> Places:
-    from site_node.archive.locked.places import Places  # noqa: PLC0415 -- boto3 is slow to import, and few commands need it
+    from site_node.archive.locked.places import Places  # noqa: PLC0415 -- botocore is slow to import, and few commands need it
 
     return Places(site.home.root, site.config.locked, site.store)
 
@@ -383,7 +383,7 @@ def _locking(site: Site) -> Locking:
 
     Raises: NotCompliant if none is left.
     """
-    from site_node.archive.locked.worm import Copy, Locking  # noqa: PLC0415 -- boto3 is slow to import, and few commands need it
+    from site_node.archive.locked.worm import Copy, Locking  # noqa: PLC0415 -- botocore is slow to import, and few commands need it
 
     clock, places = _clock(site), _places(site)
     verdicts = places.verdicts(clock.now())
