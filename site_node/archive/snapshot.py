@@ -75,6 +75,7 @@ class Archive:
         self._config = config.archive
         self._store = store
         self._clock = clock
+        self._as_of = as_of
         self._root = home.root / "archive"
         if not self._config.repository:
             raise ConfigurationError("no archive: name its repository in [archive] of site.toml")
@@ -266,9 +267,12 @@ class Archive:
                 ledger.write(db, self._clock(), "site:archive:thinned", **keep)
 
     def _chosen(self, snapshot: str) -> str:
-        """Return the id of the snapshot that begins so; else of the last good one, on the record or in the list."""
+        """Return the id of the snapshot that begins so; else of the last good one, on the record or in the list.
+
+        Where the repository is read as of a moment, it is the last good one of then.
+        """
         with self._store.connect() as db:
-            last = alarms.last_good(db)
+            last = alarms.last_good(db, self._as_of)
         if last and not snapshot:
             return last
         fits = [

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import boto3
 from botocore import UNSIGNED
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.httpsession import URLLib3Session
+from botocore.session import Session
 
 from site_node.archive.locked.locks import COMPLIANCE, Lock, Version
 from site_node.errors import EndpointRefused, EndpointUnreachable
@@ -57,7 +57,7 @@ class Bucket:
         self.endpoint, self.name = endpoint, name
         self._authority = authority
         # Neither a profile nor a variable of the environment: what is used is what the site's configuration names.
-        self._client = _session().client(
+        self._client = _session().create_client(
             "s3",
             aws_access_key_id=credentials.access_key if credentials else None,
             aws_secret_access_key=credentials.secret_key if credentials else None,
@@ -178,7 +178,7 @@ class Bucket:
             )
 
     def ask(self, operation: str, **parameters: Any) -> Answer:  # noqa: ANN401 -- an operation's own parameters
-        """Send one request of boto3's S3 client on this bucket, and return what was answered.
+        """Send one request of botocore's S3 client on this bucket, and return what was answered.
 
         Raises: EndpointUnreachable.
         """
@@ -208,9 +208,9 @@ class Bucket:
 
 
 @cache
-def _session() -> Any:  # noqa: ANN401 -- boto3 ships no types
-    """Return boto3's session; it reads its model of S3 once."""
-    return boto3.session.Session()
+def _session() -> Any:  # noqa: ANN401 -- botocore ships no types
+    """Return botocore's session; it reads its model of S3 once."""
+    return Session()
 
 
 def knock(method: str, url: str) -> int | None:

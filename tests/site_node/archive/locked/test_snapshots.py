@@ -143,6 +143,8 @@ def test_a_snapshot_is_locked_from_birth_and_back_after_an_attack_with_every_cre
     time.sleep(SECOND_S)
     before = datetime.now(UTC)
     time.sleep(SECOND_S)
+    (locked.originals / "later").write_bytes(b"came after that moment")
+    locked.archive().take()
 
     answers = attack(locked.bucket)
 
