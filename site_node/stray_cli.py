@@ -10,7 +10,7 @@ import os
 from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
-from pathlib import Path  # noqa: TC003 -- typer reads it
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from site_node.app import Site
+    from site_node.archive.bucket import Objects
     from site_node.deidentify.pseudonym import Known
+    from site_node.stray.origin import Origin
     from site_node.stray.records import File
     from site_node.stray.scanning import Summary
 
@@ -50,6 +52,12 @@ class Pictures(StrEnum):
 
 
 Name = Annotated[str, typer.Argument(help="The file's id, or how it begins (6 digits or more).")]
+
+Credentials = Annotated[
+    Path | None, typer.Option(help="A file (mode 0600) in the form of AWS's, by which this site reads the bucket.")
+]
+Authority = Annotated[Path | None, typer.Option(help="Certificates (PEM) to trust at the bucket's endpoint.")]
+Region = Annotated[str, typer.Option(help="The region that requests to the bucket are signed for.")]
 
 Reason = Annotated[str, typer.Option(help="Why; others read it, so name no patient.")]
 
@@ -86,8 +94,15 @@ def learn_patients(
 def scan_places(
     context: typer.Context,
     folder: Annotated[
-        list[Path] | None, typer.Argument(help="Without one, the site's own folders that must be clean.")
+        list[Path] | None, typer.Argument(help="Without one or a bucket, the site's own folders that must be clean.")
     ] = None,
+    bucket: Annotated[
+        str | None, typer.Option(help="s3://NAME or s3://NAME/PREFIX, or a name in [[locked.copies]] of site.toml.")
+    ] = None,
+    endpoint: Annotated[str | None, typer.Option(help="The bucket's S3 address; without it, Amazon's.")] = None,
+    credentials: Credentials = None,
+    authority: Authority = None,
+    region: Region = "us-east-1",
     full: Annotated[bool, typer.Option("--full", help="Read unchanged files too.")] = False,
     renew: Annotated[
         bool, typer.Option(help="Read unchanged files again for patients who are known since; else they are counted.")
@@ -101,7 +116,9 @@ def scan_places(
     most_s: Annotated[float, typer.Option("--seconds", help="How long one file may take.", min=1)] = 600,
     as_json: Json = False,
 ) -> None:
-    """Search folders; files that did not change since are not read again, and a scan that was killed goes on.
+    """Search folders or a bucket; what did not change since is not read again, and a scan that was killed goes on.
+
+    Of a bucket every version of each object is searched, old ones and hidden ones too.
 
     Exit codes: 0 no identity of medium or high risk is open, and everything was looked at; 7 some are open; 8 none is,
     but not everything was looked at; 9 both.
@@ -109,15 +126,23 @@ def scan_places(
     from site_node.stray.origin import Folder  # noqa: PLC0415 -- as above
     from site_node.stray.scanning import scan  # noqa: PLC0415
 
+    if bucket is None and (endpoint or credentials or authority):
+        raise typer.BadParameter("--endpoint, --credentials and --authority go with --bucket")
     site = open_site(context.obj)
     keys = records.Keys.of(site.pseudonymiser)
-    roots = folder or [path for name in _CLEAN if (path := site.home.root / name).is_dir()]
+    own = folder is None and bucket is None
+    roots = [path for name in _CLEAN if (path := site.home.root / name).is_dir()] if own else folder or []
     if absent := [path for path in roots if not path.is_dir()]:
         raise ConfigurationError(f"{absent[0]} is not a folder")
+    without = (site.home.root.resolve() / "stray",)
+    places: list[tuple[str, Origin]] = [
+        (root.name if own else "the folder", Folder(root.resolve(), without)) for root in roots
+    ]
+    if bucket is not None:
+        places.append(("the bucket", _bucket(site, bucket, endpoint, credentials, authority, region)))
     found = []
-    for root in roots:
+    for _, origin in places:
         with _bar("searching") as heard:
-            origin = Folder(root.resolve(), (site.home.root.resolve() / "stray",))
             found.append(
                 scan(
                     origin,
@@ -135,14 +160,29 @@ def scan_places(
     if as_json:
         print(json.dumps([asdict(one) for one in found]))
     else:
-        for root, summary in zip(roots, found, strict=True):
-            _tell(root, summary, folder is None)
+        for (place, _), summary in zip(places, found, strict=True):
+            _tell(place, summary)
     open_ = any(one.risks["high"] or one.risks["medium"] for one in found)
     raise typer.Exit(_CODES[open_, any(one.not_scanned or one.outdated for one in found)])
 
 
-def _tell(root: Path, summary: Summary, own: bool) -> None:  # noqa: FBT001 -- whether the place is the site's own
-    place = root.name if own else "the folder"
+def _bucket(
+    site: Site,
+    name: str,
+    endpoint: str | None,
+    credentials: Path | None,
+    authority: Path | None,
+    region: str,
+) -> Objects:
+    from site_node.archive import bucket  # noqa: PLC0415 -- botocore is slow to import
+    from site_node.archive.locked.places import Places  # noqa: PLC0415 -- as above
+
+    (site.home.root / "work").mkdir(mode=0o700, exist_ok=True)
+    places = Places(site.home.root, site.config.locked, site.store)
+    return bucket.named(places, name, endpoint, bucket.Login(credentials, authority, region))
+
+
+def _tell(place: str, summary: Summary) -> None:
     out.print(
         f"scan {summary.number} of {place}: {summary.files} files, {summary.read} read, {summary.unchanged} unchanged"
     )
@@ -268,11 +308,41 @@ def accept_file(context: typer.Context, name: Name, by: By, reason: Reason) -> N
 
 
 @stray_app.command("quarantine")
-def quarantine_file(context: typer.Context, name: Name, by: By, reason: Reason) -> None:
-    """Move a file into the site's folder `stray`; `stray restore` moves it back."""
+def quarantine_file(
+    context: typer.Context,
+    name: Name,
+    by: By,
+    reason: Reason,
+    credentials: Credentials = None,
+    authority: Authority = None,
+    region: Region = "us-east-1",
+) -> None:
+    """Move a file into the site's folder `stray`; `stray restore` moves it back.
+
+    A version of an object is copied there, and then deleted in its bucket for good; one that is locked stays.
+    """
     site, file = _found(context, name)
-    actions.quarantine(site.store, site.home.root, records.Keys.of(site.pseudonymiser), file, by, reason, now())
-    out.print(f"{file.id} is in quarantine; `filmroom-site stray restore {file.id[:_SHOWN_DIGITS]}` moves it back")
+    keys = records.Keys.of(site.pseudonymiser)
+    bucket = _bucket_of(site, keys, file, credentials, authority, region)
+    held = actions.quarantine(site.store, site.home.root, keys, file, by, reason, now(), bucket)
+    if bucket is None:
+        out.print(f"{file.id} is in quarantine; `filmroom-site stray restore {file.id[:_SHOWN_DIGITS]}` moves it back")
+    else:
+        out.print(f"{file.id} is in quarantine, and deleted in its bucket; its bytes are {held}", soft_wrap=True)
+
+
+def _bucket_of(
+    site: Site, keys: records.Keys, file: File, credentials: Path | None, authority: Path | None, region: str
+) -> Objects | None:
+    """Return the bucket an object lies in; None for a file of a folder."""
+    source = keys.open(file.sealed)[0]
+    if not source.startswith("s3://"):
+        return None
+    from site_node.archive import bucket  # noqa: PLC0415 -- botocore is slow to import
+    from site_node.archive.locked.places import Places  # noqa: PLC0415 -- as above
+
+    places = Places(site.home.root, site.config.locked, site.store)
+    return bucket.searched(places, source, bucket.Login(credentials, authority, region))
 
 
 @stray_app.command("restore")
@@ -291,6 +361,9 @@ def deidentify_file(
     target: Annotated[Path, typer.Argument(help="The folder for the de-identified copy.")],
     by: By,
     reason: Reason,
+    credentials: Credentials = None,
+    authority: Authority = None,
+    region: Region = "us-east-1",
 ) -> None:
     """De-identify a DICOM file into another folder, as `filmroom-site deidentify` does; the original stays."""
     from site_node.intake.export import export  # noqa: PLC0415 -- it brings pydicom
@@ -308,7 +381,8 @@ def deidentify_file(
         return ", ".join((*(word for word, count in told.items() if count), *made.reasons))
 
     keys = records.Keys.of(site.pseudonymiser)
-    out.print(f"{file.id}: {actions.deidentify(site.store, keys, file, by, reason, now(), export_one)}")
+    bucket = _bucket_of(site, keys, file, credentials, authority, region)
+    out.print(f"{file.id}: {actions.deidentify(site.store, keys, file, by, reason, now(), export_one, bucket)}")
 
 
 @stray_app.command("decisions")

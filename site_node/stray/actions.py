@@ -1,7 +1,8 @@
 """What a person decides about a file: accepted as it is, moved away and back, or de-identified into another folder.
 
 A move is on record before it is made and after, so a crash in between is found and told by `settle`. Nothing is ever
-written over; a file that changed since it was searched is not moved.
+written over; a file that changed since it was searched is not moved. An object of a bucket is copied here, and deleted
+there once the copy is what was searched; nothing is ever sent to a bucket.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import os
 import shutil
 import tempfile
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import sqlalchemy as sa
 
 from site_node import ledger
-from site_node.errors import ConfigurationError
+from site_node.errors import ConfigurationError, EndpointRefused
 from site_node.keys import flush_folder
 from site_node.store import stray_decision, stray_file
 from site_node.stray.digests import Keyer
@@ -32,7 +34,21 @@ if TYPE_CHECKING:
 ACCEPTED, QUARANTINED, RESTORED, DEIDENTIFIED = "accepted", "quarantined", "restored", "de-identified"
 BEGUN, DONE, UNDONE = "begun", "done", "undone"
 FOLDER = "stray"
+_EARLIER = "an earlier content of it is in quarantine; restore or remove that"
 _CHUNK = 1 << 20
+
+
+class Bucket(Protocol):
+    """Where objects lie that were searched; what it raises says how each of these failed."""
+
+    def fetch(self, address: str, target: Path) -> str:
+        """Write the bytes of an object to a file; return what they are known by in `delete`."""
+
+    def kept_by(self, address: str, at: datetime) -> str:
+        """Return what keeps an object from being deleted; nothing if nothing does."""
+
+    def delete(self, address: str, etag: str) -> None:
+        """Delete what was fetched, for good."""
 
 
 def accept(store: sa.Engine, file: File, by: str, reason: str, at: datetime) -> int:
@@ -49,20 +65,39 @@ def accept(store: sa.Engine, file: File, by: str, reason: str, at: datetime) -> 
     return len(file.open)
 
 
-def quarantine(store: sa.Engine, root: Path, keys: Keys, file: File, by: str, reason: str, at: datetime) -> Path:
-    """Move a file to the site's folder `stray`, where its id is its name; return where it is.
+def quarantine(
+    store: sa.Engine,
+    root: Path,
+    keys: Keys,
+    file: File,
+    by: str,
+    reason: str,
+    at: datetime,
+    bucket: Bucket | None = None,
+) -> Path:
+    """Move a file, or an object of `bucket`, to the site's folder `stray`, where its id is its name; return its path.
 
-    Raises: ConfigurationError if it is not there any more, or is not what was searched.
+    Raises: ConfigurationError if it is not there any more, is not what was searched, or is locked; EndpointError.
     """
     _check(by, reason)
-    path = _unchanged(keys, file)
     target = root / FOLDER / file.id
     target.parent.mkdir(mode=0o700, exist_ok=True)
-    if target.exists():
-        raise ConfigurationError(f"{file.id}: an earlier content of it is in quarantine; restore or remove that")
+    if bucket is None:
+        move = partial(_move, _unchanged(keys, file), target)
+        if target.exists():
+            raise ConfigurationError(f"{file.id}: {_EARLIER}")
+    else:
+        move = partial(_take, keys, file, bucket, target)
+        if kept := bucket.kept_by(keys.open(file.sealed)[1], at):
+            raise ConfigurationError(f"{file.id}: stays where it is, {kept}")
     with store.begin() as db:
         number = _record(db, file, QUARANTINED, BEGUN, by, reason, at)
-    _move(path, target)
+    try:
+        move()
+    except (ConfigurationError, EndpointRefused):
+        with store.begin() as db:
+            _set(db, number, UNDONE)
+        raise
     with store.begin() as db:
         _set(db, number, DONE)
         db.execute(sa.delete(stray_file).where(stray_file.c.id == file.id))
@@ -81,6 +116,8 @@ def restore(store: sa.Engine, root: Path, keys: Keys, name: str, by: str, reason
         raise ConfigurationError("no such file in quarantine: name it by its id, or how it begins")
     row = held[0]
     source, key = keys.open(row.sealed)
+    if not Path(source).is_absolute():
+        raise ConfigurationError(f"{row.file}: was an object of a bucket; what identifies is not sent out, so it stays")
     target = Path(source, key)
     if target.exists():
         raise ConfigurationError(f"{row.file}: another file has its place")
@@ -96,16 +133,25 @@ def restore(store: sa.Engine, root: Path, keys: Keys, name: str, by: str, reason
 
 
 def deidentify(
-    store: sa.Engine, keys: Keys, file: File, by: str, reason: str, at: datetime, export: Callable[[Path], str]
+    store: sa.Engine,
+    keys: Keys,
+    file: File,
+    by: str,
+    reason: str,
+    at: datetime,
+    export: Callable[[Path], str],
+    bucket: Bucket | None = None,
 ) -> str:
     """Give a copy of a file to de-identification and return what became of it; the file stays where it is.
 
-    `export` takes a folder that holds the copy alone. Raises: ConfigurationError as `quarantine`.
+    `export` takes a folder that holds the copy alone. Raises: ConfigurationError, EndpointError as `quarantine`.
     """
     _check(by, reason)
-    path = _unchanged(keys, file)
     with tempfile.TemporaryDirectory(prefix="filmroom-stray-") as folder:
-        shutil.copyfile(path, Path(folder, file.id))
+        if bucket is None:
+            shutil.copyfile(_unchanged(keys, file), Path(folder, file.id))
+        else:
+            _fetch(keys, file, bucket, Path(folder, file.id))
         outcome = export(Path(folder))
     with store.begin() as db:
         _record(db, file, DEIDENTIFIED, DONE, by, f"{reason} ({outcome})", at)
@@ -131,15 +177,25 @@ def settle(store: sa.Engine, root: Path, keys: Keys) -> list[str]:
     lines = []
     with store.begin() as db:
         for row in db.execute(sa.select(stray_decision).where(stray_decision.c.state == BEGUN)).all():
-            held, place = root / FOLDER / row.file, Path(*keys.open(row.sealed))
-            source, target = (place, held) if row.verdict == QUARANTINED else (held, place)
-            if target.exists() and source.exists() and target.samefile(source):
-                source.unlink()  # the one file had both names
-            moved = target.exists() and not source.exists()
+            held, (source, key) = root / FOLDER / row.file, keys.open(row.sealed)
+            held.with_name(_part(held)).unlink(missing_ok=True)
+            if Path(source).is_absolute():
+                moved = _moved(held, Path(source, key), row.verdict)
+                told = "done" if moved else "not done"
+            else:
+                moved = held.exists()
+                told = "it is here; whether it is gone there, the next scan tells" if moved else "not done"
             _set(db, row.number, DONE if moved else UNDONE)
-            told = "done" if moved else "not done"
             lines.append(f"{row.file}: was being {row.verdict} when the work was cut off: {told}")
     return lines
+
+
+def _moved(held: Path, place: Path, verdict: str) -> bool:
+    """Return whether a move that was cut off is made, and take the old name from a file that has both."""
+    source, target = (place, held) if verdict == QUARANTINED else (held, place)
+    if target.exists() and source.exists() and target.samefile(source):
+        source.unlink()
+    return target.exists() and not source.exists()
 
 
 def _check(by: str, reason: str) -> None:
@@ -148,19 +204,32 @@ def _check(by: str, reason: str) -> None:
 
 
 def _unchanged(keys: Keys, file: File) -> Path:
-    path = Path(*keys.open(file.sealed))
-    if not path.is_absolute():
+    source, key = keys.open(file.sealed)
+    if not Path(source).is_absolute():
         raise ConfigurationError(f"{file.id}: lies in no folder of this machine; see to it where it lies")
+    path = Path(source, key)
     try:
-        with _opened(path) as content:
-            digest = hashlib.sha256()
-            while block := os.read(content, _CHUNK):
-                digest.update(block)
+        content = _content(keys, path)
     except OSError:
         raise ConfigurationError(f"{file.id}: is not at its place any more; scan again") from None
-    if Keyer(keys.digests).token("content", digest.hexdigest()) != file.content:
-        raise ConfigurationError(f"{file.id}: changed since it was searched; scan again")
+    _require(file, content)
     return path
+
+
+def _require(file: File, content: str) -> None:
+    if not file.content:
+        raise ConfigurationError(f"{file.id}: was not looked into, so nothing can show that it is the same")
+    if content != file.content:
+        raise ConfigurationError(f"{file.id}: changed since it was searched; scan again")
+
+
+def _content(keys: Keys, path: Path) -> str:
+    """Return the keyed digest of a file's bytes."""
+    digest = hashlib.sha256()
+    with _opened(path) as content:
+        while block := os.read(content, _CHUNK):
+            digest.update(block)
+    return Keyer(keys.digests).token("content", digest.hexdigest())
 
 
 @contextmanager
@@ -185,9 +254,40 @@ def _move(source: Path, target: Path) -> None:
     flush_folder(source.parent)
 
 
+def _take(keys: Keys, file: File, bucket: Bucket, target: Path) -> None:
+    """Have an object here, whole and on the disk, and only then delete it in its bucket."""
+    part = target.with_name(_part(target))
+    try:
+        etag = _fetch(keys, file, bucket, part)
+        is_new = not target.exists()
+        if is_new:
+            os.link(part, target)
+            flush_folder(target.parent)
+        elif _content(keys, target) != file.content:
+            raise ConfigurationError(f"{file.id}: {_EARLIER}")
+    finally:
+        part.unlink(missing_ok=True)
+    try:
+        bucket.delete(keys.open(file.sealed)[1], etag)
+    except (ConfigurationError, EndpointRefused):
+        if is_new:
+            target.unlink()
+        raise
+
+
+def _fetch(keys: Keys, file: File, bucket: Bucket, target: Path) -> str:
+    etag = bucket.fetch(keys.open(file.sealed)[1], target)
+    _require(file, _content(keys, target))
+    return etag
+
+
+def _part(target: Path) -> str:
+    return f".{target.name}.part"
+
+
 def _copy(source: Path, target: Path) -> None:
     """Copy a file to another file system under a name of its own, and then give it its name."""
-    part = target.with_name(f".{target.name}.part")
+    part = target.with_name(_part(target))
     shutil.copy2(source, part, follow_symlinks=False)
     with part.open("rb") as copied:
         os.fsync(copied.fileno())

@@ -74,7 +74,8 @@ class Settings:
 class Report:
     """What one file says of persons; `more` counts findings beyond those kept, `persons` known patients.
 
-    `faults` are places that could not be looked into, `left_out` what nobody wanted to be looked into.
+    `faults` are places that could not be looked into, `left_out` what nobody wanted to be looked into. `unread`: its
+    bytes could not be had, and may be the next time.
     """
 
     shown: str
@@ -85,6 +86,7 @@ class Report:
     content: str = ""
     picture: bytes | None = None
     left_out: tuple[str, ...] = ()
+    unread: bool = False
 
 
 class Inspector:
@@ -95,9 +97,9 @@ class Inspector:
         self._keyer = Keyer(settings.key)
         self._detector = Detector(Dictionary(self._keyer, settings.known))
 
-    def inspect(self, content: memoryview, key: str) -> Report:
-        """Return what a file says of persons, its path included."""
-        return _Look(self._settings, self._keyer, self._detector).file(content, key)
+    def inspect(self, content: memoryview, key: str, said: tuple[tuple[str, str], ...] = ()) -> Report:
+        """Return what a file says of persons, its path included, and `said` of it beside: labels and texts."""
+        return _Look(self._settings, self._keyer, self._detector).file(content, key, said)
 
     def shown(self, path: str) -> str:
         """Return a path, masked where it identifies."""
@@ -119,11 +121,12 @@ class _Look:
         self._more = 0
         self._gravest = 0
 
-    def file(self, content: memoryview, key: str) -> Report:
+    def file(self, content: memoryview, key: str, said: tuple[tuple[str, str], ...]) -> Report:
         self._take(Piece(("path",), _APART.sub(" ", key)))
         here = Here((), key.rpartition("/")[2], Budget(self._settings.limits), look, self._settings.pictures)
         try:
             with limited(self._settings.most_s, deadly=self._settings.deadly):
+                self._parts((Piece(("metadata", label), text, label) for label, text in said), here)
                 self._parts(look(content, here), here)
         except Refused as refusal:
             self._faults[(), str(refusal)] = None

@@ -1,4 +1,4 @@
-"""Where files to search come from: a folder here; anything else that lists and opens objects fits the same protocol."""
+"""Where files to search come from: a folder here, or anything else that lists and opens objects, such as a bucket."""
 
 from __future__ import annotations
 
@@ -16,20 +16,45 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
-_READ_WHOLE = 32 * 1024**2  # below, a file is read, so that nobody can shorten it while it is looked at
+READ_WHOLE = 32 * 1024**2  # below, a file is read, so that nobody can shorten it while it is looked at
 UNREADABLE = "cannot be opened"
 NOT_A_FILE = "not a regular file"
 LINK = "a link, not followed"
 
 
+class NotGiven(OSError):
+    """The bytes of a file could not be had now; its text says why, and names neither the file nor what is in it."""
+
+
 class Item(NamedTuple):
-    """A file or object: its path, and a stamp that changes when it does; `trouble` says why it is none."""
+    """A file or object: its path, and a stamp that changes when it does; `trouble` says why it is none.
+
+    `which` tells it from others of the same path, as S3 writes it: versionId=V.
+    """
 
     key: str
     size: int
     stamp: str
     owner: str
     trouble: str = ""
+    which: str = ""
+
+    @property
+    def suffix(self) -> str:
+        """What follows its path where it is told."""
+        return f"?{self.which}" if self.which else ""
+
+    @property
+    def address(self) -> str:
+        """What no other of its place has."""
+        return self.key + self.suffix
+
+
+class Opened(NamedTuple):
+    """The bytes of a file, and what is said of it beside them: labels and texts, such as an object's metadata."""
+
+    content: memoryview
+    said: tuple[tuple[str, str], ...] = ()
 
 
 class Origin(Protocol):
@@ -42,10 +67,10 @@ class Origin(Protocol):
     def items(self) -> Iterator[Item]:
         """Yield every file, always in the same order; what cannot be listed is an item with its trouble."""
 
-    def content(self, key: str) -> AbstractContextManager[memoryview]:
+    def content(self, item: Item) -> AbstractContextManager[Opened]:
         """Give the bytes of a file.
 
-        Raises: OSError if they cannot be read.
+        Raises: NotGiven, with the reason; OSError if they cannot be read.
         """
 
 
@@ -86,15 +111,15 @@ class Folder:
         return Item(key, status.st_size, stamp, owner)
 
     @contextmanager
-    def content(self, key: str) -> Iterator[memoryview]:
+    def content(self, item: Item) -> Iterator[Opened]:
         """Give the bytes of a file: read if it is small, mapped if it is large."""
-        descriptor = os.open(self.root / key, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = os.open(self.root / item.key, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
             size = os.fstat(descriptor).st_size
-            if size <= _READ_WHOLE:
-                yield memoryview(file.read())
+            if size <= READ_WHOLE:
+                yield Opened(memoryview(file.read()))
                 return
-            yield memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
+            yield Opened(memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)))
 
 
 @lru_cache(maxsize=1024)

@@ -109,8 +109,9 @@ def keep(db: sa.Connection, batch: Sequence[Searched], source: str, scan: int, r
     db.execute(sa.delete(stray_finding).where(stray_finding.c.file.in_([one.id for one in batch])))
     rows = [
         {
-            "id": one.id, "source": source, "sealed": one.sealed, "shown": one.report.shown, "owner": one.item.owner,
-            "size": one.item.size, "stamp": one.item.stamp, "rules": rule, "scan": scan, "searched": scan,
+            "id": one.id, "source": source, "sealed": one.sealed, "shown": one.report.shown + one.item.suffix,
+            "owner": one.item.owner, "size": one.item.size, "stamp": one.item.stamp, "rules": rule,
+            "scan": scan, "searched": scan,
             "content": one.report.content, "persons": one.report.persons, "faults": json.dumps(one.report.faults),
             "left_out": json.dumps(one.report.left_out), "more": one.report.more, "picture": one.report.picture,
         }

@@ -24,6 +24,7 @@ from site_node.stray import known, records
 from site_node.stray.digests import Keyer
 from site_node.stray.finding import Risk
 from site_node.stray.inspection import TOO_LONG, Inspector, Report, Settings
+from site_node.stray.origin import NotGiven
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -91,7 +92,7 @@ def scan(
         with store.begin() as db:
             shown = Inspector(settings).shown(origin.name)
             number = records.begin(db, source, shown, now(), everything=everything)
-        items = {keyer.token(f"file/{source}", item.key): item for item in origin.items()}
+        items = {keyer.token(f"file/{source}", item.address): item for item in origin.items()}
         same = [
             id_
             for id_, item in items.items()
@@ -107,9 +108,9 @@ def scan(
         jobs = [_Job(id_, item) for id_, item in items.items() if id_ not in left]
         batch: list[records.Searched] = []
         for done, (job, report) in enumerate(_all(jobs, origin, settings, max_bytes, processes or _cores()), 1):
-            sealed = keys.seal(origin.name, job.item.key)
+            sealed = keys.seal(origin.name, job.item.address)
             # What could not be read now may be readable the next time.
-            item = job.item._replace(stamp="") if ("file", UNREADABLE) in report.faults else job.item
+            item = job.item._replace(stamp="") if report.unread else job.item
             batch.append(records.Searched(job.id, sealed, item, report))
             if len(batch) == _BATCH or done == len(jobs):
                 with store.begin() as db:
@@ -175,10 +176,11 @@ class _Reader:
         if item.trouble or item.size > self.max_bytes:
             return self.fault(item, item.trouble or TOO_LARGE)
         try:
-            with self.origin.content(item.key) as content:
-                return self.inspector.inspect(content, item.key)
-        except OSError:
-            return self.fault(item, UNREADABLE)
+            with self.origin.content(item) as opened:
+                return self.inspector.inspect(opened.content, item.key, opened.said)
+        except OSError as error:
+            reason = str(error) if isinstance(error, NotGiven) else UNREADABLE
+            return replace(self.fault(item, reason), unread=True)
 
     def fault(self, item: Item, reason: str) -> Report:
         """Return that a file was not looked through; its name was."""

@@ -1,14 +1,15 @@
 """The line to S3 endpoints: the one module of the archive with a network library.
 
 What it sends is ciphertext and the digests of ciphertext, under names that are keyed digests (`worm`), and a few bytes
-of the conformance probe. It decides nothing: what an answer means is the caller's.
+of the conformance probe. From buckets that are searched (`archive.bucket`) it reads and deletes. It decides nothing:
+what an answer means is the caller's.
 Source: Amazon S3 API reference, 2006-03-01.
 """
 
 from __future__ import annotations
 
 import base64
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -95,10 +96,43 @@ class Bucket:
 
     def read(self, name: str, version: str) -> Iterator[bytes]:
         """Yield the bytes of one version."""
+        with self.opened(name, version) as (_, chunks):
+            yield from chunks
+
+    @contextmanager
+    def opened(self, name: str, version: str) -> Iterator[tuple[dict[str, Any], Iterator[bytes]]]:
+        """Give what is said of one version beside its bytes (the fields of GetObject), and the bytes."""
         with self._translated():
-            body = self._client.get_object(Bucket=self.name, Key=name, VersionId=version)["Body"]
-            with body:
-                yield from body.iter_chunks(CHUNK)
+            fields = self._client.get_object(Bucket=self.name, Key=name, VersionId=version)
+        with closing(fields.pop("Body")) as body:
+            yield fields, self._chunks(body)
+
+    def _chunks(self, body: Any) -> Iterator[bytes]:  # noqa: ANN401 -- botocore ships no types
+        with self._translated():
+            yield from body.iter_chunks(CHUNK)
+
+    def tags(self, name: str, version: str) -> dict[str, str]:
+        """Return the tags of one version."""
+        with self._translated():
+            told = self._client.get_object_tagging(Bucket=self.name, Key=name, VersionId=version)
+        return {tag["Key"]: tag["Value"] for tag in told["TagSet"]}
+
+    def delete(self, name: str, version: str, **condition: str) -> None:
+        """Delete one version for good, under a condition of DeleteObject if one is given."""
+        with self._translated():
+            self._client.delete_object(Bucket=self.name, Key=name, VersionId=version, **condition)
+
+    def unfinished(self, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+        """Yield key, upload and owner of every upload in parts that was begun and not finished."""
+        marker: dict[str, str] = {}
+        while True:
+            with self._translated():
+                page = self._client.list_multipart_uploads(Bucket=self.name, Prefix=prefix, **marker)
+            for found in page.get("Uploads", ()):
+                yield found["Key"], found["UploadId"], _owner(found)
+            if not page.get("IsTruncated"):
+                return
+            marker = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
 
     def lock(self, name: str, version: str) -> Lock:
         """Return the lock of one version, as the endpoint tells it."""
@@ -142,6 +176,7 @@ class Bucket:
                     is_marker="Size" not in found,
                     is_latest=found["IsLatest"],
                     etag=found.get("ETag", ""),
+                    owner=_owner(found),
                 )
             if not page.get("IsTruncated"):
                 return
@@ -222,6 +257,11 @@ def knock(method: str, url: str) -> int | None:
         return None
     finally:
         session.close()
+
+
+def _owner(found: dict[str, Any]) -> str:
+    told = found.get("Owner", {})
+    return str(told.get("DisplayName") or told.get("ID") or "")
 
 
 def _code(error: ClientError) -> str:

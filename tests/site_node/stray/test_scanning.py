@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from site_node.stray.origin import Item, Opened
     from site_node.stray.records import File
     from site_node.stray.scanning import Summary
 
@@ -215,11 +216,11 @@ def test_names_that_are_no_text_are_told_apart_and_kept(place: Path, store: sa.E
 def test_a_file_that_could_not_be_read_is_read_again(place: Path, store: sa.Engine) -> None:
     class Faulty(Folder):
         @contextmanager
-        def content(self, key: str) -> Iterator[memoryview]:
-            if key == "clean.txt":
+        def content(self, item: Item) -> Iterator[Opened]:
+            if item.key == "clean.txt":
                 raise OSError
-            with super().content(key) as content:
-                yield content
+            with super().content(item) as opened:
+                yield opened
 
     assert scan(Faulty(place), store, KEYS, _now, pictures="none", processes=1).faults == {UNREADABLE: 1}
     assert _scan(place, store).read == 1
