@@ -17,10 +17,11 @@ from typing import IO, TYPE_CHECKING, Any
 from site_node.second_look.pixels import Window
 from site_node.stray.documents import is_workbook, workbook
 from site_node.stray.pieces import BOMB, DAMAGED, ENCRYPTED, Fault, Piece, Refused
-from site_node.stray.texts import among_numbers, strings
+from site_node.stray.texts import ELSE_LATIN, among_numbers, mixed, strings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Self
 
     from _typeshed import WriteableBuffer
 
@@ -41,6 +42,7 @@ _FAULTS = (
 _TENSOR = re.compile(r".*/data/\d+")
 _ENCRYPTED = 1  # APPNOTE 4.4.4, bit 0
 _BLOCK = 512
+_BZ2_END = 0x177245385090
 
 
 def archive_zip(content: memoryview, here: Here) -> Iterator[Part]:
@@ -52,15 +54,16 @@ def archive_zip(content: memoryview, here: Here) -> Iterator[Part]:
             if is_workbook(names):
                 yield from workbook(content, here)
             if opened.comment:
-                yield Piece(here.at("comment"), opened.comment.decode("utf-8", "replace"))
+                yield Piece(here.at("comment"), opened.comment.decode("utf-8", ELSE_LATIN))
             for member in members:
                 if member.comment:
-                    yield Piece(here.at("comment"), member.comment.decode("utf-8", "replace"))
+                    yield Piece(here.at("comment"), member.comment.decode("utf-8", ELSE_LATIN))
                 yield from _zipped(opened, member, here)
     except Refused as refusal:
         yield Fault(here.trail, str(refusal))
     except _FAULTS:
         yield Fault(here.trail, DAMAGED)
+        yield from mixed(content, here)
 
 
 def _zipped(opened: zipfile.ZipFile, member: zipfile.ZipInfo, here: Here) -> Iterator[Part]:
@@ -103,8 +106,10 @@ def archive_tar(content: memoryview, here: Here) -> Iterator[Part]:
 
 
 def _members(file: IO[bytes] | RawIOBase, mode: str, packed: int, here: Here) -> Iterator[Part]:
+    damaged: list[bytes] = []
     try:
-        with tarfile.open(fileobj=file, mode=mode) as opened:  # type: ignore[call-overload] # a mode in a variable
+        # Zeros end a tar file, and another may follow; a header that is none ends it for the library without a word.
+        with tarfile.open(fileobj=file, mode=mode, ignore_zeros=True, tarinfo=_noting(damaged)) as opened:  # type: ignore[call-overload] # a mode in a variable
             for member in opened:
                 here.budget.member()
                 yield from _called(member.name, here)
@@ -115,10 +120,27 @@ def _members(file: IO[bytes] | RawIOBase, mode: str, packed: int, here: Here) ->
                     member_file = opened.extractfile(member) if member.size <= most else None
                     raw = member_file.read(most + 1) if member_file is not None else None
                     yield from _inside(raw, most, member.name, here)
+        if damaged:
+            yield Fault(here.trail, DAMAGED)
     except Refused as refusal:
         yield Fault(here.trail, str(refusal))
     except _FAULTS:
         yield Fault(here.trail, DAMAGED)
+
+
+def _noting(damaged: list[bytes]) -> type[tarfile.TarInfo]:
+    """Return a kind of member that notes the first header that is none."""
+
+    class Member(tarfile.TarInfo):
+        @classmethod
+        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+            try:
+                return super().frombuf(buf, encoding, errors)
+            except tarfile.HeaderError:
+                damaged[:] = [bytes(buf)] if any(buf) else damaged
+                raise
+
+    return Member
 
 
 _OPENERS: dict[str, Callable[[Any], Any]] = {
@@ -147,9 +169,22 @@ class _Limited(RawIOBase):
         return len(part)
 
 
+def _ends(content: memoryview, how: str) -> bool:
+    """Return whether nothing stands behind a compressed stream, which the libraries of bzip2 and xz would pass over.
+
+    Source: bzip2's footer, 48 bits of a constant and 32 of a checksum, padded to a byte; xz file format 2.1.2.4, 2.2.
+    """
+    if how == "bz2":
+        tail = int.from_bytes(content[-11:])
+        return any(tail >> (32 + padding) & 0xFFFF_FFFF_FFFF == _BZ2_END for padding in range(8))
+    return how != "xz" or bytes(content[-_BLOCK:]).rstrip(b"\0").endswith(b"YZ")
+
+
 def compressed(content: memoryview, here: Here, how: str) -> Iterator[Part]:
     """Yield the parts of what a compressed file holds; a tar file in it is read as it comes out, never held whole."""
     limits = here.budget.limits
+    if not _ends(content, how):
+        yield Fault(here.trail, DAMAGED)
     try:
         # The name of the file, and a comment. Source: RFC 1952 2.3.
         yield from strings(content[:_BLOCK], here, "header, byte")

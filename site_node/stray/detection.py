@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from site_node.deidentify.vocabulary import Mark, vocabulary
 from site_node.second_look.folding import fold
 from site_node.second_look.words import technical
-from site_node.stray import lexicon
+from site_node.stray import lexicon, messages
 from site_node.stray.addresses import addresses
 from site_node.stray.days import birth_days, days_in
 from site_node.stray.finding import Confidence, Kind, Match, Sort
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from site_node.stray.dictionary import Dictionary
 
-VERSION = 2  # of what is found: a file that an older version read is read again
+VERSION = 3  # of what is found: a file that an older version read is read again
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _NUMBER = re.compile(r"(?<![\w.])[A-Za-z]{0,6}[-_ ./]?\d[\d./-]*\d[A-Za-z]{0,2}(?!\w)")
 # Numbers of the standard, of programs and of things, which hold any other number now and then.
@@ -40,10 +40,11 @@ _CREDITS = re.compile(r"copyright|\(c\)|©|licen[cs]e|\bauthors?\b|maintainer|co
 # Words before a value in running text; what they announce is told by `labels`.
 _INNER = re.compile(
     rf"(?<!\w)(?P<label>{lexicon.labels('label-in-text').pattern})"
-    r"(?P<glue>\.?\s*(?:no|nr|number)?\.?(?:\s*[:=#]\s*|\s+))(?=\S)",
+    r"(?P<glue>\.?\s*(?:no|nr|number)?\.?(?:['\"]?\s*[:=#]\s*[('\"]*|\s+))(?=\S)",
     re.IGNORECASE,
 )
-_NAME_VALUE = re.compile(r"[^\W\d_a-zß-öø-ÿ][\w'\u2019-]*\.?(?:(?:, ?| |\^|-)[^\W\d_a-zß-öø-ÿ][\w'\u2019-]*\.?){0,3}")
+_NAME_WORD = r"[^\W\d_a-zß-öø-ÿ](?:['\u2019-]?\w)*\.?"
+_NAME_VALUE = re.compile(rf"{_NAME_WORD}(?:(?:, ?| |\^|-){_NAME_WORD}){{0,3}}")
 _ID_VALUE = re.compile(r"[A-Za-z]{0,6}[-/ ]?\d[\w/-]*(?:[ .-]\d{2,}[\w-]*){0,4}")
 _PHONE_VALUE = re.compile(r"\+?[\d(][\d ()./-]{5,18}\d")
 _REST = re.compile(r"(?=\D*\d)[^\n;|]{6,80}")
@@ -72,6 +73,7 @@ class Detector:
         if sort is not Sort.TOGETHER:
             found += self._labelled(text, label) if label and len(text) < _LONG else ()
             found += _inner(bare)
+            found += _programs(text)
             # One number in a hundred of any kind passes a check of two digits.
             found += _numbers(bare) if sort is not Sort.NUMBERS and not is_of_a_thing(label) else ()
             found += _mails(text) if "@" in text else ()
@@ -144,6 +146,13 @@ def _inner(text: str) -> Iterator[Match]:
         yield Match(kind, "label-in-text", confidence, *value.span(), fold(value[0]))
 
 
+def _programs(text: str) -> Iterator[Match]:
+    """Yield what programs write of a patient into logs."""
+    for label, start, end in messages.values(text):
+        if (kind := announces(label)) is not None and plausible(kind, text[start:end]):
+            yield Match(kind, "message", Confidence.CERTAIN, start, end, fold(text[start:end].strip()))
+
+
 def _numbers(text: str) -> Iterator[Match]:
     if not any(map(str.isdigit, text)):
         return
@@ -183,10 +192,11 @@ def _weighs(one: Match, other: Match) -> bool:
 
 
 def masked(text: str, matches: tuple[Match, ...]) -> str:
-    """Return `text` with what identifies replaced by blocks of one length, which tell nothing of it."""
+    """Return `text` with what identifies replaced by blocks of one length, and no letter that a terminal obeys."""
     out, last = [], 0
     for match in sorted(matches, key=lambda one: one.start):
         if match.start >= last:
             out += [text[last : match.start], "▒▒▒"]
             last = match.end
-    return "".join((*out, text[last:]))
+    shown = "".join((*out, text[last:]))
+    return "".join(letter if letter.isprintable() else "?" for letter in shown)

@@ -16,7 +16,7 @@ from site_node.second_look import reading
 from site_node.second_look.pixels import UNREADABLE, Window, views
 from site_node.stray.finding import Sort
 from site_node.stray.pieces import DAMAGED, NOT_ALL_SEEN, TOO_LARGE, Fault, LeftOut, Piece, View
-from site_node.stray.texts import among_numbers, strings
+from site_node.stray.texts import among_numbers, packed, strings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,6 +105,7 @@ def _bulk(content: memoryview, file: File, here: Here) -> Iterator[Part]:
             yield from among_numbers(value, here, what)
         elif extent.vr in _BULK or len(value) > reading.MAX_VALUE:
             yield from strings(value, here, what)
+            yield from packed(value, here)
         elif extent.vr == "SQ":
             yield from _nested(value, file, here, what)
     yield from _pixel_bytes(content, file, here)
@@ -137,6 +138,7 @@ def _pixel_bytes(content: memoryview, file: File, here: Here) -> Iterator[Part]:
         yield from among_numbers(content[start:stop], here, "PixelData, byte")
     if stop < len(content) and (not file.extents or file.extents[-1].start < stop):
         yield from strings(content[stop:], here, "behind the pixels, byte")
+        yield from packed(content[stop:], here)
 
 
 def _fragments(content: memoryview, at: int, stop: int) -> Iterator[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import re
 import zipfile
+from datetime import date, timedelta
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element, ParseError, fromstring
 
@@ -13,11 +14,12 @@ import pypdfium2 as pdfium
 from pypdfium2 import raw as pdfium_c
 
 from site_node.second_look.pixels import Window
-from site_node.stray.finding import Sort
+from site_node.stray.finding import Kind, Sort
+from site_node.stray.labels import announces
 from site_node.stray.markup import xml
 from site_node.stray.pieces import DAMAGED, ENCRYPTED, NOT_ALL_SEEN, TOO_LARGE, Fault, LeftOut, Piece, View
 from site_node.stray.tables import table
-from site_node.stray.texts import among_numbers
+from site_node.stray.texts import among_numbers, packed, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,9 +32,11 @@ _FEW_LETTERS = 20  # a page with fewer is a picture of a page
 _SCALE = 150 / 72
 _MAX_SIDE = 3000
 _XMP = re.compile(rb"<x:xmpmeta.{0,1000000}?</x:xmpmeta>", re.DOTALL)
+_END = re.compile(rb"%%EOF")
 _PASSWORD = 4  # FPDF_ERR_PASSWORD
 _CELL = re.compile(r"([A-Z]{1,3})\d+")
 _SHEET = re.compile(r"xl/worksheets/[^/]+\.xml")
+_DAY_0 = date(1899, 12, 30)
 _MAX_XML = 64 * 1024**2
 
 
@@ -43,11 +47,11 @@ def pdf(content: memoryview, here: Here) -> Iterator[Part]:
     except pdfium.PdfiumError as error:
         locked = getattr(error, "err_code", None) == _PASSWORD or "password" in str(error).lower()
         yield Fault(here.trail, ENCRYPTED if locked else DAMAGED)
+        yield from unknown(content, here)
         return
     with opened:
-        for name, value in opened.get_metadata_dict().items():
-            if value:
-                yield Piece(here.at(f"field {name}"), value, name)
+        about = opened.get_metadata_dict().items()
+        yield from (Piece(here.at(f"field {name}"), value, name) for name, value in about if value)
         if len(opened) > _MAX_PAGES:
             yield Fault(here.trail, TOO_LARGE)
         opened.init_forms()  # what is filled in is drawn, too
@@ -71,8 +75,10 @@ def pdf(content: memoryview, here: Here) -> Iterator[Part]:
             yield from here.within(attached.get_name() or f"attachment {index + 1}", bytes(attached.get_data()))
     for match in _XMP.finditer(bytes(content)):
         yield from xml(memoryview(match[0]), here)
-    # Comments, earlier revisions, and what stands behind the end.
+    # Comments and earlier revisions, and what stands behind the end.
     yield from among_numbers(content, here)
+    end = max((match.start() for match in _END.finditer(content)), default=len(content))
+    yield from packed(content[end:], here)
 
 
 def _drawn(page: pdfium.PdfPage, at: tuple[str, ...], here: Here, seen: int) -> Iterator[Part]:
@@ -121,7 +127,8 @@ def workbook(content: memoryview, here: Here) -> Iterator[Part]:
                     inside = here.at(name.rpartition("/")[2].removesuffix(".xml"))
                     root = _parsed(opened, name, here)
                     for piece in table(_rows(root, shared), here):
-                        yield piece._replace(trail=(*inside, *piece.trail[len(here.trail) :]))
+                        said = _day(piece.text) if announces(piece.label) is Kind.BIRTH_DATE else piece.text
+                        yield piece._replace(text=said, trail=(*inside, *piece.trail[len(here.trail) :]))
     except (
         zipfile.BadZipFile,
         ParseError,
@@ -161,6 +168,11 @@ def _rows(root: Element, shared: list[str]) -> Iterator[list[str]]:
                 said = "".join(part.text or "" for part in cell.iter() if part.tag.endswith(("}v", "}t")))
                 cells[number] = shared[int(said)] if cell.get("t") == "s" and said else said
             yield [cells.get(number, "") for number in range(max(cells, default=-1) + 1)]
+
+
+def _day(said: str) -> str:
+    """Return the day that a number of a workbook stands for. Source: ECMA-376 part 1, 18.17.4.1 (1900 date system)."""
+    return str(_DAY_0 + timedelta(int(said))) if re.fullmatch(r"[1-9]\d{3,4}", said) else said
 
 
 def _column(letters: str) -> int:

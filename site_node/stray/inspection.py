@@ -17,14 +17,15 @@ from PIL import Image, ImageDraw
 
 from site_node.deidentify import burned_in
 from site_node.errors import UnreadableInstance
+from site_node.second_look.folding import fold
 from site_node.second_look.pixels import UNREADABLE
 from site_node.stray.detection import VERSION, Detector, masked
 from site_node.stray.dictionary import Dictionary
 from site_node.stray.digests import Keyer
-from site_node.stray.finding import Finding, risk_of
+from site_node.stray.finding import Finding, Kind, risk_of
 from site_node.stray.opening import look
 from site_node.stray.pieces import DAMAGED, Budget, Here, LeftOut, Limits, Piece, Refused, View
-from site_node.stray.texts import decoded
+from site_node.stray.texts import decoded, parted
 from site_node.stray.time_limit import OutOfTime, limited
 
 if TYPE_CHECKING:
@@ -41,12 +42,13 @@ _MAX_FAULTS = 64
 _MAX_DISTINCT = 1 << 16  # findings that are held at once; one that is graver than all before is held always
 # What a library raises for a file that it cannot follow.
 _FAULTS = (*UNREADABLE, AssertionError, MemoryError, UnreadableInstance, struct.error, zlib.error)
+_WORD = re.compile(r"[^\W_]+")
 _SHORT = re.compile(r"(?<![\w ])\W*\b(ID|NAME)\b\s*[:.#]", re.IGNORECASE)
 _APART = re.compile(r"[_.\-/\\+]")
 _COARSE = 28  # blocks along the longer side of the picture that is kept: no letter and no face is left of it
 _SHOWN = 280
-_MIN_WORD = 4
-_MAX_PLACE = 200
+_MIN_WORD, _MIN_NAME, _MIN_WITHIN, _MAX_WITHIN = 4, 2, 5, 99
+_MAX_PLACE, _MAX_LABEL = 200, 200
 _LINE = 0.6
 
 
@@ -152,7 +154,8 @@ class _Look:
                 self._faults[part.trail, part.reason] = None
 
     def _take(self, piece: Piece) -> tuple[Match, ...]:
-        found = self._detector.find(piece.text, piece.label, piece.sort)
+        label = piece.label[-_MAX_LABEL:]
+        found = tuple(match for part in parted(piece.text) for match in self._detector.find(part, label, piece.sort))
         for match in found:
             if match.person:
                 self._persons.add(match.person)
@@ -164,7 +167,8 @@ class _Look:
             self._gravest = max(self._gravest, risk)
             self._count[key] = self._count.get(key, 0) + 1
             self._first.setdefault(key, (match, piece.trail))
-            self._words.update(word for word in re.findall(r"[^\W_]+", match.value) if len(word) >= _MIN_WORD)
+            least = _MIN_NAME if match.kind in (Kind.NAME, Kind.STAFF) else _MIN_WORD
+            self._words.update(word for word in _WORD.findall(fold(match.value)) if len(word) >= least)
         return found
 
     def _see(self, view: View) -> None:
@@ -179,28 +183,23 @@ class _Look:
             self._picture = _coarse(view, telling)
 
     def report(self, content: memoryview, key: str) -> Report:
-        findings = sorted(
-            (
-                Finding(
-                    match.kind,
-                    match.rule,
-                    match.confidence,
-                    self._place(trail),
-                    digest,
-                    self._count[kind, rule, digest],
-                )
-                for (kind, rule, digest), (match, trail) in self._first.items()
-            ),
-            key=lambda one: (-one.risk, -one.confidence, one.kind, one.place),
+        # The gravest, and of those alike the ones that stand first.
+        found = sorted(
+            self._first.items(),
+            key=lambda one: (-risk_of(one[1][0].kind, one[1][0].confidence), -one[1][0].confidence, one[1][0].kind),
         )
-        sha256 = hashlib.sha256(content).hexdigest() if findings else ""
+        findings = tuple(
+            Finding(match.kind, match.rule, match.confidence, self._place(trail), key[2], self._count[key])
+            for key, (match, trail) in found[:MOST]
+        )
+        sha256 = hashlib.sha256(content).hexdigest() if found else ""
         return Report(
             self._hidden(masked(key, self._detector.find(_APART.sub(" ", key)))),
-            tuple(findings[:MOST]),
+            findings,
             tuple((self._place(trail), reason) for trail, reason in self._faults),
-            self._more + max(0, len(findings) - MOST),
+            self._more + len(found) - len(findings),
             len(self._persons),
-            self._keyer.token("content", sha256) if findings else "",
+            self._keyer.token("content", sha256) if found else "",
             self._picture,
             tuple(self._left_out),
         )
@@ -211,9 +210,15 @@ class _Look:
         return " > ".join(steps)[:_MAX_PLACE] or "file"
 
     def _hidden(self, text: str) -> str:
-        """Return `text` without the words of any value that was found in the file, and without what is no character."""
-        shown = re.sub(r"[^\W_]+", lambda match: "▒▒▒" if match[0].lower() in self._words else match[0], text)
-        return shown.encode("utf-8", "replace").decode()
+        """Return `text` without the words of any value that was found in the file."""
+        return _WORD.sub(lambda match: "▒▒▒" if self._tells(fold(match[0])) else match[0], text)
+
+    def _tells(self, word: str) -> bool:
+        """Return whether a word is one of a value that was found, or has a longer one within: IM77304412, huberanna."""
+        if word in self._words or len(word) > _MAX_WITHIN:
+            return True
+        parts = (word[i:j] for i in range(len(word)) for j in range(i + _MIN_WITHIN, len(word) + 1))
+        return any(part in self._words for part in parts)
 
 
 def _meant(words: str) -> str:

@@ -14,7 +14,7 @@ from site_node.stray.dicom import is_dicom
 from site_node.stray.dictionary import Patient, entries
 from site_node.stray.finding import Kind
 from site_node.stray.labels import announces, normal, plausible
-from site_node.stray.texts import encoding
+from site_node.stray.texts import ELSE_LATIN, encoding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,7 +85,7 @@ def _listed(path: Path) -> Iterator[Patient]:
     """Yield the patients of a list, by the names of its columns."""
     with path.open("rb") as file:
         coded = encoding(memoryview(file.read(_HEAD))) or "utf-8"
-    with path.open(encoding=coded, errors="replace", newline="") as text:
+    with path.open(encoding=coded, errors=ELSE_LATIN, newline="") as text:
         first = text.readline()
         text.seek(0)
         rows = csv.DictReader(text, delimiter=max(_DELIMITERS, key=first.count))

@@ -9,7 +9,7 @@ from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
 
 from site_node.stray.finding import Sort
 from site_node.stray.pieces import DAMAGED, TOO_LARGE, Fault, Piece
-from site_node.stray.texts import text
+from site_node.stray.texts import ELSE_LATIN, lines, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +37,9 @@ _ABOUT = frozenset(
         "addr",
     )
 )
+_CELLS = ("td", "th")
 _VALUES = frozenset(("value", "extension", "text", "content"))
+_ELEMENT = re.compile(r"<(?:[\w.-]{1,99}:)?([\w.-]{1,99})(?: [^<>]{0,999})?>([^<>]{2,999})</")
 _RTF = re.compile(
     r"\\'([0-9a-f]{2})|\\u(-?\d+)\s?\??|\\(?:par|line|cell|row|tab)\b ?|\\[a-z]+-?\d* ?|[{}]|\\\*", re.IGNORECASE
 )
@@ -50,12 +52,12 @@ def xml(content: memoryview, here: Here) -> Iterator[Part]:
     """
     if len(content) > _MAX:
         yield Fault(here.trail, f"{TOO_LARGE} element by element; {_AS_TEXT}")
-        yield from text(content, here, "utf-8")
+        yield from _tagged(content, here)
         return
     raw = bytes(content)
     if _ENTITY.search(raw):
         yield Fault(here.trail, f"declares entities; {_AS_TEXT}")
-        yield from text(content, here, "utf-8")
+        yield from _tagged(content, here)
         return
     # Without entities expat resolves nothing and expands nothing.
     parser = XMLParser(target=TreeBuilder(insert_comments=True, insert_pis=True))  # noqa: S314
@@ -63,19 +65,25 @@ def xml(content: memoryview, here: Here) -> Iterator[Part]:
         parser.feed(raw)
         root: Element = parser.close()
     except (ParseError, ValueError, LookupError):
-        yield from text(content, here, "utf-8")
+        yield from _tagged(content, here)
         return
     yield from elements(root, here.trail)
 
 
+def _tagged(content: memoryview, here: Here) -> Iterator[Part]:
+    """Yield the lines of what is no sound XML, and what stands in each element of one line under its name."""
+    yield from text(content, here, "utf-8")
+    for number, line in enumerate(lines(content, "utf-8"), 1):
+        yield from (Piece(here.at(f"line {number}"), match[2], match[1]) for match in _ELEMENT.finditer(line))
+
+
 def elements(root: Element, trail: tuple[str, ...]) -> Iterator[Piece]:
     """Yield text and attributes below an element."""
-    todo: list[tuple[Element, tuple[str, ...]]] = [(root, ())]
+    todo: list[tuple[Element, tuple[str, ...], str]] = [(root, (), "")]
     while todo:
-        one, above = todo.pop()
+        one, above, whose = todo.pop()
         tag = _local(one.tag)
-        at = (*trail, "/".join((*above[-2:], tag)))
-        whose = next((name for name in reversed(above) if name.lower() in _ABOUT), "")
+        at = (*trail, "/".join((*above, tag)))
         for key, value in one.attrib.items():
             name = _local(key)
             yield Piece(at, value, f"{whose} {tag}" if name.lower() in _VALUES else name)
@@ -87,7 +95,8 @@ def elements(root: Element, trail: tuple[str, ...]) -> Iterator[Piece]:
         parts = [(child.text or "").strip() for child in one]
         if sum(map(bool, parts)) > 1:
             yield Piece(at, " ".join(filter(None, parts)), sort=Sort.TOGETHER)
-        todo += [(child, (*above, tag)) for child in reversed(one)]
+        about = tag if tag.lower() in _ABOUT else whose
+        todo += [(child, (*above[-1:], tag), about) for child in reversed(one)]
 
 
 def _local(tag: object) -> str:
@@ -100,10 +109,16 @@ class _Said(HTMLParser):
         self.found: list[tuple[int, str, str]] = []
         self._run: list[str] = []
         self._hidden = False
+        # Where in a table one is, and what the heads of its columns say.
+        self._cell, self._column, self._heads = "", 0, dict[int, str]()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag in _BLOCKS or tag in ("div", "br", "tr", "body"):
             self.flush()
+        if tag == "tr":
+            self._column = 0
+        elif tag in _CELLS:
+            self._cell, self._column = tag, self._column + 1
         self._hidden = tag in ("script", "style")
         told = dict(attrs)
         for name, value in told.items():
@@ -124,6 +139,8 @@ class _Said(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if tag in _BLOCKS or tag in ("div", "tr", "body"):
             self.flush()
+        if tag in _CELLS:
+            self._cell = ""
         self._hidden = False
 
     def handle_data(self, data: str) -> None:
@@ -138,7 +155,10 @@ class _Said(HTMLParser):
     def flush(self) -> None:
         """End a run of text."""
         if said := " ".join("".join(self._run).split()):
-            self.found.append((self.getpos()[0], "", said))
+            label = self._heads.get(self._column, "") if self._cell == "td" else ""
+            self.found.append((self.getpos()[0], label, said))
+            if self._cell == "th":
+                self._heads[self._column] = said
         self._run.clear()
 
 
@@ -150,7 +170,7 @@ def html(content: memoryview, here: Here, coded: str) -> Iterator[Part]:
         return
     parser = _Said()
     try:
-        parser.feed(bytes(content).decode(coded, "replace"))
+        parser.feed(bytes(content).decode(coded, ELSE_LATIN))
         parser.close()
     except AssertionError:
         yield Fault(here.trail, DAMAGED)

@@ -21,14 +21,17 @@ if TYPE_CHECKING:
 
     from site_node.stray.pieces import Here, Part
 
-_PICTURES = (
-    *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"GIF8", b"BM"),
-    *(b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),
+# BMP has four bytes of zero where a text that begins with BMI goes on.
+_PICTURE = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|II[*+]\0|MM\0[*+]|GIF8[79]a|BM.{4}\0{4}|RIFF.{4}WEBP|\0\0\0\x0cjP  "
+    rb"|\xff\x4f\xff\x51",
+    re.DOTALL,
 )
-_STREAMS = ((b"\x1f\x8b", "gz"), (b"BZh", "bz2"), (b"\xfd7zXZ\0", "xz"))
+_STREAM = re.compile(rb"(?P<gz>\x1f\x8b)|(?P<bz2>BZh[1-9][1\x17])|(?P<xz>\xfd7zXZ\0)")
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
 _TABLES = (".csv", ".tsv", ".tab")
 _TREES = (".json", ".ndjson", ".jsonl", ".geojson")
+_TREE = re.compile(rb"\{|\[\s*[{\[\"]")
 _HTML = re.compile(rb"\s*(?:<!doctype html|<html|<head|<body)", re.IGNORECASE)
 _XML = re.compile(rb"\s*<(?:\?xml|[A-Za-z][\w:.-]*[\s>/])")
 _NIFTI = (348).to_bytes(4, "little"), (348).to_bytes(4, "big"), (540).to_bytes(4, "little"), (540).to_bytes(4, "big")
@@ -59,15 +62,15 @@ def look(content: memoryview, here: Here) -> Iterator[Part]:
         yield from dicom(content, here)
     elif head.startswith(_ZIP):
         yield from archive_zip(content, here)
-    elif how := next((how for magic, how in _STREAMS if head.startswith(magic)), ""):
-        yield from compressed(content, here, how)
+    elif stream := _STREAM.match(head):
+        yield from compressed(content, here, str(stream.lastgroup))
     elif head[257:262] == b"ustar":
         yield from archive_tar(content, here)
-    elif b"%PDF-" in head:
+    elif head.startswith(b"%PDF-") or (b"%PDF-" in head and not encoding(content)):
         yield from pdf(content, here)
     elif head.startswith(b"SQLite format 3\0"):
         yield from database(content, here)
-    elif head.startswith(_PICTURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
+    elif _PICTURE.match(head):
         yield from picture(content, here)
     elif coded := encoding(content):
         yield from _textual(content, here, coded, head)
@@ -82,7 +85,7 @@ def _textual(content: memoryview, here: Here, coded: str, head: bytes) -> Iterat
         yield from delimited(content, here, coded)
     elif begins.startswith(b"{\\rtf"):
         yield from rtf(content, here)
-    elif name.endswith(_TREES) or begins[:1] == b"{":
+    elif name.endswith(_TREES) or _TREE.match(begins):
         yield from tree(content, here, coded)
     elif _HTML.match(head) or name.endswith((".html", ".htm")):
         yield from html(content, here, coded)

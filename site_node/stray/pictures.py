@@ -11,7 +11,7 @@ from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin, UnidentifiedIm
 from site_node.second_look.pixels import Window
 from site_node.stray.markup import xml
 from site_node.stray.pieces import DAMAGED, NOT_ALL_SEEN, TOO_LARGE, Fault, LeftOut, Piece, View
-from site_node.stray.texts import mixed, strings
+from site_node.stray.texts import ELSE_LATIN, appended, mixed, strings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,6 +57,7 @@ def picture(content: memoryview, here: Here) -> Iterator[Part]:
     end = max(_EDGE, len(content) - _EDGE)
     yield from mixed(content[_EDGE:end], here, "byte of the middle")
     yield from strings(content[end:], here, "byte of the end")
+    yield from appended(content, here)
 
 
 def _told(opened: Image.Image, here: Here) -> Iterator[Part]:
@@ -74,7 +75,7 @@ def _told(opened: Image.Image, here: Here) -> Iterator[Part]:
         if name in _XML and raw:
             yield from xml(memoryview(raw), here)
         elif isinstance(value, str) or name in _COMMENTS:
-            yield Piece(here.at(f"field {name}"), raw.decode("utf-8", "replace"), str(name))
+            yield Piece(here.at(f"field {name}"), raw.decode("utf-8", ELSE_LATIN), str(name))
     if isinstance(opened, TiffImagePlugin.TiffImageFile):
         yield from _tiff(opened, here)
 
@@ -91,7 +92,7 @@ def _value(tag: int, value: Any, here: Here, what: str) -> Iterator[Piece]:  # n
     name = ExifTags.TAGS.get(tag, f"{tag:#06x}")
     if isinstance(value, bytes):
         raw = value.replace(b"\0", b"") if tag not in _WIDE_TAGS else value
-        text = raw.decode("utf-16-le" if tag in _WIDE_TAGS else "utf-8", "replace")
+        text = raw.decode("utf-16-le" if tag in _WIDE_TAGS else "utf-8", ELSE_LATIN)
         if sum(map(str.isprintable, text)) < 0.8 * len(text):
             return
     elif isinstance(value, str):

@@ -7,12 +7,14 @@ import json
 import re
 import sqlite3
 import struct
-from contextlib import closing
+from contextlib import closing, suppress
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from site_node.stray.finding import Sort
 from site_node.stray.pieces import DAMAGED, TOO_LARGE, Fault, Piece
-from site_node.stray.texts import lines, strings, text
+from site_node.stray.texts import ELSE_LATIN, lines, strings, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -52,52 +54,84 @@ def cells(header: Sequence[str], row: Sequence[object], at: tuple[str, ...]) -> 
 
 def delimited(content: memoryview, here: Here, coded: str) -> Iterator[Part]:
     """Yield what a file of values says, whatever stands between them; as text if nothing does."""
-    head = bytes(content[:_SAMPLE]).decode(coded, "replace")
+    head = bytes(content[:_SAMPLE]).decode(coded, ELSE_LATIN)
     first = head.split("\n", 1)[0]
     delimiter = max(_DELIMITERS, key=first.count)
     if delimiter not in first:
         yield from text(content, here, coded)
         return
+    read = partial(csv.reader, delimiter=delimiter)
+    torn: list[bool] = []
     try:
-        yield from table(csv.reader((line + "\n" for line in lines(content, coded)), delimiter=delimiter), here)
+        yield from table(_noting(read(line + "\n" for line in lines(content, coded)), torn), here)
     except csv.Error:
+        torn.append(True)
         yield from text(content, here, coded)
+    if torn:
+        # Behind a quote that nobody closed, rows lie in one cell: each line that has as many cells as the first is one.
+        rows = read(lines(content, coded), quoting=csv.QUOTE_NONE)
+        with suppress(csv.Error):
+            header = next(rows)
+            yield from table(chain((header,), (row if len(row) == len(header) else () for row in rows)), here)
+
+
+def _noting(rows: Iterable[list[str]], torn: list[bool]) -> Iterator[list[str]]:
+    """Yield rows, and note in `torn` when a cell goes over several lines."""
+    for row in rows:
+        if not torn and any("\n" in cell.rstrip("\n") for cell in row):
+            torn.append(True)
+        yield row
 
 
 def tree(content: memoryview, here: Here, coded: str) -> Iterator[Part]:
     """Yield the values of JSON under their keys, or of each line if every line is a document of its own."""
-    if len(content) > _MAX_JSON:
-        yield from text(content, here, coded)
+    if len(content) <= _MAX_JSON:
+        try:
+            document = _loaded(bytes(content).decode(coded, ELSE_LATIN))
+        except RecursionError:
+            yield Fault(here.trail, DAMAGED)
+            yield from text(content, here, coded)
+        except ValueError:
+            yield from _documents(content, here, coded)
+        else:
+            yield from _values(document, here.trail)
         return
-    whole = bytes(content).decode(coded, "replace")
-    try:
-        yield from _values(json.loads(whole), here.trail)
-    except RecursionError:
-        yield Fault(here.trail, DAMAGED)
-    except ValueError:
-        yield from _documents(whole, here)
+    yield from _documents(content, here, coded)
 
 
-def _documents(whole: str, here: Here) -> Iterator[Part]:
-    for number, line in enumerate(whole.split("\n"), 1):
+def _documents(content: memoryview, here: Here, coded: str) -> Iterator[Part]:
+    told = len(content) <= _MAX_JSON
+    for number, line in enumerate(lines(content, coded), 1):
+        if not line.strip():
+            continue
         at = here.at(f"line {number}")
         try:
-            yield from _values(json.loads(line), at)
+            yield from _values(_loaded(line), at)
         except (ValueError, RecursionError):
-            if line.strip():
-                yield Piece(at, line.strip())
+            if not told:
+                yield Fault(here.trail, f"{TOO_LARGE} key by key; looked at as text alone")
+                told = True
+            yield Piece(at, line.strip())
+
+
+class _Object(list[tuple[str, Any]]):
+    """An object of JSON, in which a key may stand twice. Source: RFC 8259 4."""
+
+
+def _loaded(document: str) -> Any:  # noqa: ANN401 -- any JSON
+    return json.loads(document, object_pairs_hook=_Object)
 
 
 def _values(document: Any, trail: tuple[str, ...]) -> Iterator[Piece]:  # noqa: ANN401 -- any JSON
     todo: list[tuple[str, Any]] = [("", document)]
     while todo:
         path, value = todo.pop()
-        if isinstance(value, dict):
-            for key in value:
-                yield Piece((*trail, path or "keys"), str(key))
-            todo += [(f"{path}.{key}" if path else str(key), one) for key, one in reversed(value.items())]
+        if isinstance(value, _Object):
+            for key, _ in value:
+                yield Piece((*trail, path or "keys"), key)
+            todo += [(f"{path}.{key}" if path else key, one) for key, one in reversed(value)]
             # Both names of a person stand beside each other nowhere else.
-            said = [str(one) for one in value.values() if isinstance(one, (str, int))]
+            said = [str(one) for _, one in value if isinstance(one, (str, int))]
             if len(said) > 1:
                 yield Piece((*trail, path or "document"), " ".join(said)[:_MAX_CELL], sort=Sort.TOGETHER)
         elif isinstance(value, list):
@@ -128,7 +162,7 @@ def database(content: memoryview, here: Here) -> Iterator[Part]:
         with closing(sqlite3.connect(":memory:")) as opened:
             opened.deserialize(bytes(copy))
             opened.execute("PRAGMA query_only=ON")
-            opened.text_factory = lambda raw: raw.decode("utf-8", "replace")
+            opened.text_factory = lambda raw: raw.decode("utf-8", ELSE_LATIN)
             made = opened.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
             for sort, name, sql in made:
                 yield Piece(here.at("schema"), sql or name)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 20
 _HEAD = 1 << 14
-_MAX_LINE = 16_384  # characters; a longer line is looked at in parts that overlap
+_MAX_LINE = 16_384  # characters
 _OVERLAP = 256
 _LEAST = 6
 _WINDOW = 1 << 16
@@ -33,15 +33,26 @@ _HIGH, _MOSTLY = bytes(range(0x80, 0x100)), 0.7
 _NO_REDUNDANCY = 0.97  # of its size, deflated: compressed and encrypted bytes only grow, floating-point numbers shrink
 _RUN = re.compile(rb"[\x20-\x7e\x80-\xf4]{6,}")
 _WIDE = re.compile(rb"(?:[\x20-\x7e]\x00){6,}")
+# How an archive begins: zip, gzip, bzip2, xz, 7z, rar; and how a database, a PDF and a video do.
+_BEGINS = re.compile(
+    rb"PK\x03\x04[\x0a-\x3f]\0|\x1f\x8b\x08[\0-\x1f].{4}[\0\2\4][\0-\x0d\xff]|BZh[1-9]1AY&SY|\xfd7zXZ\0"
+    rb"|7z\xbc\xaf\x27\x1c|Rar!\x1a\x07|SQLite format 3\0|%PDF-[12]\.\d[\r\n]|\0\0\0.ftyp",
+    re.DOTALL,
+)
 _LETTERS = re.compile(r"[^\W\d_]{3}|\d{5}")
 # How it begins, or a line of it: RFC 2045 6.8 writes 76 letters, RFC 7468 64. Fewer hold less than a name and a number.
 _BASE64, _BASE64_END = re.compile(r"[A-Za-z0-9+/]{60,76}"), re.compile(r"[A-Za-z0-9+/]{1,76}={0,2}")
-_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+# The mark of UTF-32 begins with that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    *((mark, "utf-32") for mark in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)),
+    *((mark, "utf-16") for mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)),
+)
 _CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\f\x1b"))
 
 
 def encoding(content: memoryview) -> str:
-    """Return the encoding of a text, or "" if the bytes are none."""
+    """Return the encoding of a text, to be read with `ELSE_LATIN`, or "" if the bytes are none."""
     head = bytes(content[:_HEAD])
     for mark, name in _MARKS:
         if head.startswith(mark):
@@ -51,16 +62,23 @@ def encoding(content: memoryview) -> str:
         return "utf-16-le" if wide else ""
     if len(head.translate(None, _CONTROLS)) < len(head):
         return ""
-    try:
-        codecs.getincrementaldecoder("utf-8")().decode(head)
-    except UnicodeDecodeError:
-        return "cp1252"
     return "utf-8"
+
+
+def _as_latin(error: UnicodeError) -> tuple[str, int]:
+    """Return what bytes say that are no UTF-8: texts change their encoding on the way, and few say which they have."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return error.object[error.start : error.end].decode("cp1252", "replace"), error.end
+
+
+ELSE_LATIN = "stray-else-latin"
+codecs.register_error(ELSE_LATIN, _as_latin)
 
 
 def lines(content: memoryview, coded: str) -> Iterator[str]:
     """Yield the lines of a text, without ever holding all of a large one."""
-    decoder = codecs.getincrementaldecoder(coded)("replace")
+    decoder = codecs.getincrementaldecoder(coded)(ELSE_LATIN)
     rest = ""
     for at in range(0, len(content), _CHUNK):
         rest += decoder.decode(bytes(content[at : at + _CHUNK]))
@@ -72,15 +90,19 @@ def lines(content: memoryview, coded: str) -> Iterator[str]:
     yield rest + decoder.decode(b"", final=True)
 
 
+def parted(said: str) -> Iterator[str]:
+    """Yield a text, a long one in parts that overlap: to look for names takes longer than a text is longer."""
+    for at in range(0, max(len(said) - _OVERLAP, 1), _MAX_LINE - _OVERLAP):
+        yield said[at : at + _MAX_LINE]
+
+
 def text(content: memoryview, here: Here, coded: str) -> Iterator[Part]:
     """Yield each line that says anything, and what lies in lines of base64, as in mail."""
     block: list[str] = []
     for number, line in enumerate(lines(content, coded), 1):
-        for at in range(0, max(len(line), 1), _MAX_LINE - _OVERLAP):
-            part = line[at : at + _MAX_LINE].strip()
-            if len(part) > 2:  # noqa: PLR2004 -- the shortest name
-                yield Piece(here.at(f"line {number}"), part)
         plain = line.strip()
+        if len(plain) > 2:  # noqa: PLR2004 -- the shortest name
+            yield Piece(here.at(f"line {number}"), plain)
         if _BASE64.fullmatch(plain) and (not block or len(plain) == len(block[0])):
             block.append(plain)
             continue
@@ -135,10 +157,17 @@ def unknown(content: memoryview, here: Here) -> Iterator[Part]:
     yield from packed(content, here)
 
 
-def packed(content: memoryview, here: Here) -> Iterator[Fault]:
-    """Yield that bytes hide what they say, if some do."""
+def packed(content: memoryview, here: Here) -> Iterator[Part]:
+    """Yield what a file within bytes says, and that they hide what they say, if some do."""
+    yield from appended(content, here)
     if any(is_packed(content[start : start + _WINDOW]) for start in range(0, len(content), _WINDOW)):
         yield Fault(here.trail, PACKED)
+
+
+def appended(content: memoryview, here: Here) -> Iterator[Part]:
+    """Yield what a file says that goes on from amid another one: an archive behind a picture or a program."""
+    if begins := _BEGINS.search(content, 1):
+        yield from here.within(f"from byte {begins.start()}", content[begins.start() :])
 
 
 def is_packed(window: bytes | memoryview) -> bool:

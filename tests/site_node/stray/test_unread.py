@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import base64
+import bz2
 import gzip
 import io
 import json
+import lzma
 import random
 import sqlite3
 import struct
+import tarfile
+import time
 import zipfile
 import zlib
 from contextlib import closing
@@ -20,11 +24,12 @@ from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from site_node.stray import tables
 from site_node.stray.dictionary import Patient, Table, entries
 from site_node.stray.digests import Keyer
-from site_node.stray.finding import Risk
+from site_node.stray.finding import Kind, Risk
 from site_node.stray.inspection import TOO_LONG, Inspector, Settings
-from site_node.stray.pieces import NOT_ALL_SEEN, PACKED, TOO_LARGE, Limits
+from site_node.stray.pieces import DAMAGED, NOT_ALL_SEEN, PACKED, TOO_LARGE, Limits
 from site_node.stray.tables import unused
 from tests.site_node.second_look.files import cleaned, written
 
@@ -259,3 +264,183 @@ def test_more_distinct_findings_than_are_held_are_counted() -> None:
     report = _report(rows, "a.csv")
 
     assert (len(report.findings), report.more) == (256, 44)
+
+
+def _archive(*members: tuple[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as made:
+        for name, raw in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(raw)
+            made.addfile(member, io.BytesIO(raw))
+    return out.getvalue()
+
+
+def _picture(form: str) -> bytes:
+    out = io.BytesIO()
+    Image.new("L", (8, 8)).save(out, form)
+    return out.getvalue()
+
+
+def _zipped(raw: bytes) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as made:
+        made.writestr("a", raw)
+    return out.getvalue()
+
+
+def test_a_tar_file_behind_the_end_of_another_is_read() -> None:
+    raw = _archive(("a", b"nothing")) + _archive(("b", PACKED_TEXT))
+
+    assert _found(_report(raw))
+    assert not _report(raw).faults
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_tar_file_that_is_damaged_in_its_middle_is_told(pack: Callable[[bytes], bytes]) -> None:
+    raw = bytearray(_archive(("a", b"nothing"), ("b", PACKED_TEXT), ("c", PACKED_TEXT)))
+    raw[1024:1044] = b"\xff" * 20
+
+    report = _report(pack(bytes(raw)))
+
+    assert _reasons(report) == {DAMAGED}
+    assert _found(report)  # in the member behind the damage
+    assert _reasons(_report(pack(bytes(raw[:1100])))) == {DAMAGED}
+
+
+@pytest.mark.parametrize("pack", [bz2.compress, lzma.compress])
+def test_bytes_behind_a_compressed_stream_are_told(pack: Callable[[bytes], bytes]) -> None:
+    assert not any(_report(pack(bytes(count))).faults for count in range(1, 40))
+    assert not _report(pack(b"one") + pack(b"two")).faults
+    assert _reasons(_report(pack(b"nothing") + PACKED_TEXT)) == {DAMAGED}
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        *map(_picture, ("jpeg", "png", "gif", "tiff", "bmp")),
+        b"MZ" + bytes(500),
+        b"a line of text\n" * 9,
+        b"%PDF-1.4\n%%EOF\n",
+    ],
+    ids=["jpeg", "png", "gif", "tiff", "bmp", "program", "text", "pdf"],
+)
+def test_an_archive_behind_something_else_is_looked_into(before: bytes) -> None:
+    assert _found(_report(before + _zipped(SAID * 3)))
+    assert _found(_report(before + PACKED_TEXT))
+
+
+def test_a_video_behind_a_photograph_is_told() -> None:
+    assert _reasons(_report(_picture("jpeg") + b"\0\0\0\x20ftypisom" + bytes(99))) == {PACKED}
+
+
+def test_an_archive_in_private_bytes_of_dicom_and_behind_its_pixels_is_looked_into() -> None:
+    ds = cleaned()
+    ds.add_new(0x00091010, "OB", b"\0\0\0\x09" + PACKED_TEXT + bytes(len(PACKED_TEXT) % 2))
+
+    assert _found(_report(written(ds)))
+    assert _found(_report(written(cleaned()) + PACKED_TEXT))
+
+
+@pytest.mark.parametrize("key", ["a", "a.csv"])
+@pytest.mark.parametrize("begin", [b"BMI;last_name", b"made %PDF-;last_name"])
+def test_a_text_that_begins_as_a_picture_or_names_another_form_is_read_as_text(key: str, begin: bytes) -> None:
+    report = _report(begin + b"\n22;" + SAID + b"\n", key)
+
+    assert not report.faults
+    assert _found(report)
+
+
+@pytest.mark.parametrize("coded", ["utf-32", "utf-16", "utf-16-be"])
+def test_texts_in_wide_encodings_are_read(coded: str) -> None:
+    assert _found(_report((SAID.decode() + "\n").encode(coded) * 9))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"a line\n" * 9999 + "x Großmüller Zoë y".encode("latin-1"), b"\xff\n" + "x Großmüller Zoë y".encode()],
+    ids=["latin", "utf-8"],
+)
+def test_a_text_that_changes_its_encoding_on_the_way_is_read(raw: bytes) -> None:
+    known = Table.of((one.digest, one.person) for one in entries(Patient("", ("Großmüller^Zoë",)), Keyer(KEY)))
+
+    assert Inspector(Settings(KEY, known, "none")).inspect(memoryview(raw), "a").persons == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("a", '[{"last_name": "Brandywine"}]'),
+        ("a.json", '{"last_name": "Brandywine", "last_name": "x"}'),
+        ("a.log", '10:00 INFO got {"last_name": "Brandywine"}'),
+        ("a.log", "10:00 INFO got {'PatientName': 'Brandywine', 'x': 1}"),
+        ("a.log", "(0010,0010) Patient's Name                      PN: 'Brandywine'"),
+        ("a.log", "I: (0010,0010) PN [Brandywine]     #  10, 1 PatientName"),
+        ("a.hl7", "MSH|^~\\&|A|B\rPID|1||8812345^^^H^MR||Brandywine||19610417|F\r"),
+        ("a.csv", 'last_name,note\nx,"5 tall\n' + "Brandywine,ok\n" * 9999),
+        ("a.csv", 'last_name,note\nx,"5 tall\n' + "Brandywine,ok\n" * 9),
+        ("a.xml", "<a><PatientName>Brandywine</PatientName><b></a>"),
+        ("a.xml", "<r><last_name>Brandywine</last_name></r>\n<r/>"),
+        ("a.html", "<table><tr><th>no<th>last name<tr><td>Q<td>Brandywine</table>"),
+        (
+            "a.html",
+            "<table><tr><th>last name</th></tr><tr><td><p>Q</p></td></tr><tr><td><p>Brandywine</p></td></tr></table>",
+        ),
+    ],
+)
+def test_a_label_announces_a_stranger_in_every_writing_of_values(key: str, said: str) -> None:
+    found = {one.digest for one in _report(said.encode(), key).findings if one.kind is Kind.NAME}
+
+    assert Keyer(KEY).token("name", "brandywine") in found
+
+
+def test_json_is_read_line_by_line_however_large_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "_MAX_JSON", 99)
+    line = f'{{"last_name": "Brandywine", "a": "{"x" * 99}"}}\n'
+
+    report = _report(line.encode() * 3, "a.ndjson")
+    torn = _report(line.replace(",", ",\n").encode(), "a.json")
+
+    assert _found(report)
+    assert not report.faults
+    assert any(reason.startswith(TOO_LARGE) for reason in _reasons(torn))
+
+
+def test_a_birth_date_that_a_workbook_holds_as_a_number_is_found() -> None:
+    cells = "".join(f"<x:row><x:c><x:v>{said}</x:v></x:c></x:row>" for said in ("dob", 22388))
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as made:
+        made.writestr("[Content_Types].xml", "<a/>")
+        made.writestr("xl/workbook.xml", "<a/>")
+        made.writestr("xl/worksheets/s.xml", f'<x:w xmlns:x="urn:x">{cells}</x:w>')
+
+    found = {one.digest for one in _report(out.getvalue()).findings}
+
+    assert Keyer(KEY).token("birth-date", "1961-04-17") in found
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("brändywine_xannü", "Patient: Brändywine, Xannü"),
+        ("kim_li", "Patient: Kim, Li"),
+        ("IM8812345", "mrn: 8812345"),
+        ("xbrandywine1", "Patient: Brandywine, A"),
+    ],
+)
+def test_a_path_shows_nothing_that_the_file_says_of_a_person(key: str, said: str) -> None:
+    assert set(_report(said.encode(), f"{key}.txt").shown.removesuffix(".txt")) <= set("▒_")
+
+
+def test_a_path_shows_no_letter_that_a_terminal_obeys() -> None:
+    assert _report(b"", "a\x1b[2J\n\udcffb").shown == "a?[2J??b"
+
+
+def test_a_long_value_takes_no_longer_than_its_letters() -> None:
+    raw = json.dumps({"t": "Seen by Dr. Huber on 1.2.1970, MRN 1234567. " * 5000}).encode()
+
+    began = time.process_time()
+    report = _report(raw, "a.json")
+
+    assert report.findings
+    assert time.process_time() - began < 5
