@@ -149,6 +149,20 @@ def test_only_keys_below_the_prefix_are_searched(lock_server: Ours, research: Bu
 
 
 @pytest.mark.slow
+def test_a_bucket_of_more_than_one_page_is_listed_whole(objects: Objects, research: Bucket) -> None:
+    for number in range(501):
+        for content in (b"old", b"new"):
+            _put(research, f"{number:03}", content)
+    for number in range(3):
+        research.ask("create_multipart_upload", Key=f"begun-{number}")
+
+    items = list(objects.items())
+
+    assert len({item.address for item in items}) == len(items) == 1002 + 3
+    assert sum(item.trouble == UNFINISHED for item in items) == 3
+
+
+@pytest.mark.slow
 def test_what_is_not_as_it_was_listed_is_no_content(objects: Objects, research: Bucket) -> None:
     _put(research, "a.txt")
     (item,) = objects.items()
