@@ -640,7 +640,13 @@ def reading(store: sa.Engine) -> sa.Engine:
     return store.execution_options(reading=True)
 
 
-_STORED: Final = ((sa.Integer, "integer"), (sa.Float, "real"), (sa.String, "text"), (sa.LargeBinary, "blob"))
+_STORED: Final = (
+    (sa.Integer, "integer"),
+    (sa.Boolean, "integer"),
+    (sa.Float, "real"),
+    (sa.String, "text"),
+    (sa.LargeBinary, "blob"),
+)
 
 
 def misfits_of(db: sa.Connection) -> Iterator[tuple[str, int]]:
