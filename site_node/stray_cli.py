@@ -127,7 +127,7 @@ def scan_places(
                     pictures=pictures.value,
                     everything=full,
                     renew=renew,
-                    processes=processes,
+                    processes=processes or os.cpu_count() or 1,
                     most_s=most_s,
                     progress=heard,
                 )

@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -32,7 +33,6 @@ from tests.site_node.second_look.files import ADDRESS, BORN, GIVEN, NAME, NUMBER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from site_node.stray.records import File
     from site_node.stray.scanning import Summary
@@ -57,7 +57,7 @@ def _scan(
         pictures="none",
         everything=everything,
         renew=renew,
-        processes=1,
+        processes=0,
         max_bytes=max_bytes,
     )
 
@@ -165,13 +165,13 @@ def test_another_list_of_as_many_patients_is_another_dictionary(place: Path, sto
 def test_a_patient_who_arrives_at_intake_is_looked_for_in_old_files(place: Path, store: sa.Engine, root: Path) -> None:
     (place / "chart.txt").write_text("chart 77304412, seen\n")
     keys = Keys.of(PSEUDONYMS)
-    scan(Folder(place), store, keys, _now, pictures="none", processes=1)
+    scan(Folder(place), store, keys, _now, pictures="none", processes=0)
     arrived = place.parent / "arrived"
     arrived.mkdir()
     (arrived / "a.dcm").write_bytes(written(original()))
 
     ingest(arrived, intake_of(root, store), NOON, processes=1)
-    again = scan(Folder(place), store, keys, _now, pictures="none", processes=1)
+    again = scan(Folder(place), store, keys, _now, pictures="none", processes=0)
 
     assert again.read == 5
     assert {file.shown for file in _files(store) if file.persons} >= {"chart.txt", "scan.dcm"}
@@ -181,10 +181,10 @@ def test_a_patient_who_arrives_at_intake_is_looked_for_in_old_files(place: Path,
 def test_a_patient_who_consents_is_looked_for_in_old_files(place: Path, store: sa.Engine) -> None:
     (place / "chart.txt").write_text("chart 77304412, seen\n")
     keys = Keys.of(PSEUDONYMS)
-    scan(Folder(place), store, keys, _now, pictures="none", processes=1)
+    scan(Folder(place), store, keys, _now, pictures="none", processes=0)
 
     consents.load(store, bundle(consent_of("MRN-77304412")), PSEUDONYMS, NOON)
-    scan(Folder(place), store, keys, _now, pictures="none", processes=1)
+    scan(Folder(place), store, keys, _now, pictures="none", processes=0)
 
     assert "chart.txt" in {file.shown for file in _files(store) if file.persons}
 
@@ -198,7 +198,7 @@ def test_a_place_is_searched_by_one_process_at_a_time(place: Path, store: sa.Eng
                 _scan(place, store)
             refused.append(done)
 
-    scan(Folder(place), store, KEYS, _now, pictures="none", processes=1, progress=meanwhile)
+    scan(Folder(place), store, KEYS, _now, pictures="none", processes=0, progress=meanwhile)
 
     assert len(refused) == 3
     assert _scan(place, store).read == 0
@@ -221,7 +221,7 @@ def test_a_file_that_could_not_be_read_is_read_again(place: Path, store: sa.Engi
             with super().content(key) as content:
                 yield content
 
-    assert scan(Faulty(place), store, KEYS, _now, pictures="none", processes=1).faults == {UNREADABLE: 1}
+    assert scan(Faulty(place), store, KEYS, _now, pictures="none", processes=0).faults == {UNREADABLE: 1}
     assert _scan(place, store).read == 1
 
 
@@ -245,15 +245,17 @@ def test_what_cannot_be_looked_into_is_told(place: Path, store: sa.Engine) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("what", "reason"),
+    ("what", "reason", "processes"),
     [
-        ("os.kill(os.getpid(), 9)", KILLS_ITS_READER),
+        ("os.kill(os.getpid(), 9)", KILLS_ITS_READER, 2),
         # A call of C that keeps the interpreter and hears no signal, as a library's endless loop does not.
-        ("signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM]) or ctypes.PyDLL(None).sleep(120)", TOO_LONG),
+        ("signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM]) or ctypes.PyDLL(None).sleep(120)", TOO_LONG, 1),
+        # More memory than a process may take.
+        ("bytes(16 << 30)", "damaged, or not what it seems (MemoryError)", 1),
     ],
 )
 def test_a_file_that_kills_or_holds_its_reader_is_told_and_the_others_go_on(
-    place: Path, store: sa.Engine, monkeypatch: pytest.MonkeyPatch, what: str, reason: str
+    place: Path, store: sa.Engine, monkeypatch: pytest.MonkeyPatch, what: str, reason: str, processes: int
 ) -> None:
     for number in range(10):
         (place / f"more-{number}.txt").write_text("nothing")
@@ -267,7 +269,7 @@ def test_a_file_that_kills_or_holds_its_reader_is_told_and_the_others_go_on(
         "json.loads = held\n"
     )
 
-    summary = scan(Folder(place), store, KEYS, _now, pictures="none", processes=2, most_s=10)
+    summary = scan(Folder(place), store, KEYS, _now, pictures="none", processes=processes, most_s=10)
 
     assert summary.faults == {reason: 1}
     assert summary.files == 15
@@ -286,12 +288,19 @@ def test_a_scan_that_was_killed_goes_on(tmp_path: Path) -> None:
         while _count(home / "site.db") < 64:
             assert process.poll() is None
             time.sleep(0.01)
+        readers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         process.kill()
     done = _count(home / "site.db")
+    for _ in range(500):
+        if not any(Path("/proc", reader).exists() for reader in readers):
+            break
+        time.sleep(0.01)
 
     again = subprocess.run(scanning, check=False, capture_output=True, text=True)
     said = again.stdout
 
+    assert readers
+    assert not any(Path("/proc", reader).exists() for reader in readers)  # they end with who asked them
     assert again.returncode == 7  # some are open
     assert 64 <= done < 400
     assert f'"read": {400 - done}' in said
