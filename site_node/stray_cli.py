@@ -176,6 +176,10 @@ def list_files(
     least = _risk(risk)
     with open_site(context.obj).store.connect() as db:
         found = list(records.files(db))
+        for place, began_at in records.cut_off(db):
+            err.print(f"{place}: the search that began at {began_at[:16]} did not end; run it again")
+        if not records.scans(db):
+            err.print("no search has ended yet")
     if not_scanned:
         unread = [(one.id[:_SHOWN_DIGITS], place, reason, one.shown) for one in found for place, reason in one.faults]
         _print("not looked at", ("id", "place", "why", "file"), unread, as_json)

@@ -413,3 +413,25 @@ def test_the_report_is_one_page_with_a_strict_policy_and_the_trend(place: Path, 
     assert drawn.count("<polyline") == 3
     assert "<script" not in drawn
     assert "http" not in drawn.replace("http-equiv", "")
+
+
+def test_a_scan_that_was_cut_off_is_told_until_another_of_the_place_ends(place: Path, store: sa.Engine) -> None:
+    class Cut(Exception):
+        pass
+
+    def cut(*_: int) -> None:
+        raise Cut
+
+    with pytest.raises(Cut):
+        scan(Folder(place), store, KEYS, _now, pictures="none", everything=True, processes=0, progress=cut)
+    with store.connect() as db:
+        drawn, cut_off = page(db, "north", NOON), records.cut_off(db)
+
+    assert cut_off == [(str(place), NOON.isoformat())]
+    assert "did not end" in drawn
+    assert "Nothing was scanned yet." in drawn
+    assert "Everything was looked at." not in drawn
+    number = _scan(place, store).number
+    with store.connect() as db:
+        assert records.cut_off(db) == []
+    assert _scan(place, store, everything=True).number > number  # what was cut off long ago is not gone on with
