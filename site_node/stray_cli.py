@@ -73,7 +73,14 @@ def learn_patients(
 
     site = open_site(context.obj)
     keyer = known.keyer(site.pseudonymiser)
-    said = [entry for path in source for one in patients(path) for entry in entries(one, keyer)]
+    said = []
+    for path in source:
+        of_path = [entry for one in patients(path) for entry in entries(one, keyer)]
+        if not of_path:
+            raise ConfigurationError(
+                f"{path}: no patient was found in it; DICOM, and CSV with names of columns, is read"
+            )
+        said += of_path
     with site.store.begin() as db:
         if anew:
             known.forget(db)
@@ -312,7 +319,7 @@ def deidentify_file(
         return ", ".join((*(word for word, count in told.items() if count), *made.reasons))
 
     keys = records.Keys.of(site.pseudonymiser)
-    out.print(f"{file.id}: {actions.deidentify(site.store, keys, file, by, reason, now(), export_one)}")
+    out.print(f"{file.id}: {actions.deidentify(site.store, site.home.root, keys, file, by, reason, now(), export_one)}")
 
 
 @stray_app.command("decisions")

@@ -96,15 +96,25 @@ def restore(store: sa.Engine, root: Path, keys: Keys, name: str, by: str, reason
 
 
 def deidentify(
-    store: sa.Engine, keys: Keys, file: File, by: str, reason: str, at: datetime, export: Callable[[Path], str]
+    store: sa.Engine,
+    root: Path,
+    keys: Keys,
+    file: File,
+    by: str,
+    reason: str,
+    at: datetime,
+    export: Callable[[Path], str],
 ) -> str:
     """Give a copy of a file to de-identification and return what became of it; the file stays where it is.
 
-    `export` takes a folder that holds the copy alone. Raises: ConfigurationError as `quarantine`.
+    `export` takes a folder that holds the copy alone; it lies with the files in quarantine, where a crash may leave it.
+    Raises: ConfigurationError as `quarantine`.
     """
     _check(by, reason)
     path = _unchanged(keys, file)
-    with tempfile.TemporaryDirectory(prefix="filmroom-stray-") as folder:
+    held = root / FOLDER
+    held.mkdir(mode=0o700, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".copy-", dir=held) as folder:
         shutil.copyfile(path, Path(folder, file.id))
         outcome = export(Path(folder))
     with store.begin() as db:
@@ -133,8 +143,8 @@ def settle(store: sa.Engine, root: Path, keys: Keys) -> list[str]:
         for row in db.execute(sa.select(stray_decision).where(stray_decision.c.state == BEGUN)).all():
             held, place = root / FOLDER / row.file, Path(*keys.open(row.sealed))
             source, target = (place, held) if row.verdict == QUARANTINED else (held, place)
-            if target.exists() and source.exists() and target.samefile(source):
-                source.unlink()  # the one file had both names
+            if target.exists() and source.exists() and _same(keys, row.content, source, target):
+                source.unlink()  # the one file had both names, or was copied
             moved = target.exists() and not source.exists()
             _set(db, row.number, DONE if moved else UNDONE)
             told = "done" if moved else "not done"
@@ -151,16 +161,29 @@ def _unchanged(keys: Keys, file: File) -> Path:
     path = Path(*keys.open(file.sealed))
     if not path.is_absolute():
         raise ConfigurationError(f"{file.id}: lies in no folder of this machine; see to it where it lies")
+    if not file.content:
+        raise ConfigurationError(f"{file.id}: its content was not looked through; see to it where it lies")
     try:
-        with _opened(path) as content:
-            digest = hashlib.sha256()
-            while block := os.read(content, _CHUNK):
-                digest.update(block)
+        found = _content(keys, path)
     except OSError:
         raise ConfigurationError(f"{file.id}: is not at its place any more; scan again") from None
-    if Keyer(keys.digests).token("content", digest.hexdigest()) != file.content:
+    if found != file.content:
         raise ConfigurationError(f"{file.id}: changed since it was searched; scan again")
     return path
+
+
+def _same(keys: Keys, content: str, *paths: Path) -> bool:
+    """Return whether paths are names of one file, or each of a file with this content."""
+    return paths[0].samefile(paths[1]) or all(_content(keys, path) == content for path in paths)
+
+
+def _content(keys: Keys, path: Path) -> str:
+    """Return the keyed digest of what a file holds."""
+    with _opened(path) as content:
+        digest = hashlib.sha256()
+        while block := os.read(content, _CHUNK):
+            digest.update(block)
+    return Keyer(keys.digests).token("content", digest.hexdigest())
 
 
 @contextmanager

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
+from typer.testing import CliRunner
 
 from site_node import consents
+from site_node.cli import app
 from site_node.errors import ConfigurationError
 from site_node.intake.folder import ingest
 from site_node.store import stray_file
@@ -371,7 +373,7 @@ def test_nothing_is_moved_that_changed_and_nothing_is_written_over(place: Path, 
     assert (place / "list.csv").read_text() == "new"
 
 
-@pytest.mark.parametrize("moved", ["not", "both", "whole"])
+@pytest.mark.parametrize("moved", ["not", "both", "copied", "whole"])
 def test_a_move_that_was_cut_off_is_found_and_told(place: Path, learnt: sa.Engine, root: Path, moved: str) -> None:
     _scan(place, learnt)
     file, at = _find(learnt, "list.csv"), place / "list.csv"
@@ -379,7 +381,9 @@ def test_a_move_that_was_cut_off_is_found_and_told(place: Path, learnt: sa.Engin
     held = root / actions.FOLDER / file.id
     with learnt.begin() as db:
         db.execute(sa.text("UPDATE stray_decision SET state = 'begun'"))
-    if moved != "whole":
+    if moved == "copied":
+        at.write_bytes(held.read_bytes())
+    elif moved != "whole":
         at.hardlink_to(held)
     if moved == "not":
         held.unlink()
@@ -435,3 +439,54 @@ def test_a_scan_that_was_cut_off_is_told_until_another_of_the_place_ends(place: 
     with store.connect() as db:
         assert records.cut_off(db) == []
     assert _scan(place, store, everything=True).number > number  # what was cut off long ago is not gone on with
+
+
+def test_a_copy_that_is_another_by_now_is_not_removed(place: Path, learnt: sa.Engine, root: Path) -> None:
+    _scan(place, learnt)
+    actions.quarantine(learnt, root, KEYS, _find(learnt, "list.csv"), "mm", "not here", NOON)
+    with learnt.begin() as db:
+        db.execute(sa.text("UPDATE stray_decision SET state = 'begun'"))
+    (place / "list.csv").write_text("another")
+
+    (line,) = actions.settle(learnt, root, KEYS)
+
+    assert line.endswith("not done")
+    assert (place / "list.csv").read_text() == "another"
+
+
+def test_a_copy_for_deidentification_lies_in_the_quarantine_alone(place: Path, learnt: sa.Engine, root: Path) -> None:
+    _scan(place, learnt)
+    seen = []
+
+    def export(folder: Path) -> str:
+        (copy,) = folder.iterdir()
+        seen.append((folder.parent, folder.stat().st_mode & 0o777, copy.read_bytes()))
+        return "accepted"
+
+    file, content = _find(learnt, "scan.dcm"), (place / "scan.dcm").read_bytes()
+    assert actions.deidentify(learnt, root, KEYS, file, "mm", "needed", NOON, export) == "accepted"
+
+    assert seen == [(root / actions.FOLDER, 0o700, content)]
+    assert list((root / actions.FOLDER).iterdir()) == []
+    assert (place / "scan.dcm").read_bytes() == content
+
+
+def test_a_file_that_was_not_looked_through_is_not_moved(place: Path, learnt: sa.Engine, root: Path) -> None:
+    (place / "Anna Huber.txt").write_text("x" * 9999)
+    _scan(place, learnt, max_bytes=5000)
+    file = next(one for one in _files(learnt) if one.faults and one.shown.endswith(".txt"))
+
+    with pytest.raises(ConfigurationError, match="not looked through"):
+        actions.quarantine(learnt, root, KEYS, file, "mm", "not here", NOON)
+
+
+@pytest.mark.parametrize("said", ["foo,bar\n1,2\n", f'mrn,x\n"{"9" * 200_000}",x\n'])
+def test_a_list_without_patients_or_one_that_cannot_be_read_is_refused(tmp_path: Path, said: str) -> None:
+    home, source = str(tmp_path / "site"), tmp_path / "list.csv"
+    source.write_text(said)
+    assert CliRunner().invoke(app, ["--home", home, "init", "--name", "north"]).exit_code == 0
+
+    done = CliRunner().invoke(app, ["--home", home, "stray", "learn", str(source)])
+
+    assert isinstance(done.exception, ConfigurationError)
+    assert "99999" not in str(done.exception)
