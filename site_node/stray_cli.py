@@ -81,7 +81,14 @@ def learn_patients(
 
     site = open_site(context.obj)
     keyer = known.keyer(site.pseudonymiser)
-    said = [entry for path in source for one in patients(path) for entry in entries(one, keyer)]
+    said = []
+    for path in source:
+        of_path = [entry for one in patients(path) for entry in entries(one, keyer)]
+        if not of_path:
+            raise ConfigurationError(
+                f"{path}: no patient was found in it; DICOM, and CSV with names of columns, is read"
+            )
+        said += of_path
     with site.store.begin() as db:
         if anew:
             known.forget(db)
@@ -152,7 +159,7 @@ def scan_places(
                     pictures=pictures.value,
                     everything=full,
                     renew=renew,
-                    processes=processes,
+                    processes=processes or os.cpu_count() or 1,
                     most_s=most_s,
                     progress=heard,
                 )
@@ -216,6 +223,10 @@ def list_files(
     least = _risk(risk)
     with open_site(context.obj).store.connect() as db:
         found = list(records.files(db))
+        for place, began_at in records.cut_off(db):
+            err.print(f"{place}: the search that began at {began_at[:16]} did not end; run it again")
+        if not records.scans(db):
+            err.print("no search has ended yet")
     if not_scanned:
         unread = [(one.id[:_SHOWN_DIGITS], place, reason, one.shown) for one in found for place, reason in one.faults]
         _print("not looked at", ("id", "place", "why", "file"), unread, as_json)
@@ -382,7 +393,8 @@ def deidentify_file(
 
     keys = records.Keys.of(site.pseudonymiser)
     bucket = _bucket_of(site, keys, file, credentials, authority, region)
-    out.print(f"{file.id}: {actions.deidentify(site.store, keys, file, by, reason, now(), export_one, bucket)}")
+    root, at = site.home.root, now()
+    out.print(f"{file.id}: {actions.deidentify(site.store, root, keys, file, by, reason, at, export_one, bucket)}")
 
 
 @stray_app.command("decisions")

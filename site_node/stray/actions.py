@@ -134,6 +134,7 @@ def restore(store: sa.Engine, root: Path, keys: Keys, name: str, by: str, reason
 
 def deidentify(
     store: sa.Engine,
+    root: Path,
     keys: Keys,
     file: File,
     by: str,
@@ -144,10 +145,13 @@ def deidentify(
 ) -> str:
     """Give a copy of a file to de-identification and return what became of it; the file stays where it is.
 
-    `export` takes a folder that holds the copy alone. Raises: ConfigurationError, EndpointError as `quarantine`.
+    `export` takes a folder that holds the copy alone; it lies with the files in quarantine, where a crash may leave it.
+    Raises: ConfigurationError, EndpointError as `quarantine`.
     """
     _check(by, reason)
-    with tempfile.TemporaryDirectory(prefix="filmroom-stray-") as folder:
+    held = root / FOLDER
+    held.mkdir(mode=0o700, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".copy-", dir=held) as folder:
         if bucket is None:
             shutil.copyfile(_unchanged(keys, file), Path(folder, file.id))
         else:
@@ -180,7 +184,7 @@ def settle(store: sa.Engine, root: Path, keys: Keys) -> list[str]:
             held, (source, key) = root / FOLDER / row.file, keys.open(row.sealed)
             held.with_name(_part(held)).unlink(missing_ok=True)
             if Path(source).is_absolute():
-                moved = _moved(held, Path(source, key), row.verdict)
+                moved = _moved(keys, row, held, Path(source, key))
                 told = "done" if moved else "not done"
             else:
                 moved = held.exists()
@@ -190,11 +194,11 @@ def settle(store: sa.Engine, root: Path, keys: Keys) -> list[str]:
     return lines
 
 
-def _moved(held: Path, place: Path, verdict: str) -> bool:
+def _moved(keys: Keys, row: sa.Row[tuple[str, ...]], held: Path, place: Path) -> bool:
     """Return whether a move that was cut off is made, and take the old name from a file that has both."""
-    source, target = (place, held) if verdict == QUARANTINED else (held, place)
-    if target.exists() and source.exists() and target.samefile(source):
-        source.unlink()
+    source, target = (place, held) if row.verdict == QUARANTINED else (held, place)
+    if target.exists() and source.exists() and _same(keys, row.content, source, target):
+        source.unlink()  # the one file had both names, or was copied
     return target.exists() and not source.exists()
 
 
@@ -218,13 +222,18 @@ def _unchanged(keys: Keys, file: File) -> Path:
 
 def _require(file: File, content: str) -> None:
     if not file.content:
-        raise ConfigurationError(f"{file.id}: was not looked into, so nothing can show that it is the same")
+        raise ConfigurationError(f"{file.id}: its content was not looked through; see to it where it lies")
     if content != file.content:
         raise ConfigurationError(f"{file.id}: changed since it was searched; scan again")
 
 
+def _same(keys: Keys, content: str, *paths: Path) -> bool:
+    """Return whether paths are names of one file, or each of a file with this content."""
+    return paths[0].samefile(paths[1]) or all(_content(keys, path) == content for path in paths)
+
+
 def _content(keys: Keys, path: Path) -> str:
-    """Return the keyed digest of a file's bytes."""
+    """Return the keyed digest of what a file holds."""
     digest = hashlib.sha256()
     with _opened(path) as content:
         while block := os.read(content, _CHUNK):

@@ -36,7 +36,7 @@ _DELIMITERS = ",;\t|"
 def patients(source: Path) -> Iterator[Patient]:
     """Yield the patients of a folder of DICOM files and CSV files, or of one file.
 
-    Raises: ConfigurationError if there is nothing of the name.
+    Raises: ConfigurationError if there is nothing of the name, or a list cannot be read to its end.
     """
     if source.is_file():
         yield from _of(source)
@@ -89,8 +89,11 @@ def _listed(path: Path) -> Iterator[Patient]:
         first = text.readline()
         text.seek(0)
         rows = csv.DictReader(text, delimiter=max(_DELIMITERS, key=first.count))
-        for row in rows:
-            yield _row({str(column): str(value or "") for column, value in row.items()})
+        try:
+            for row in rows:
+                yield _row({str(column): str(value or "") for column, value in row.items()})
+        except csv.Error as error:
+            raise ConfigurationError(f"{path}: line {rows.line_num}: {error}") from error
 
 
 def _row(row: dict[str, str]) -> Patient:

@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 _NONCE = 12
 _MIN_ID = 6
 _IN_ONE = 500
+# Scans that did not end, and after which none of the place did.
+_LATER = stray_scan.alias()
+_CUT_OFF = stray_scan.c.ended_at.is_(None) & ~sa.exists().where(
+    _LATER.c.source == stray_scan.c.source, _LATER.c.number > stray_scan.c.number, _LATER.c.ended_at.is_not(None)
+)
 
 
 @dataclass(frozen=True)
@@ -69,13 +74,19 @@ class Keys:
 def begin(db: sa.Connection, source: str, shown: str, at: datetime, *, everything: bool) -> int:
     """Return the number of a new scan, or of one of the same kind that was cut off."""
     columns = stray_scan.c
-    cut = sa.select(columns.number).where(columns.source == source, columns.ended_at.is_(None))
-    number = db.scalar(cut.where(columns.everything == everything))
+    cut = sa.select(columns.number).where(_CUT_OFF, columns.source == source, columns.everything == everything)
+    number = db.scalar(cut)
     if number is not None:
         return int(number)
     values = {"source": source, "shown": shown, "everything": everything, "began_at": at.isoformat(), "counts": "{}"}
     made = db.execute(sa.insert(stray_scan).values(values))
     return int(made.inserted_primary_key[0]) if made.inserted_primary_key else 0
+
+
+def cut_off(db: sa.Connection) -> list[tuple[str, str]]:
+    """Return place and beginning of each scan that did not end, or has not ended yet."""
+    query = sa.select(stray_scan.c.shown, stray_scan.c.began_at).where(_CUT_OFF).order_by(stray_scan.c.number)
+    return [(row.shown, row.began_at) for row in db.execute(query)]
 
 
 def stamps(db: sa.Connection, source: str) -> dict[str, tuple[int, str, str, int]]:

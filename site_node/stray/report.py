@@ -60,6 +60,7 @@ def page(db: sa.Connection, site: str, at: datetime) -> str:
         files=[_drawn(file, place_of.get(file.source, "")) for file in files[:MOST]],
         left=max(0, len(files) - MOST),
         not_scanned=sum(bool(file.faults) for file in found),
+        cut_off=[(place, began_at[:16].replace("T", " ")) for place, began_at in records.cut_off(db)],
         unread=unread[:_UNREAD],
         unread_left=max(0, len(unread) - _UNREAD),
         outdated=[(scan["place"], scan["outdated"]) for scan in latest.values() if scan["outdated"]],

@@ -9,13 +9,15 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
+import resource
+import threading
 import time
 from collections import Counter, deque
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +45,7 @@ MOST_S = 600.0  # for one file
 _BATCH = 128
 _AHEAD = 16
 _FEW = 8
+_MOST_MEMORY = 4 * 1024**3  # bytes that a process takes for a file; what is mapped does not count
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +75,15 @@ def scan(
     pictures: str = "suspect",
     everything: bool = False,
     renew: bool = True,
-    processes: int | None = None,
+    processes: int = 1,
     progress: Callable[[int, int], None] | None = None,
     max_bytes: int = MAX_BYTES,
     most_s: float = MOST_S,
 ) -> Summary:
     """Search every file of a place that changed since it was searched last, or `everything`.
 
-    Unchanged files are searched again for patients who are known since, unless `renew` is off.
+    Unchanged files are searched again for patients who are known since, unless `renew` is off. With 0 `processes` files
+    are looked through in this one, which a file that kills its reader ends.
     Raises: ConfigurationError if another process searches the place.
     """
     keyer = Keyer(keys.digests)
@@ -107,7 +111,7 @@ def scan(
         left = set(same)
         jobs = [_Job(id_, item) for id_, item in items.items() if id_ not in left]
         batch: list[records.Searched] = []
-        for done, (job, report) in enumerate(_all(jobs, origin, settings, max_bytes, processes or _cores()), 1):
+        for done, (job, report) in enumerate(_all(jobs, origin, settings, max_bytes, processes), 1):
             sealed = keys.seal(origin.name, job.item.address)
             # What could not be read now may be readable the next time.
             item = job.item._replace(stamp="") if report.unread else job.item
@@ -136,10 +140,6 @@ def _alone(store: sa.Engine, source: str) -> Iterator[None]:
         except BlockingIOError:
             raise ConfigurationError("another process searches this place; wait until it is done") from None
         yield
-
-
-def _cores() -> int:
-    return os.cpu_count() or 1
 
 
 def _closed(store: sa.Engine, number: int, source: str, at: datetime, counts: dict[str, int]) -> Summary:
@@ -192,9 +192,12 @@ def _all(
     jobs: list[_Job], origin: Origin, settings: Settings, max_bytes: int, processes: int
 ) -> Iterator[tuple[_Job, Report]]:
     """Yield every job with its report, in order."""
-    if processes == 1 or len(jobs) <= _FEW:
+    if processes == 0:
         reader = _Reader(origin, Inspector(settings), max_bytes)
         yield from ((job, reader(job.item)) for job in jobs)
+        return
+    if processes == 1 or len(jobs) <= _FEW:
+        yield from _one_by_one(jobs, origin, settings, max_bytes)
         return
     waiting = deque(jobs)
     while waiting:
@@ -252,10 +255,21 @@ _reader: _Reader | None = None
 
 def _start(origin: Origin, settings: Settings, max_bytes: int) -> None:
     global _reader  # noqa: PLW0603 -- the one thing a process of a pool keeps between its files
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    most = _MOST_MEMORY if hard == resource.RLIM_INFINITY else min(_MOST_MEMORY, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
     inspector = Inspector(replace(settings, deadly=True))
     inspector.shown("Dr. Anna Huber 1.2.1970")  # loads every table before the first file, whose time it is not
     _reader = _Reader(origin, inspector, max_bytes)
     gc.freeze()  # tables live as long as the process: nobody need walk them again
+
+
+def _end_with_parent() -> None:
+    """End this process with the one that asks: a pool's process whose parent is killed waits for work for ever."""
+    if (parent := parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _read_here(item: Item) -> Report:

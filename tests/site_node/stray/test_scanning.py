@@ -9,12 +9,15 @@ import sys
 import time
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
+from typer.testing import CliRunner
 
 from site_node import consents
+from site_node.cli import app
 from site_node.errors import ConfigurationError
 from site_node.intake.folder import ingest
 from site_node.store import stray_file
@@ -32,7 +35,6 @@ from tests.site_node.second_look.files import ADDRESS, BORN, GIVEN, NAME, NUMBER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from site_node.stray.origin import Item, Opened
     from site_node.stray.records import File
@@ -58,7 +60,7 @@ def _scan(
         pictures="none",
         everything=everything,
         renew=renew,
-        processes=1,
+        processes=0,
         max_bytes=max_bytes,
     )
 
@@ -166,13 +168,13 @@ def test_another_list_of_as_many_patients_is_another_dictionary(place: Path, sto
 def test_a_patient_who_arrives_at_intake_is_looked_for_in_old_files(place: Path, store: sa.Engine, root: Path) -> None:
     (place / "chart.txt").write_text("chart 77304412, seen\n")
     keys = Keys.of(PSEUDONYMS)
-    scan(Folder(place), store, keys, _now, pictures="none", processes=1)
+    scan(Folder(place), store, keys, _now, pictures="none", processes=0)
     arrived = place.parent / "arrived"
     arrived.mkdir()
     (arrived / "a.dcm").write_bytes(written(original()))
 
     ingest(arrived, intake_of(root, store), NOON, processes=1)
-    again = scan(Folder(place), store, keys, _now, pictures="none", processes=1)
+    again = scan(Folder(place), store, keys, _now, pictures="none", processes=0)
 
     assert again.read == 5
     assert {file.shown for file in _files(store) if file.persons} >= {"chart.txt", "scan.dcm"}
@@ -182,10 +184,10 @@ def test_a_patient_who_arrives_at_intake_is_looked_for_in_old_files(place: Path,
 def test_a_patient_who_consents_is_looked_for_in_old_files(place: Path, store: sa.Engine) -> None:
     (place / "chart.txt").write_text("chart 77304412, seen\n")
     keys = Keys.of(PSEUDONYMS)
-    scan(Folder(place), store, keys, _now, pictures="none", processes=1)
+    scan(Folder(place), store, keys, _now, pictures="none", processes=0)
 
     consents.load(store, bundle(consent_of("MRN-77304412")), PSEUDONYMS, NOON)
-    scan(Folder(place), store, keys, _now, pictures="none", processes=1)
+    scan(Folder(place), store, keys, _now, pictures="none", processes=0)
 
     assert "chart.txt" in {file.shown for file in _files(store) if file.persons}
 
@@ -199,7 +201,7 @@ def test_a_place_is_searched_by_one_process_at_a_time(place: Path, store: sa.Eng
                 _scan(place, store)
             refused.append(done)
 
-    scan(Folder(place), store, KEYS, _now, pictures="none", processes=1, progress=meanwhile)
+    scan(Folder(place), store, KEYS, _now, pictures="none", processes=0, progress=meanwhile)
 
     assert len(refused) == 3
     assert _scan(place, store).read == 0
@@ -222,7 +224,7 @@ def test_a_file_that_could_not_be_read_is_read_again(place: Path, store: sa.Engi
             with super().content(item) as opened:
                 yield opened
 
-    assert scan(Faulty(place), store, KEYS, _now, pictures="none", processes=1).faults == {UNREADABLE: 1}
+    assert scan(Faulty(place), store, KEYS, _now, pictures="none", processes=0).faults == {UNREADABLE: 1}
     assert _scan(place, store).read == 1
 
 
@@ -246,15 +248,17 @@ def test_what_cannot_be_looked_into_is_told(place: Path, store: sa.Engine) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("what", "reason"),
+    ("what", "reason", "processes"),
     [
-        ("os.kill(os.getpid(), 9)", KILLS_ITS_READER),
+        ("os.kill(os.getpid(), 9)", KILLS_ITS_READER, 2),
         # A call of C that keeps the interpreter and hears no signal, as a library's endless loop does not.
-        ("signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM]) or ctypes.PyDLL(None).sleep(120)", TOO_LONG),
+        ("signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM]) or ctypes.PyDLL(None).sleep(120)", TOO_LONG, 1),
+        # More memory than a process may take.
+        ("bytes(16 << 30)", "damaged, or not what it seems (MemoryError)", 1),
     ],
 )
 def test_a_file_that_kills_or_holds_its_reader_is_told_and_the_others_go_on(
-    place: Path, store: sa.Engine, monkeypatch: pytest.MonkeyPatch, what: str, reason: str
+    place: Path, store: sa.Engine, monkeypatch: pytest.MonkeyPatch, what: str, reason: str, processes: int
 ) -> None:
     for number in range(10):
         (place / f"more-{number}.txt").write_text("nothing")
@@ -268,7 +272,7 @@ def test_a_file_that_kills_or_holds_its_reader_is_told_and_the_others_go_on(
         "json.loads = held\n"
     )
 
-    summary = scan(Folder(place), store, KEYS, _now, pictures="none", processes=2, most_s=10)
+    summary = scan(Folder(place), store, KEYS, _now, pictures="none", processes=processes, most_s=10)
 
     assert summary.faults == {reason: 1}
     assert summary.files == 15
@@ -287,12 +291,19 @@ def test_a_scan_that_was_killed_goes_on(tmp_path: Path) -> None:
         while _count(home / "site.db") < 64:
             assert process.poll() is None
             time.sleep(0.01)
+        readers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         process.kill()
     done = _count(home / "site.db")
+    for _ in range(500):
+        if not any(Path("/proc", reader).exists() for reader in readers):
+            break
+        time.sleep(0.01)
 
     again = subprocess.run(scanning, check=False, capture_output=True, text=True)
     said = again.stdout
 
+    assert readers
+    assert not any(Path("/proc", reader).exists() for reader in readers)  # they end with who asked them
     assert again.returncode == 7  # some are open
     assert 64 <= done < 400
     assert f'"read": {400 - done}' in said
@@ -363,7 +374,7 @@ def test_nothing_is_moved_that_changed_and_nothing_is_written_over(place: Path, 
     assert (place / "list.csv").read_text() == "new"
 
 
-@pytest.mark.parametrize("moved", ["not", "both", "whole"])
+@pytest.mark.parametrize("moved", ["not", "both", "copied", "whole"])
 def test_a_move_that_was_cut_off_is_found_and_told(place: Path, learnt: sa.Engine, root: Path, moved: str) -> None:
     _scan(place, learnt)
     file, at = _find(learnt, "list.csv"), place / "list.csv"
@@ -371,7 +382,9 @@ def test_a_move_that_was_cut_off_is_found_and_told(place: Path, learnt: sa.Engin
     held = root / actions.FOLDER / file.id
     with learnt.begin() as db:
         db.execute(sa.text("UPDATE stray_decision SET state = 'begun'"))
-    if moved != "whole":
+    if moved == "copied":
+        at.write_bytes(held.read_bytes())
+    elif moved != "whole":
         at.hardlink_to(held)
     if moved == "not":
         held.unlink()
@@ -405,3 +418,76 @@ def test_the_report_is_one_page_with_a_strict_policy_and_the_trend(place: Path, 
     assert drawn.count("<polyline") == 3
     assert "<script" not in drawn
     assert "http" not in drawn.replace("http-equiv", "")
+
+
+def test_a_scan_that_was_cut_off_is_told_until_another_of_the_place_ends(place: Path, store: sa.Engine) -> None:
+    class Cut(Exception):
+        pass
+
+    def cut(*_: int) -> None:
+        raise Cut
+
+    with pytest.raises(Cut):
+        scan(Folder(place), store, KEYS, _now, pictures="none", everything=True, processes=0, progress=cut)
+    with store.connect() as db:
+        drawn, cut_off = page(db, "north", NOON), records.cut_off(db)
+
+    assert cut_off == [(str(place), NOON.isoformat())]
+    assert "did not end" in drawn
+    assert "Nothing was scanned yet." in drawn
+    assert "Everything was looked at." not in drawn
+    number = _scan(place, store).number
+    with store.connect() as db:
+        assert records.cut_off(db) == []
+    assert _scan(place, store, everything=True).number > number  # what was cut off long ago is not gone on with
+
+
+def test_a_copy_that_is_another_by_now_is_not_removed(place: Path, learnt: sa.Engine, root: Path) -> None:
+    _scan(place, learnt)
+    actions.quarantine(learnt, root, KEYS, _find(learnt, "list.csv"), "mm", "not here", NOON)
+    with learnt.begin() as db:
+        db.execute(sa.text("UPDATE stray_decision SET state = 'begun'"))
+    (place / "list.csv").write_text("another")
+
+    (line,) = actions.settle(learnt, root, KEYS)
+
+    assert line.endswith("not done")
+    assert (place / "list.csv").read_text() == "another"
+
+
+def test_a_copy_for_deidentification_lies_in_the_quarantine_alone(place: Path, learnt: sa.Engine, root: Path) -> None:
+    _scan(place, learnt)
+    seen = []
+
+    def export(folder: Path) -> str:
+        (copy,) = folder.iterdir()
+        seen.append((folder.parent, folder.stat().st_mode & 0o777, copy.read_bytes()))
+        return "accepted"
+
+    file, content = _find(learnt, "scan.dcm"), (place / "scan.dcm").read_bytes()
+    assert actions.deidentify(learnt, root, KEYS, file, "mm", "needed", NOON, export) == "accepted"
+
+    assert seen == [(root / actions.FOLDER, 0o700, content)]
+    assert list((root / actions.FOLDER).iterdir()) == []
+    assert (place / "scan.dcm").read_bytes() == content
+
+
+def test_a_file_that_was_not_looked_through_is_not_moved(place: Path, learnt: sa.Engine, root: Path) -> None:
+    (place / "Anna Huber.txt").write_text("x" * 9999)
+    _scan(place, learnt, max_bytes=5000)
+    file = next(one for one in _files(learnt) if one.faults and one.shown.endswith(".txt"))
+
+    with pytest.raises(ConfigurationError, match="not looked through"):
+        actions.quarantine(learnt, root, KEYS, file, "mm", "not here", NOON)
+
+
+@pytest.mark.parametrize("said", ["foo,bar\n1,2\n", f'mrn,x\n"{"9" * 200_000}",x\n'])
+def test_a_list_without_patients_or_one_that_cannot_be_read_is_refused(tmp_path: Path, said: str) -> None:
+    home, source = str(tmp_path / "site"), tmp_path / "list.csv"
+    source.write_text(said)
+    assert CliRunner().invoke(app, ["--home", home, "init", "--name", "north"]).exit_code == 0
+
+    done = CliRunner().invoke(app, ["--home", home, "stray", "learn", str(source)])
+
+    assert isinstance(done.exception, ConfigurationError)
+    assert "99999" not in str(done.exception)

@@ -84,7 +84,7 @@ def _objects(server: Ours, bucket: Bucket, root: Path, prefix: str = "") -> Obje
 
 
 def _scan(objects: Objects, store: sa.Engine, max_bytes: int = 1 << 30) -> Summary:
-    return scan(objects, store, KEYS, _now, pictures="none", processes=1, max_bytes=max_bytes)
+    return scan(objects, store, KEYS, _now, pictures="none", processes=0, max_bytes=max_bytes)
 
 
 def _files(store: sa.Engine) -> dict[str, File]:
@@ -298,7 +298,9 @@ def test_a_quarantine_that_was_cut_off_before_the_object_was_deleted_is_told_and
 
 
 @pytest.mark.slow
-def test_a_copy_of_an_object_is_given_to_deidentification(objects: Objects, research: Bucket, store: sa.Engine) -> None:
+def test_a_copy_of_an_object_is_given_to_deidentification(
+    objects: Objects, research: Bucket, store: sa.Engine, root: Path
+) -> None:
     version = _put(research, "list.csv", IDENTITY)
     _scan(objects, store)
     given: list[bytes] = []
@@ -307,12 +309,12 @@ def test_a_copy_of_an_object_is_given_to_deidentification(objects: Objects, rese
         given.extend(path.read_bytes() for path in folder.iterdir())
         return "held"
 
-    actions.deidentify(store, KEYS, _files(store)["list.csv"], "mm", "needed", NOON, export, objects)
+    actions.deidentify(store, root, KEYS, _files(store)["list.csv"], "mm", "needed", NOON, export, objects)
 
     assert given == [IDENTITY]
     assert research.content("list.csv", version) == IDENTITY
     with pytest.raises(ConfigurationError, match="lies in no folder"):
-        actions.deidentify(store, KEYS, _files(store)["list.csv"], "mm", "needed", NOON, export)
+        actions.deidentify(store, root, KEYS, _files(store)["list.csv"], "mm", "needed", NOON, export)
 
 
 @dataclass(frozen=True)
