@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install test suite test-slow fhir-server browser demo bench peers mutants lint clean
+.PHONY: install test suite test-slow fhir-server s3-double browser demo bench peers mutants lint clean
 install: $(STAMP)
 
 # Nothing is compiled ahead (--no-compile): most of what is installed is never imported, and what is, is compiled then,
@@ -45,13 +45,21 @@ fhir-server: .venv-fhir/.installed
 	.venv-fhir/bin/pip install --quiet --no-compile --require-hashes --no-deps -r $<
 	touch $@
 
+# An S3 double that keeps no lock, likewise: the slow tests show that the probe sees it.
+s3-double: .venv-s3/.installed
+
+.venv-s3/.installed: tests/s3-double.lock
+	$(PYTHON) -m venv .venv-s3
+	.venv-s3/bin/pip install --quiet --no-compile --require-hashes --no-deps -r $<
+	touch $@
+
 # What drives the machine's Chromium through the console, and axe, which looks at its pages.
 browser: tests/browser/node_modules/.package-lock.json
 
 tests/browser/node_modules/.package-lock.json: tests/browser/package-lock.json
 	npm ci --silent --no-audit --no-fund --prefix tests/browser
 
-test-slow: install fhir-server
+test-slow: install fhir-server s3-double
 	$(BIN)/pytest -m slow
 
 # make demo DATA=folder uses a folder of your own labelled DICOM (see docs/demo.md).
@@ -74,4 +82,4 @@ mutants: install
 	$(BIN)/python -m tools.mutation $(MODULES)
 
 clean:
-	rm -rf $(VENV) .venv-peers .venv-fhir tests/browser/node_modules demo-out build *.egg-info
+	rm -rf $(VENV) .venv-peers .venv-fhir .venv-s3 tests/browser/node_modules demo-out build *.egg-info

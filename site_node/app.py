@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
+    from site_node.archive.snapshot import Archive
     from site_node.intake.folder import Intake
 
 
@@ -46,6 +47,16 @@ def open_intake(site: Site) -> Intake:
 
     vault = open_vault(site, site.pseudonymiser)
     return Intake(site.home.root, site.store, site.pseudonymiser, site.config.deidentify, vault)
+
+
+def open_archive(site: Site, as_of: datetime | None = None) -> Archive:
+    """Return the site's archive; with `as_of`, as its locked copy was then, to be read only.
+
+    Raises: ConfigurationError if the site has none.
+    """
+    from site_node.archive.snapshot import Archive  # noqa: PLC0415 -- as above
+
+    return Archive(site.home, site.config, site.store, now, as_of)
 
 
 def open_vault(site: Site, pseudonymiser: Pseudonymiser) -> reidentification.Vault:

@@ -1,7 +1,8 @@
 """`filmroom-site`: what a hospital does with its node.
 
-Exit codes: 0 done; 1 error; 2 usage; 3 refused by policy; 4 wrong configuration; 5 the coordinator refused or cannot be
-reached; 6 no space left, or the file system refused.
+Exit codes: 0 done; 1 error; 2 usage; 3 refused by policy; 4 wrong configuration; 5 the coordinator or an endpoint of
+locked copies refused or cannot be reached; 6 no space left, or the file system refused; 7 an alarm of the archive;
+`stray scan` has three of its own.
 """
 
 from __future__ import annotations
@@ -27,18 +28,22 @@ from models import ModelsError, TaskRefused
 from models.memory import loading
 from site_node import catalogue, consents, permissions, project_keys, reidentification, sources, withdrawals
 from site_node.app import Site, create_site, fetch_consents, now, open_intake, open_site, open_vault
+from site_node.archive.locked.immutable import give_up_capability
+from site_node.archive_cli import archive_app
 from site_node.audit_cli import audit_site, print_log_key
 from site_node.audit_events_cli import write_audit_events
 from site_node.config import ConsentServer
 from site_node.console_cli import accounts_app, console_app
 from site_node.disclosures_cli import account_for_disclosures
-from site_node.errors import ConfigurationError, PeerError, SiteError
+from site_node.errors import ArchiveAlarm, ConfigurationError, EndpointError, NotCompliant, PeerError, SiteError
 from site_node.gate import Gate
+from site_node.locked_cli import locked_app
 from site_node.requests_cli import requests_app
 from site_node.review_cli import keys_app, reidentify_app, review_app
 from site_node.rotation_cli import rotate_key
 from site_node.statistics_cli import show_statistics
 from site_node.store import disposition, ledger, participation
+from site_node.stray_cli import stray_app
 from site_node.terminal import By, Json, ask_patient, confirm_at_terminal, err, out
 from site_node.visas_cli import make_visa
 from site_node.withdrawals_cli import (
@@ -59,10 +64,13 @@ if TYPE_CHECKING:
 
 EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (TaskRefused, 3),
+    (NotCompliant, 3),
     (ConfigurationError, 4),
     (PeerError, 5),
+    (EndpointError, 5),
     (OSError, 6),
     (sa.exc.DBAPIError, 6),
+    (ArchiveAlarm, 7),
     (SiteError, 1),
     (ModelsError, 1),
 )
@@ -73,15 +81,18 @@ datasets_app = typer.Typer(no_args_is_help=True, help="Datasets and their terms 
 tasks_app = typer.Typer(no_args_is_help=True, help="Tasks the coordinator offers.")
 for name, group in (
     ("accounts", accounts_app),
+    ("archive", archive_app),
     ("consents", consents_app),
     ("console", console_app),
     ("datasets", datasets_app),
+    ("locked", locked_app),
     ("requests", requests_app),
     ("tasks", tasks_app),
     ("review", review_app),
     ("keys", keys_app),
     ("reidentify", reidentify_app),
     ("withdrawals", withdrawals_app),
+    ("stray", stray_app),
 ):
     app.add_typer(group, name=name)
 requests_app.command("visa")(make_visa)
@@ -578,6 +589,7 @@ def serve(context: typer.Context) -> None:
         from site_node.service import serve as run_node  # noqa: PLC0415 -- it brings the line, and Flower with it
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    give_up_capability()
     site = _site(context)
     try:
         run_node(site, _say, _progress)

@@ -20,6 +20,7 @@ from consent.fhir import FHIR_ID, MODALITY_SYSTEM, PROJECT_SYSTEM, ROLE_SYSTEM
 from site_node import consent_log, ledger, readings
 from site_node.errors import ConfigurationError
 from site_node.store import among, consent_epoch, consent_record, instance
+from site_node.stray import known
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -69,6 +70,7 @@ def load(
             some = entries[start : start + _AT_ONCE]
             held = _held_of(db, (key.removeprefix(_CONSENT) for key, _ in some))
             rows = []
+            patients = set()
             for key, resource in some:
                 try:
                     if isinstance(resource, UnreadableConsent):
@@ -90,9 +92,12 @@ def load(
                             db, named, str(error), pseudonymiser, at, patient_system, is_broken=is_broken
                         )
                     continue
-                rows += [row] if row else []
+                if row:
+                    rows.append(row)
+                    patients.add(parsed.patient_id)
                 unchanged += not row
             _insert(db, rows)
+            known.add_ids(db, pseudonymiser, patients)
             taken += len(rows)
         if taken or doubted or stand_ins:
             advance(db)

@@ -36,6 +36,7 @@ from consent import (
     still_stands,
 )
 from site_node import access_requests, permissions, sources
+from site_node.alarms import open_alarm
 from site_node.catalogue import holds_all, labelled_images, series_with_labels
 from site_node.cohort import Cohort, freeze
 from site_node.consents import NONE_HELD, ConsentReader, came_and_went, current_epoch, last_number
@@ -271,6 +272,7 @@ def _permitted_use(db: sa.Connection, task: Task, digest: str, at: datetime, bef
     decided = grants | frozenset(map(_made, approvals)) | frozenset(map(_made, releases))
     purpose = research_purpose(task)
     for verdict in (
+        _permits_archive(db),
         permits_task(approvals, digest, at),
         permits_dataset(releases, data.name, at),
         permits_project([made.grant for made in granted], data.name, task.project, at),
@@ -291,6 +293,12 @@ def _permitted_use(db: sa.Connection, task: Task, digest: str, at: datetime, bef
     duo: Literal["APPROVE", "MANUAL"] = "APPROVE" if terms.decision is DataUseDecision.APPROVE else "MANUAL"
     claim = GrantClaim(dataset=data.name, expires_at=chosen.grant.expires_at, duo=duo)
     return _Use(claim, data.basis, decided)
+
+
+def _permits_archive(db: sa.Connection) -> Permit | Deny:
+    if open_alarm(db) is None:
+        return Permit()
+    return Deny("archive: an alarm is open: images changed as none may, and a person has to look")
 
 
 def _on_record(decision: _Decision, at: datetime) -> _Decision:

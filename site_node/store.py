@@ -437,6 +437,83 @@ told_statistics = sa.Table(
     sa.Column("handed_over_at", sa.String),  # the coordinator answered that it has it
 )
 
+# Snapshots that count: restic ended well, its list shows them, nothing was left out. Append only.
+archive_snapshot = sa.Table(
+    "archive_snapshot",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.String, nullable=False),  # restic's
+    sa.Column("at", sa.String, nullable=False),
+    sa.Column("files", sa.Integer, nullable=False),
+    sa.Column("manifest", sa.String, nullable=False),  # SHA-256
+    sa.Column("is_good", sa.Boolean, nullable=False),  # taken without an alarm
+)
+
+# Images of the archive changed as none may. While a row is not cleared, nothing is trained on.
+archive_alarm = sa.Table(
+    "archive_alarm",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("at", sa.String, nullable=False),
+    sa.Column("counts", sa.Text, nullable=False),  # JSON: images by what happened to them
+    sa.Column("last_good", sa.String, nullable=False),  # the snapshot to restore from
+    sa.Column("cleared_at", sa.String),
+    sa.Column("cleared_by", sa.String),
+    sa.Column("reason", sa.String),
+)
+
+# Locked copies: one object of S3 for each part of a series, sealed at this site; the name is a keyed digest.
+locked_object = sa.Table(
+    "locked_object",
+    metadata,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("series", sa.String, nullable=False, index=True),  # keyed digest of the SeriesInstanceUID
+    sa.Column("patient", sa.String, nullable=False, index=True),  # keyed pseudonym
+    sa.Column("modality", sa.String, nullable=False),
+    sa.Column("study_date", sa.String),  # ISO; stays inside
+    sa.Column("files", sa.Integer, nullable=False),
+    sa.Column("size", sa.Integer, nullable=False),  # bytes of the files
+    sa.Column("until", sa.String, nullable=False),  # the legal date
+    sa.Column("hold", sa.Boolean, nullable=False),
+    sa.Column("sealed_at", sa.String, nullable=False),
+)
+
+# Where each lies: a row says that this version was read back whole and its lock was read, at `verified_at`.
+locked_copy = sa.Table(
+    "locked_copy",
+    metadata,
+    sa.Column("name", sa.String, sa.ForeignKey("locked_object.name"), primary_key=True),
+    sa.Column("copy", sa.String, primary_key=True),
+    sa.Column("place", sa.String, nullable=False),  # endpoint and bucket: a copy's name may come to mean another
+    sa.Column("version", sa.String, nullable=False),
+    sa.Column("sha256", sa.String, nullable=False),  # of the sealed object
+    sa.Column("size", sa.Integer, nullable=False),
+    sa.Column("until", sa.String, nullable=False),  # as the endpoint told it
+    sa.Column("hold", sa.Boolean, nullable=False),  # as the endpoint told it
+    sa.Column("verified_at", sa.String, nullable=False),
+    sa.Column("fault", sa.String, nullable=False),  # what the last look found; empty where all was well
+)
+
+# Every result of the conformance probe, signed. Append only.
+lock_probe = sa.Table(
+    "lock_probe",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("endpoint", sa.String, nullable=False),
+    sa.Column("bucket", sa.String, nullable=False),
+    sa.Column("envelope", sa.LargeBinary, nullable=False),  # DSSE, see archive.probe
+)
+
+# The clock by which expiry is judged: one row, the latest moment it showed and how long the machine had run then.
+clock_reading = sa.Table(
+    "clock_reading",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("at", sa.String, nullable=False),
+    sa.Column("boot", sa.String, nullable=False),  # the kernel's id of the running boot
+    sa.Column("running_s", sa.Float, nullable=False),  # CLOCK_BOOTTIME
+)
+
 # Who may use the console.
 account = sa.Table(
     "account",
@@ -447,6 +524,80 @@ account = sa.Table(
     sa.Column("failures", sa.Integer, nullable=False),  # wrong passwords in a row
     sa.Column("locked_until", sa.String),
     sa.Column("disabled_at", sa.String),
+)
+
+# Known patients, for the search for stray identities: keyed digests alone.
+stray_known = sa.Table(
+    "stray_known",
+    metadata,
+    sa.Column("digest", sa.LargeBinary, primary_key=True),
+    sa.Column("person", sa.LargeBinary, primary_key=True),
+    sa.Column("kind", sa.Integer, nullable=False),
+)
+
+# Each search of a place, and how many files had what afterwards.
+stray_scan = sa.Table(
+    "stray_scan",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("source", sa.String, nullable=False, index=True),  # keyed digest
+    sa.Column("shown", sa.String, nullable=False),  # the place, masked
+    sa.Column("everything", sa.Boolean, nullable=False),  # unchanged files too
+    sa.Column("began_at", sa.String, nullable=False),
+    sa.Column("ended_at", sa.String),
+    sa.Column("counts", sa.Text, nullable=False),  # JSON
+)
+
+# The files of searched places; where each lies is sealed.
+stray_file = sa.Table(
+    "stray_file",
+    metadata,
+    sa.Column("id", sa.String, primary_key=True),  # keyed digest of the place and the path in it
+    sa.Column("source", sa.String, nullable=False, index=True),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),  # place and path
+    sa.Column("shown", sa.String, nullable=False),  # the path, masked
+    sa.Column("owner", sa.String, nullable=False),
+    sa.Column("size", sa.Integer, nullable=False),
+    sa.Column("stamp", sa.String, nullable=False),  # what changes when the file does
+    sa.Column("rules", sa.String, nullable=False),  # by which it was searched
+    sa.Column("scan", sa.Integer, nullable=False, index=True),  # that saw it last
+    sa.Column("searched", sa.Integer, nullable=False),  # the scan that read it last
+    sa.Column("content", sa.String, nullable=False),  # keyed digest
+    sa.Column("persons", sa.Integer, nullable=False),  # known patients in it
+    sa.Column("faults", sa.Text, nullable=False),  # JSON: places that were not looked into, and why
+    sa.Column("left_out", sa.Text, nullable=False),  # JSON: what nobody wanted to be looked into
+    sa.Column("more", sa.Integer, nullable=False),  # findings beyond those that are kept
+    sa.Column("picture", sa.LargeBinary),  # PNG, coarse
+)
+
+stray_finding = sa.Table(
+    "stray_finding",
+    metadata,
+    sa.Column("file", sa.String, sa.ForeignKey("stray_file.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("kind", sa.String, primary_key=True),
+    sa.Column("rule", sa.String, primary_key=True),
+    sa.Column("digest", sa.String, primary_key=True),  # keyed
+    sa.Column("confidence", sa.Integer, nullable=False),
+    sa.Column("risk", sa.Integer, nullable=False),
+    sa.Column("place", sa.String, nullable=False),
+    sa.Column("times", sa.Integer, nullable=False),
+)
+
+# What a person decided about a file, in order.
+stray_decision = sa.Table(
+    "stray_decision",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("file", sa.String, nullable=False, index=True),
+    sa.Column("verdict", sa.String, nullable=False),  # accepted | quarantined | restored | de-identified
+    sa.Column("state", sa.String, nullable=False),  # begun | done | undone
+    sa.Column("content", sa.String, nullable=False),  # keyed digest of the file it was about
+    sa.Column("covers", sa.Text, nullable=False),  # JSON: the findings that were accepted
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+    sa.Column("shown", sa.String, nullable=False),
+    sa.Column("by", sa.String, nullable=False),
+    sa.Column("reason", sa.String, nullable=False),
+    sa.Column("at", sa.String, nullable=False),
 )
 
 # What an auditor reads: `source:subject:action`, append only. Each entry's hash covers the one before it.
@@ -466,6 +617,7 @@ APPEND_ONLY = {
     "request_event": "number = NEW.number OR (request = NEW.request AND version = NEW.version)",
     "ledger": "number = NEW.number",
     "receipt_signer": "key_id = NEW.key_id",
+    "archive_snapshot": "number = NEW.number",
     "consent_opening": "record = NEW.record",
     "consent_log": "place = NEW.place",
     "consent_log_node": "level = NEW.level AND place = NEW.place",
@@ -473,6 +625,7 @@ APPEND_ONLY = {
     "eligibility": "run = NEW.run AND round = NEW.round AND kind = NEW.kind AND nonce = NEW.nonce",
     "data_manifest": "sha256 = NEW.sha256",
     "withdrawal_answer": "digest = NEW.digest",
+    "lock_probe": "number = NEW.number",
 }
 
 
@@ -487,7 +640,13 @@ def reading(store: sa.Engine) -> sa.Engine:
     return store.execution_options(reading=True)
 
 
-_STORED: Final = ((sa.Integer, "integer"), (sa.Float, "real"), (sa.String, "text"), (sa.LargeBinary, "blob"))
+_STORED: Final = (
+    (sa.Integer, "integer"),
+    (sa.Boolean, "integer"),
+    (sa.Float, "real"),
+    (sa.String, "text"),
+    (sa.LargeBinary, "blob"),
+)
 
 
 def misfits_of(db: sa.Connection) -> Iterator[tuple[str, int]]:

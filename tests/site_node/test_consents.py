@@ -391,7 +391,10 @@ def test_a_file_is_taken_in_one_transaction_with_one_epoch(store: sa.Engine) -> 
                 seen.append((count, consents.current_epoch(db)))
             return PSEUDONYMS.patient(patient_id)
 
-    consents.load(store, bundle(consent_of("A1"), consent_of("A2")), Watching(), NOON)  # type: ignore[arg-type] # it reads `patient` alone
+        def subkey(self, purpose: str) -> bytes:
+            return PSEUDONYMS.subkey(purpose)
+
+    consents.load(store, bundle(consent_of("A1"), consent_of("A2")), Watching(), NOON)  # type: ignore[arg-type] # it reads these alone
 
     assert seen == [(0, 0), (0, 0)]
     assert epoch(store) == 1
