@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # 8 of 12 patients permit; long enough epochs that a withdrawal finds the training under way.
 # After the round in which a site is killed there are two: it may miss the next while it starts.
+# Few of the real files: the demo takes all in, and so do the slow tests of the intake.
 PATIENTS, PERMITTED, ROUNDS, EPOCHS = 12, 8, 5, 8
 
 
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.timeout(1500)  # the whole story, with some hundred pic
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
     root: Path = tmp_path_factory.mktemp("consortium")
-    stage = invented_stage(root / "inboxes", datetime.now(UTC), lambda *_: None, PATIENTS)
+    stage = invented_stage(root / "inboxes", datetime.now(UTC), lambda *_: None, PATIENTS, public=8)
     task = {**stage.task, "rounds": ROUNDS, "local_epochs": EPOCHS}
     small = replace(stage, task=task, minimum_studies=PERMITTED - 2, minimum_count=4)
     with Consortium(root / "run", "test-federation", [ward.name for ward in small.wards]) as consortium:
