@@ -18,6 +18,7 @@ from site_node.archive.locked.credentials import Credentials
 from site_node.archive.locked.lock_server import GRPC_OFFSET, LockServer
 from site_node.archive.locked.s3 import Bucket
 from site_node.config import LockedCopy
+from site_node.errors import EndpointError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,7 +108,7 @@ class Ours:
         self.process.start()
         end = time.monotonic() + BEGAN_S
         while True:
-            with suppress(Exception):
+            with suppress(EndpointError):
                 self.bucket("started", make=False).is_there()
                 return
             assert time.monotonic() < end
