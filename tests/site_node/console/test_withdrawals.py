@@ -79,11 +79,20 @@ def test_the_scope_chosen_is_the_scope_recorded(hospital: Hospital, manager: Bro
     page = preview(manager, "N0", **limits)
     assert f"in the research project {PROJECT}, of images of the kind magnetic resonance (MR)" in page.text
     assert "<dd>1</dd>" in page.text
-    record(manager, field_of(page, "ticket"))
+    whole = manager.get(record(manager, field_of(page, "ticket")).headers["location"]).text
+    assert "Still permitted" not in whole
 
     other = preview(manager, "N1", scope="part", modality="CT")
     assert re.search(r"Studies within it</dt><dd>0</dd>\s*<dt>Studies left as they are</dt><dd>1</dd>", other.text)
-    record(manager, field_of(other, "ticket"))
+    where = record(manager, field_of(other, "ticket")).headers["location"]
+    left = re.search(
+        r"Still permitted by the records of now.*?Project (.*?), task .*?: (\d) studies",
+        manager.get(where).text,
+        re.DOTALL,
+    )
+    assert left is not None
+    assert left.groups() == (PROJECT, "1")
+    assert "1 of your examinations" in manager.get(f"{where}/confirmation").text
 
     assert [outcome(hospital, patient) for patient in ("N0", "N1")] == ["DENY", "PERMIT"]
     recorded = [one.scope for one in withdrawals.recorded(hospital.store, hospital.gate, hospital.clock.now)]
