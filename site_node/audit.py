@@ -164,10 +164,18 @@ class _Opening:
     modality: str
 
 
-def audit(store: sa.Engine, audited: Audited, run: str | None = None, sample: Sample | None = None) -> list[Finding]:
+def audit(
+    store: sa.Engine,
+    audited: Audited,
+    run: str | None = None,
+    sample: Sample | None = None,
+    *,
+    read_files: bool = True,
+) -> list[Finding]:
     """Return what was checked, with every fault.
 
-    The log is replayed whole. Rounds are those of `run`, or all; their studies are opened all, or by `sample`.
+    The log is replayed whole. Rounds are those of `run`, or all; their studies are opened all, or by `sample`. Without
+    `read_files` the record alone is replayed, where the images are not at hand.
     """
     with store.connect() as db:
         tallies: dict[str, _Tally] = defaultdict(_Tally)
@@ -183,7 +191,8 @@ def audit(store: sa.Engine, audited: Audited, run: str | None = None, sample: Sa
             _check_decisions(db, opening, chosen, records, tallies["decisions made again"])
         _check_withdrawn(db, openings, records, tallies["proofs that the withdrawn are in no later round"])
         used = {row.manifest for o in openings for row in o.rows if row.manifest and row.study in _chosen(o, sample)}
-        _check_files(db, audited.root, used, tallies["image files against the lists of files"])
+        if read_files:
+            _check_files(db, audited.root, used, tallies["image files against the lists of files"])
     return [Finding(what, tally.checked, tuple(tally.faults)) for what, tally in tallies.items()]
 
 

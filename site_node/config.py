@@ -27,7 +27,7 @@ MAX_CONSENT_AGE_H = 8784  # a year: beyond that nobody looks any more
 MAX_WITNESSES = 8  # so many cosignatures fit into the note of a receipt, whatever the names
 OPTIONS = "deidentify"  # the table of TOML with the options of de-identification
 
-_Settings = TypeVar("_Settings", "SiteConfig", "ConsentServer", "ArchiveSettings", Options)
+_Settings = TypeVar("_Settings", "SiteConfig", "ConsentServer", "ArchiveSettings", "DrillSettings", Options)
 _TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
 _TEXTS = "tuple[str, ...]"
 _CHOICES: dict[str, type[Enum]] = {"Dates": Dates}
@@ -76,6 +76,31 @@ class ArchiveSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class DrillSettings:
+    """How often recovery is drilled, and what it has to keep to; a pause of 0 means never."""
+
+    sample_every_h: float = 24.0
+    full_every_h: float = 168.0
+    attack_every_h: float = 720.0
+    failover_every_h: float = 720.0
+    sample_studies: int = 20
+    max_rpo_h: float = 26.0
+    max_rto_h: float = 24.0
+    scratch: str = "drills/scratch"
+
+    def __post_init__(self) -> None:
+        """Refuse values no site may run with."""
+        for mode in ("sample", "full", "attack", "failover"):
+            pause = getattr(self, f"{mode}_every_h")
+            if not (math.isfinite(pause) and pause >= 0):
+                raise ConfigurationError(f"drills.{mode}_every_h: must be finite and not below 0")
+        for key in ("sample_studies", "max_rpo_h", "max_rto_h"):
+            value = getattr(self, key)
+            if not (math.isfinite(value) and value > 0):
+                raise ConfigurationError(f"drills.{key}: must be finite and greater than 0")
+
+
+@dataclass(frozen=True, slots=True)
 class SiteConfig:
     """What the hospital decides; each field is described in docs/operating.md."""
 
@@ -93,6 +118,7 @@ class SiteConfig:
     consents: ConsentServer = field(default_factory=ConsentServer)
     deidentify: Options = field(default_factory=Options)
     archive: ArchiveSettings = field(default_factory=ArchiveSettings)
+    drills: DrillSettings = field(default_factory=DrillSettings)
 
     @property
     def max_consent_age(self) -> timedelta:
@@ -196,6 +222,7 @@ class SiteHome:
             "consents": _parse(ConsentServer, _table(document, "consents"), "consents."),
             "deidentify": _parse(Options, _table(document, "deidentify"), "deidentify."),
             "archive": _parse(ArchiveSettings, _table(document, "archive"), "archive."),
+            "drills": _parse(DrillSettings, _table(document, "drills"), "drills."),
         }
         return _parse(SiteConfig, {**document, **tables} if "name" in document else document)
 

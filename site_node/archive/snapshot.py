@@ -149,7 +149,7 @@ class Archive:
     ) -> Taken:
         stage = Staging(self.staging, index)
         self.staging.mkdir(mode=0o700, exist_ok=True)
-        state.stage(self._home, stage, self._recovery_key())
+        state.stage(self._home, stage, self.recovery_key())
         done = stage.update(
             self._roots(), Watch(self._config.mass_files, self._sound), read_all=read_all, progress=progress
         )
@@ -214,7 +214,7 @@ class Archive:
         read_secret(self.repository.password_file)
         if target.exists() and any(target.iterdir()):
             raise ConfigurationError(f"{target} is not empty; a restore goes to a clean place")
-        chosen = self._chosen(snapshot)
+        chosen = self.chosen(snapshot)
         target.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".restoring-", dir=target) as scratch:
             everything, top = wanted == Wanted(), Path(scratch)
@@ -229,7 +229,7 @@ class Archive:
             if with_state:
                 if not everything:
                     self.repository.restore(chosen, top, state.STATE)
-                state.restore(top, target / "site", self._recovery_key())
+                state.restore(top, target / "site", self.recovery_key())
             restored = _rebuild_all(top, studies, wanted, target, progress)
         with self._store.begin() as db:
             counts = {"files": restored.files, "missing": restored.missing}
@@ -267,7 +267,11 @@ class Archive:
             with self._store.begin() as db:
                 ledger.write(db, self._clock(), "site:archive:thinned", **keep)
 
-    def _chosen(self, snapshot: str) -> Snapshot:
+    def chosen(self, snapshot: str = "") -> Snapshot:
+        """Return the snapshot whose id begins so; without one, the last good one.
+
+        Raises: ArchiveError if there is none; ConfigurationError if there are several.
+        """
         listed = self.repository.snapshots()
         fits = [one for one in listed if one.id.startswith(snapshot) and (snapshot or one.is_good)]
         if not fits:
@@ -298,8 +302,12 @@ class Archive:
     def _recovery_file(self) -> Path:
         return self._home.root / self._config.recovery_key_file
 
-    def _recovery_key(self) -> bytes:
-        path = self._recovery_file()
+    def recovery_key(self, copy: Path | None = None) -> bytes:
+        """Return the key that wraps the site's keys, from its place or from a copy of the file.
+
+        Raises: ConfigurationError if it is missing, not kept as a secret, or none.
+        """
+        path = copy or self._recovery_file()
         try:
             key = bytes.fromhex(read_secret(path).decode("ascii", "replace"))
         except ValueError:
