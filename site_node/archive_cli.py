@@ -12,8 +12,8 @@ import typer
 from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 
+from site_node import alarms
 from site_node.app import open_archive, open_site
-from site_node.archive import alarms
 from site_node.errors import ArchiveAlarm, ArchiveError
 from site_node.terminal import By, Json, ask_patient, confirm_at_terminal, err, out
 

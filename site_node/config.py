@@ -87,6 +87,7 @@ class DrillSettings:
     max_rpo_h: float = 26.0
     max_rto_h: float = 24.0
     scratch: str = "drills/scratch"
+    batch_files: int = 2000
 
     def __post_init__(self) -> None:
         """Refuse values no site may run with."""
@@ -94,7 +95,7 @@ class DrillSettings:
             pause = getattr(self, f"{mode}_every_h")
             if not (math.isfinite(pause) and pause >= 0):
                 raise ConfigurationError(f"drills.{mode}_every_h: must be finite and not below 0")
-        for key in ("sample_studies", "max_rpo_h", "max_rto_h"):
+        for key in ("sample_studies", "max_rpo_h", "max_rto_h", "batch_files"):
             value = getattr(self, key)
             if not (math.isfinite(value) and value > 0):
                 raise ConfigurationError(f"drills.{key}: must be finite and greater than 0")

@@ -14,7 +14,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from securesystemslib.dsse import Envelope
 from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined] # public name, listed without __all__
 
-from consent import ResearchPurpose, open_receipt, open_statistics, parse_purpose, sign_receipt, sign_statistics
+from consent import (
+    ResearchPurpose,
+    open_answer,
+    open_receipt,
+    open_statistics,
+    parse_purpose,
+    sign_answer,
+    sign_receipt,
+    sign_statistics,
+)
 from consent.statement import PAYLOAD_TYPE
 from coordinator.api import JoinForm
 from coordinator.config import CoordinatorConfig
@@ -91,8 +100,11 @@ def test_the_protocol_names_every_refusal_and_no_other() -> None:
 
     notice = {f"notice-{why}" for why in ("malformed", "wrong-type", "bad-signature", "bad-statement")}
 
+    answer = {"too-large", "wrong-type", "bad-statement", "bad-signature", "not-certified", "not-in-time", "wrong-kind"}
+
     assert named == {
         *CHECKS,
+        *answer,
         *receipt,
         *notice,
         *faults,
@@ -133,6 +145,15 @@ def test_the_statistics_of_the_protocol_are_some_a_site_signs() -> None:
     signed = rfc8785.dumps(envelope.to_dict())
 
     assert sign_statistics(open_statistics(signed, key.public_key()), key) == signed
+
+
+def test_the_answer_to_a_withdrawal_of_the_protocol_is_one_a_coordinator_signs() -> None:
+    key = Ed25519PrivateKey.generate()
+    envelope = Envelope(rfc8785.dumps(json.loads(_example("Withdrawal"))), PAYLOAD_TYPE, {})
+    envelope.sign(CryptoSigner(key))
+    signed = rfc8785.dumps(envelope.to_dict())
+
+    assert sign_answer(open_answer(signed, key.public_key()), key) == signed
 
 
 def test_every_dependency_is_argued_in_a_decision() -> None:

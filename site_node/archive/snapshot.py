@@ -18,8 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from site_node import ledger
-from site_node.archive import alarms, state
+from site_node import alarms, ledger
+from site_node.archive import state
 from site_node.archive.anomaly import ORIGINALS, Finding, Watch
 from site_node.archive.index import open_index
 from site_node.archive.layout import rebuild

@@ -58,10 +58,12 @@ class Peer:
     tls: ssl.SSLContext
 
 
-def form_of(path: Path) -> Form:
-    """Return what a file says it is."""
+def form_of(path: Path, uid: str = "") -> Form | None:
+    """Return what a file says it is; None if it says nothing, or is meant to be another instance than `uid`."""
     meta = read_file_meta_info(path)
-    return Form(str(meta.get("MediaStorageSOPClassUID", "")), str(meta.get("TransferSyntaxUID", "")))
+    form = Form(str(meta.get("MediaStorageSOPClassUID", "")), str(meta.get("TransferSyntaxUID", "")))
+    # PS3.10 7.1: the file says of itself which instance it holds, and a PACS refuses one that says another.
+    return form if all(form) and uid in ("", str(meta.get("MediaStorageSOPInstanceUID", ""))) else None
 
 
 def echoes(peer: Peer) -> bool:

@@ -170,6 +170,7 @@ class Pacs:
             "LimitFindResults": 0,
             "LimitFindInstances": 0,
             "StorageCompression": False,
+            "MaximumStorageCacheSize": 0,  # what it shows comes from its disk
         }
 
 

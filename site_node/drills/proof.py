@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from pydicom import Dataset, dcmread
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
+from pydicom.errors import InvalidDicomError
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_data_element
 from pydicom.sequence import Sequence as Items
 from pydicom.tag import Tag
 
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
 _PIXELS = Tag(0x7FE0, 0x0000)  # from here on it is pixels, their offsets, and what comes behind them
 _PADDING = b"\0 "
+_IMPLICIT_HEAD = 8  # tag and length (PS3.5 7.1.3)
 
 
 class Verdict(StrEnum):
@@ -58,9 +62,9 @@ def header_of(source: Path | bytes) -> Header:
         with quiet():
             ds = dcmread(io.BytesIO(source) if isinstance(source, bytes) else source, stop_before_pixels=True)
             digest = hashlib.sha256()
-            _add(ds, digest.update)
+            _add(ds, digest.update, little_endian=ds.original_encoding[1] is not False)
             return Header(str(ds.get("SOPInstanceUID", "")).strip(), digest.hexdigest())
-    except FAULTS as error:
+    except (*FAULTS, InvalidDicomError) as error:
         raise ArchiveError("a header cannot be read") from error
 
 
@@ -73,24 +77,25 @@ def judge(entry: Entry, received: Path, decode: Callable[[Path], str]) -> Verdic
     return Verdict.PROVED
 
 
-def _add(ds: Dataset, take: Callable[[bytes], None]) -> None:
+def _add(ds: Dataset, take: Callable[[bytes], None], *, little_endian: bool) -> None:
     for tag in sorted(ds.keys()):
         if tag >= _PIXELS:
             break
         if tag.element == 0:  # a group length
             continue
-        value = _value(ds, tag)
+        value = _value(ds, tag, little_endian=little_endian)
         if isinstance(value, bytes):
             take(f"{tag:08x} {len(value)} ".encode() + value)
         else:
             take(f"{tag:08x} [{len(value)}".encode())
             for item in value:
-                _add(item, take)
+                _add(item, take, little_endian=little_endian)
                 take(b";")
             take(b"]")
 
 
-def _value(ds: Dataset, tag: BaseTag) -> bytes | Items:
+def _value(ds: Dataset, tag: BaseTag, *, little_endian: bool) -> bytes | Items:
+    """Return the items of a sequence, else the bytes of the value, as they stand in the file."""
     element: DataElement | RawDataElement = ds.get_item(tag)
     if isinstance(element, RawDataElement):
         vr = element.VR or _known_vr(tag)
@@ -100,7 +105,10 @@ def _value(ds: Dataset, tag: BaseTag) -> bytes | Items:
     value = element.value
     if isinstance(value, Items):
         return value
-    return value.rstrip(_PADDING) if isinstance(value, bytes) else str(value).encode()
+    written = DicomBytesIO()  # pydicom decodes some values as it reads, and others not
+    written.is_implicit_VR, written.is_little_endian = True, little_endian
+    write_data_element(written, element)
+    return written.getvalue()[_IMPLICIT_HEAD:].rstrip(_PADDING)
 
 
 def _known_vr(tag: BaseTag) -> str:

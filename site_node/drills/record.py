@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from site_node import ledger
-from site_node.archive import alarms
+from site_node import alarms, ledger
 from site_node.drills.report import Mode
 from site_node.drills.schedule import Last
 from site_node.store import drill

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from site_node.archive.repository import Snapshot
     from site_node.drills.bench import Bench
 
-_BATCH_FILES = 2000  # what is on disk at once
 _REBUILT = "site"
 
 
@@ -29,7 +28,7 @@ def sample(bench: Bench) -> None:
     drawn = sampling.draw(by_name, bench.settings.sample_studies, bench.nonce)
     bench.notes.drawn = len(drawn)
     catalogue = _rebuild(bench, chosen)
-    for batch in _batches([by_name[name] for name in drawn]):
+    for batch in _batches([by_name[name] for name in drawn], bench.settings.batch_files):
         _prove(bench, chosen, batch, catalogue)
 
 
@@ -44,7 +43,7 @@ def full(bench: Bench) -> None:
             f"going on with the drill of {kept['at'][:16]}: {bench.notes.done} of {len(studies)} studies are done"
         )
     catalogue = _rebuild(bench, chosen)
-    for batch in _batches(studies[bench.notes.done :]):
+    for batch in _batches(studies[bench.notes.done :], bench.settings.batch_files):
         _prove(bench, chosen, batch, catalogue)
         bench.notes.done += len(batch)
         journal.keep(bench)
@@ -91,10 +90,11 @@ def _prove(bench: Bench, chosen: Snapshot, studies: Sequence[Mapping[str, Any]],
         bench.clear("restored", "files", "received", "pacs")
 
 
-def _batches(studies: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+def _batches(studies: Sequence[dict[str, Any]], most: int) -> Iterator[list[dict[str, Any]]]:
+    """Yield studies with few enough files to be on disk at once."""
     batch: list[dict[str, Any]] = []
     for study in studies:
-        if batch and sum(one["files"] for one in batch) + study["files"] > _BATCH_FILES:
+        if batch and sum(one["files"] for one in batch) + study["files"] > most:
             yield batch
             batch = []
         batch.append(study)

@@ -53,10 +53,11 @@ def locate(bench: Bench) -> tuple[Snapshot, list[dict[str, Any]]]:
             raise ArchiveError("the last good snapshot is not on this site's record: somebody else made it")
         notes.manifest = recorded
         bench.archive.repository.restore(chosen, bench.scratch, MANIFEST)
-        studies = read_manifest(bench.scratch)
-        if digest_of(bench.scratch / MANIFEST) != recorded:
+        manifest = bench.scratch / MANIFEST
+        if not manifest.is_file() or digest_of(manifest) != recorded:
             notes.bad("manifest-differs")
             raise ArchiveError("the snapshot's manifest is not the one on this site's record")
+        studies = read_manifest(bench.scratch)
         notes.total = len(studies)
     return chosen, studies
 

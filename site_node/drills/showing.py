@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from site_node.archive.anomaly import UNDECODED
 from site_node.archive.decoding import Decoder
 from site_node.drills import dimse
+from site_node.drills.dimse import Form
 from site_node.drills.pacs import Credential, Pacs
 from site_node.drills.proof import Verdict, header_of, judge
+from site_node.drills.restoring import File
 from site_node.errors import ArchiveError
 
 if TYPE_CHECKING:
@@ -19,8 +21,7 @@ if TYPE_CHECKING:
 
     from site_node.archive.layout import Entry
     from site_node.drills.bench import Bench
-    from site_node.drills.dimse import Form, Peer
-    from site_node.drills.restoring import File
+    from site_node.drills.dimse import Peer
 
 AE_TITLE = "FILMROOM"
 PROVED, DIGEST_ONLY, MISSING, BAD = "proved", "digest_only", "missing", "bad"
@@ -47,7 +48,7 @@ def show(bench: Bench, files: Sequence[File]) -> None:
     try:
         with Decoder() as decode:
             for layer in _layers(shown):
-                _show_layer(bench, pacs, {file: shown[file] for file in layer}, decode)
+                _show_layer(bench, pacs, layer, shown, decode)
     finally:
         pacs.stop()
 
@@ -70,15 +71,17 @@ def send(bench: Bench, peer: Peer, shown: Mapping[File, Form]) -> list[File]:
     return taken
 
 
-def compare(bench: Bench, peer: Peer, taken: Mapping[File, Form], decode: Decoder) -> None:
-    """Have files back from a PACS, study by study, and judge each."""
-    by_study: dict[str, list[File]] = defaultdict(list)
+def compare(bench: Bench, peer: Peer, taken: Iterable[File], shown: Mapping[File, Form], decode: Decoder) -> None:
+    """Have files back from a PACS that may hold all the shown ones, study by study, and judge those it took."""
+    by_study, forms_of = defaultdict[str, list[File]](list), defaultdict[str, set[Form]](set)
+    for file, form in shown.items():
+        forms_of[file.entry.StudyInstanceUID].add(form)
     for file in taken:
         by_study[file.entry.StudyInstanceUID].append(file)
     for study, files in by_study.items():
         folder = bench.scratch / "received"
         with bench.notes.stage("retrieve"):
-            received = dimse.get_study(peer, study, [taken[file] for file in files], folder)
+            received = dimse.get_study(peer, study, sorted(forms_of[study]), folder)
         with bench.notes.stage("compare"):
             _judge_study(bench, files, received, decode)
         shutil.rmtree(folder)
@@ -89,10 +92,10 @@ def forms(files: Iterable[File]) -> dict[File, Form]:
     return {file: form for file in files if (form := _form(file)) is not None}
 
 
-def _show_layer(bench: Bench, pacs: Pacs, layer: Mapping[File, Form], decode: Decoder) -> None:
+def _show_layer(bench: Bench, pacs: Pacs, layer: Sequence[File], shown: Mapping[File, Form], decode: Decoder) -> None:
     try:
-        taken = send(bench, pacs.peer, layer)
-        compare(bench, pacs.peer, {file: layer[file] for file in taken}, decode)
+        taken = send(bench, pacs.peer, {file: shown[file] for file in layer})
+        compare(bench, pacs.peer, taken, shown, decode)
     except ArchiveError:
         pacs.check_alive()
         raise
@@ -128,8 +131,7 @@ def _form(file: File) -> Form | None:
     whole = entry.is_dicom and entry.size % 2 == 0 and not entry.pixels.startswith(UNDECODED)
     if not (whole and entry.StudyInstanceUID and entry.SOPInstanceUID):
         return None
-    form = dimse.form_of(file.path)
-    return form if all(form) else None
+    return dimse.form_of(file.path, entry.SOPInstanceUID)
 
 
 def _layers(shown: Iterable[File]) -> Iterator[list[File]]:

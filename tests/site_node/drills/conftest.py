@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from consent import generate_signing_key
+from site_node import alarms
 from site_node.drills.drill import Done, Drills
 from site_node.drills.rebuilt import Running
 from site_node.drills.report import Mode
@@ -18,7 +19,6 @@ from tests.site_node.archive.conftest import Place, place
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 __all__ = ["place"]
 
@@ -32,21 +32,19 @@ class Drilled:
     place: Place
     drills: Drills
 
-    def run(
-        self,
-        mode: Mode = Mode.SAMPLE,
-        recovery_key: Path | None = None,
-        say: Callable[[str], None] = lambda _line: None,
-    ) -> Done:
+    def run(self, mode: Mode = Mode.SAMPLE, **options: Any) -> Done:
         """Run a drill, always with the same sample."""
-        return self.drills.run(mode, "an auditor's word", recovery_key=recovery_key, say=say)
+        return self.drills.run(mode, "an auditor's word", **options)
 
-    def problems(self, mode: Mode = Mode.SAMPLE, recovery_key: Path | None = None) -> list[str]:
+    def problems(self, mode: Mode = Mode.SAMPLE, **options: Any) -> list[str]:
         """Return what a drill finds wrong, but that there is no coordinator here."""
-        told = list(self.run(mode, recovery_key).report.problems)
-        if UNREACHABLE in told:
-            told.remove(UNREACHABLE)
-        return told
+        return [problem for problem in self.run(mode, **options).report.problems if problem != UNREACHABLE]
+
+    @property
+    def alarm(self) -> alarms.Alarm | None:
+        """The archive's alarm, if it is open."""
+        with self.place.store.connect() as db:
+            return alarms.open_alarm(db)
 
 
 @pytest.fixture
@@ -57,5 +55,11 @@ def drilled(place: Place) -> Drilled:
     write_signing_key(place.home.identity / "receipt.key", generate_signing_key())
     place.archive.create()
     place.archive.take()
-    running = Running(place.home, place.home.load_config(), place.store)
-    return Drilled(place, Drills(running, place.archive, lambda: datetime.now(UTC)))
+    return drills_of(place, lambda: datetime.now(UTC))
+
+
+def drills_of(place: Place, clock: Callable[[], datetime]) -> Drilled:
+    """Return the drills of a place, under another clock; two files are restored at once."""
+    config = place.home.load_config()
+    config = replace(config, drills=replace(config.drills, batch_files=2))
+    return Drilled(place, Drills(Running(place.home, config, place.store), place.archive, clock))

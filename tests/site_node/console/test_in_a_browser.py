@@ -14,17 +14,19 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from site_node import accounts, sources
+from consent import RequestState
+from site_node import access_requests, accounts, sources
+from site_node.access_requests import Numbered
 from site_node.accounts import Role
 from tests.coordinator.parts import free_port
-from tests.site_node.hospital import Hospital, bundle, consent_of
+from tests.site_node.console.browser import PASSWORD, entries, outcome
+from tests.site_node.hospital import PROJECT, Hospital, bundle, consent_of, form_of
 from tests.site_node.test_cli import PROGRAM
-from tests.site_node.test_console import PASSWORD, outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-DRIVER = Path(__file__).parents[1] / "browser" / "drive.mjs"
+DRIVER = Path(__file__).parents[2] / "browser" / "drive.mjs"
 START_S = 60.0
 
 
@@ -32,7 +34,8 @@ START_S = 60.0
 def address(open_hospital: Hospital, tmp_path: Path) -> Iterator[str]:
     """Yield where the console of a hospital with something in every list listens."""
     moment = datetime.now(UTC)
-    accounts.add(open_hospital.store, "mara", Role.CONSENT_MANAGER, PASSWORD, moment)
+    for name in ("mara", "nils"):
+        accounts.add(open_hospital.store, name, Role.CONSENT_MANAGER, PASSWORD, moment)
     refusal, unclear = consent_of("N1", kind="deny", id="refusal-N1"), {"period": {"start": "2026-01-01"}}
     open_hospital.load(refusal, consent_of("N3", provision=unclear))
     sources.note(open_hospital.store, "archive", moment - timedelta(days=400), moment)
@@ -95,12 +98,16 @@ def test_a_consent_manager_does_the_days_work(open_hospital: Hospital, address: 
         {"button": "Load", "picture": f"{pictures}/load.png"},
         {"link": "Studies in and out", "picture": f"{pictures}/tasks.png"},
         {"link": "brain-tissue", "picture": f"{pictures}/why.png"},
-        {"link": "Withdrawal", "picture": f"{pictures}/withdraw.png"},
+        {"link": "Withdrawals", "picture": f"{pictures}/withdrawals.png"},
         {"type": {"PatientID": "N0"}},
-        {"enter": True, "picture": f"{pictures}/preview.png"},
-        {"press": "Tab"},
+        {"check": "Only a part"},
+        {"check": PROJECT},
+        {"check": "magnetic"},
+        {"button": "See what it will do", "picture": f"{pictures}/preview.png"},
         {"button": "Record the withdrawal", "picture": f"{pictures}/withdrawn.png"},
-        {"print": f"{pictures}/withdrawn.pdf"},
+        {"link": "The page for the patient,", "picture": f"{pictures}/page.png"},
+        {"print": f"{pictures}/page.pdf"},
+        {"go": "/withdrawals"},
         {"button": "Sign out"},
         {"go": "/"},
     )
@@ -112,8 +119,11 @@ def test_a_consent_manager_does_the_days_work(open_hospital: Hospital, address: 
         *["Load consents"] * 4,
         "Studies in and out",
         "brain-tissue",
-        *["Record a withdrawal"] * 4,
-        *["Withdrawal recorded"] * 2,
+        *["Withdrawals"] * 5,
+        "What the withdrawal will do",
+        "Withdrawal 8",
+        *["Confirmation of withdrawal north-W00008"] * 2,
+        "Withdrawals",
         *["Sign in"] * 2,
     ]
     assert [(step["title"], step["violations"]) for step in seen if step["violations"]] == []
@@ -126,5 +136,65 @@ def test_a_consent_manager_does_the_days_work(open_hospital: Hospital, address: 
     assert "1 loaded, 0 unchanged, 1 not loaded" in seen[13]["text"]
     assert [outcome(open_hospital, patient) for patient in ("N0", "N2")] == ["DENY", "DENY"]
     assert not [step["address"] for step in seen if "N0" in step["address"] or "?" in step["address"]]
-    assert (pictures / "withdrawn.pdf").read_bytes().startswith(b"%PDF")
+    assert f"any further use in the research project {PROJECT}, of images of the kind magnetic" in seen[-4]["text"]
+    assert (pictures / "page.pdf").read_bytes().startswith(b"%PDF")
     assert "N0" not in (tmp_path / "console.log").read_text()
+
+
+def test_two_consent_managers_decide_by_keyboard(open_hospital: Hospital, address: str, tmp_path: Path) -> None:
+    moment = datetime.now(UTC)
+    made = access_requests.draft(open_hospital.store, form_of("brain-mr"), "anna", moment)
+    assert isinstance(made, Numbered)
+    access_requests.submit(open_hospital.store, made.number, "anna", moment)
+    open_hospital.load(consent_of("N2", patient={"display": "nobody"}))
+    request = f"/requests/{made.number}"
+    pictures = Path(os.environ.get("PICTURES", tmp_path))
+    sign_in: list[dict[str, Any]] = [{"write": "mara"}, {"press": "Tab"}, {"write": PASSWORD}, {"enter": True}]
+
+    seen = drive(
+        address,
+        {"go": "/"},
+        *sign_in,
+        {"focus": "Look at consent-N2"},
+        {"enter": True, "picture": f"{pictures}/doubt.png"},
+        {"focus": "Let it count again"},
+        {"enter": True, "picture": f"{pictures}/confirmed.png"},
+        {"go": "/requests", "picture": f"{pictures}/requests.png"},
+        {"focus": f"Request {made.number}"},
+        {"enter": True},
+        {"focus": "Approve"},
+        {"press": "Enter"},
+        {"press": "Tab"},
+        {"write": "06302099"},
+        {"press": "Tab"},
+        {"press": "Tab"},
+        {"write": "no export"},
+        {"press": "Tab"},
+        {"press": "Tab", "picture": f"{pictures}/approve.png"},
+        {"enter": True, "picture": f"{pictures}/approved.png"},
+        {"open": "Confirm the approval"},
+        {"button": "Confirm the approval", "picture": f"{pictures}/same-account.png"},
+        {"button": "Sign out"},
+        {"write": "nils"},
+        *sign_in[1:],
+        {"go": request},
+        {"open": "Confirm the approval"},
+        {"button": "Confirm the approval", "picture": f"{pictures}/granted.png"},
+        {"go": "/nowhere"},
+    )
+
+    assert [(step["address"], step["violations"]) for step in seen if step["violations"]] == []
+    # A refused decision is an answer 422, and what is not there 404, which a browser calls errors.
+    faults = ("422", "404")
+    assert [said for step in seen for said in step["complaints"] if not any(fault in said for fault in faults)] == []
+    confirmed = [detail for entry, detail in entries(open_hospital) if entry == "site:consent:confirmed"]
+    assert confirmed == [{"consent": "consent-N2", "by": "mara"}]
+    (refused,) = [step["text"] for step in seen if "Not done" in step["text"] and step["address"] != "/nowhere"]
+    assert "who approved it first cannot confirm it: another person must" in refused
+    with open_hospital.store.connect() as db:
+        granted = access_requests.find(db, made.number)
+        by = [event.by for event in access_requests.history(db, made.number)]
+    assert (granted.state, granted.conditions, by[2:]) == (RequestState.APPROVED, ("no export",), ["mara", "nils"])
+    assert f"{granted.expires_at:%Y-%m-%d}" == "2099-06-30"
+    assert not [step["address"] for step in seen if "N2" in step["address"] or "?" in step["address"]]
+    assert (tmp_path / "console.log").read_text().count("\n") == 1
