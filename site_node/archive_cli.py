@@ -14,6 +14,7 @@ from rich.table import Table
 
 from site_node import alarms
 from site_node.app import open_archive, open_site
+from site_node.drill_cli import tell_drills
 from site_node.errors import ArchiveAlarm, ArchiveError
 from site_node.terminal import By, Json, ask_patient, confirm_at_terminal, err, out
 
@@ -128,6 +129,7 @@ def look_quickly(context: typer.Context) -> None:
     found = _archive(context).look()
     _alarm(context)
     out.print(f"no alarm; {len(found)} known images are gone")
+    tell_drills(open_site(context.obj))
 
 
 @archive_app.command("alarm")

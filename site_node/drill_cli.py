@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import signal
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+    from site_node.app import Site
     from site_node.drills.report import DrillReport
 
 drill_app = typer.Typer(
@@ -61,6 +63,18 @@ def drill_full(
     _run(context, "full", "", recovery_key, keep=keep, as_json=as_json)
 
 
+@drill_app.command("attack")
+def drill_attack(context: typer.Context, nonce: Nonce = "", keep: Keep = False, as_json: Json = False) -> None:
+    """Attack a copy of some images; the alarm has to sound, and all has to come back. Exit code 8: it did not."""
+    _run(context, "attack", nonce, None, keep=keep, as_json=as_json)
+
+
+@drill_app.command("failover")
+def drill_failover(context: typer.Context, nonce: Nonce = "", keep: Keep = False, as_json: Json = False) -> None:
+    """Lose a PACS, go on with a second one, and go back without a loss. Exit code 8: something was lost."""
+    _run(context, "failover", nonce, None, keep=keep, as_json=as_json)
+
+
 @drill_app.command("verify")
 def verify_report(
     context: typer.Context,
@@ -87,7 +101,7 @@ def verify_report(
 
 @drill_app.command("status")
 def show_status(context: typer.Context, as_json: Json = False) -> None:
-    """Show when each kind of drill passed last. Exit code 8: one failed, did not end, or is overdue."""
+    """Show when each kind of drill passed last. Exit code 8: one failed, runs, or did not end, or is overdue."""
     from site_node.drills import record, schedule  # noqa: PLC0415 -- pydicom and Flower are slow to import
 
     site = open_site(context.obj)
@@ -121,11 +135,25 @@ def show_status(context: typer.Context, as_json: Json = False) -> None:
         raise DrillFailed("; ".join(told))
 
 
+def tell_drills(site: Site) -> None:
+    """Print how old the last drill is that passed, and what a person has to look after."""
+    from site_node.drills import record, schedule  # noqa: PLC0415 -- as above
+
+    with site.store.connect() as db:
+        last = record.last(db)
+    passed = [one.passed_at for one in last.values() if one.passed_at]
+    age = f"{(now() - max(passed)).total_seconds() / 3600:.1f} h ago" if passed else "never"
+    out.print(f"recovery was drilled with success {age}")
+    for line in schedule.notices(last, record.pauses(site.config.drills), now()):
+        err.print(line, soft_wrap=True)
+
+
 def _run(
     context: typer.Context, mode: str, nonce: str, recovery_key: Path | None, *, keep: bool, as_json: bool
 ) -> None:
     from site_node.drills.report import Mode  # noqa: PLC0415 -- it brings pydicom and Flower, which are slow to import
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was restored names patients: it is cleared away
     drills = open_drills(open_site(context.obj))
     with _bar() as heard:
         done = drills.run(

@@ -38,6 +38,7 @@ _PENDING = (0xFF00, 0xFF01)
 HOST = "127.0.0.1"
 _PDU = 131072
 _TIMEOUT_S = 30.0
+_ATTEMPTS = 3  # an association that stalls is begun anew; storing twice what is the same changes nothing
 _CONTEXTS = 120  # an association has 128 (PS3.8 9.3.2.2), some of which the query needs
 _config.STORE_SEND_CHUNKED_DATASET = True  # a file is sent as it lies, and never whole in memory
 
@@ -81,16 +82,29 @@ def store(peer: Peer, files: Sequence[Path], forms: Sequence[Form], sent: Callab
     Raises: ArchiveError if the peer ends the association.
     """
     statuses: dict[Path, int | None] = {}
-    contexts = [build_context(*form) for form in sorted(set(forms))]
+    for left in reversed(range(_ATTEMPTS)):
+        try:
+            _store(peer, [one for one in zip(files, forms, strict=True) if one[0] not in statuses], statuses, sent)
+        except ArchiveError:
+            if not left:
+                raise
+    return statuses
+
+
+def _store(
+    peer: Peer, files: Sequence[tuple[Path, Form]], statuses: dict[Path, int | None], sent: Callable[[], None]
+) -> None:
+    contexts = [build_context(*form) for form in sorted({form for _, form in files})]
+    if not contexts:
+        return
     with _association(peer, contexts) as association:
         agreed = {(one.abstract_syntax, one.transfer_syntax[0]) for one in association.accepted_contexts}
-        for path, form in zip(files, forms, strict=True):
+        for path, form in files:
             if form not in agreed:
                 statuses[path] = None
             else:
                 statuses[path] = _status(association.send_c_store(path))
             sent()
-    return statuses
 
 
 def find_studies(peer: Peer, study: str) -> list[str]:
@@ -114,6 +128,16 @@ def get_study(peer: Peer, study: str, forms: Sequence[Form], folder: Path) -> li
 
     Raises: ArchiveError if the peer ends the association.
     """
+    for left in reversed(range(_ATTEMPTS)):
+        try:
+            return _get_study(peer, study, forms, folder)
+        except ArchiveError:
+            if not left:
+                raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _get_study(peer: Peer, study: str, forms: Sequence[Form], folder: Path) -> list[Path]:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     received: list[Path] = []
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from site_node.archive.layout import write
-from site_node.drills import record, recovery, sampling
+from site_node.drills import attack, failover, record, recovery, sampling
 from site_node.drills.bench import Bench, Notes
 from site_node.drills.pacs import find_program
 from site_node.drills.report import (
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 KINDS: Mapping[Mode, Callable[[Bench], None]] = {
     Mode.SAMPLE: recovery.sample,
     Mode.FULL: recovery.full,
+    Mode.ATTACK: attack.attack,
+    Mode.FAILOVER: failover.failover,
 }
 _TEXT = 256
 _FILES = ("archived", "proved", "digest_only", "missing", "bad", "size")

@@ -46,7 +46,7 @@ def notices(last: Mapping[Mode, Last], pauses: Mapping[Mode, timedelta], at: dat
     for mode, one in last.items():
         pause = pauses[mode]
         if one.started_at is not None and not one.passed:
-            why = one.problems[0] if one.problems else "it did not end"
+            why = one.problems[0] if one.problems else "it runs still, or did not end"
             yield f"drill {mode} of {one.started_at:%Y-%m-%d %H:%M} failed: {why}"
         elif pause and one.passed_at is not None and at - one.passed_at > GRACE * pause:
             yield f"drill {mode} is overdue: the last one passed {one.passed_at:%Y-%m-%d %H:%M}"

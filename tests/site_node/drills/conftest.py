@@ -58,8 +58,8 @@ def drilled(place: Place) -> Drilled:
     return drills_of(place, lambda: datetime.now(UTC))
 
 
-def drills_of(place: Place, clock: Callable[[], datetime]) -> Drilled:
-    """Return the drills of a place, under another clock; two files are restored at once."""
+def drills_of(place: Place, clock: Callable[[], datetime], batch_files: int = 2) -> Drilled:
+    """Return the drills of a place, under a clock; so many files are restored at once."""
     config = place.home.load_config()
-    config = replace(config, drills=replace(config.drills, batch_files=2))
+    config = replace(config, drills=replace(config.drills, batch_files=batch_files))
     return Drilled(place, Drills(Running(place.home, config, place.store), place.archive, clock))

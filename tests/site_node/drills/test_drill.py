@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from site_node import alarms
+from site_node.archive import anomaly
 from site_node.archive.repository import GOOD
 from site_node.archive.staging import MANIFEST, digest_of
 from site_node.drills import record
@@ -168,7 +169,7 @@ def test_a_pacs_that_dies_in_the_middle_fails_the_drill(drilled: Drilled) -> Non
                 child.kill()
                 child.wait()
 
-    done = drilled.run(Mode.FULL, progress=kill)
+    done = drills_of(drilled.place, lambda: datetime.now(UTC), 100).run(Mode.FULL, progress=kill)
 
     assert any("PACS" in problem for problem in done.report.problems)
     assert not last_of(drilled, Mode.FULL).passed
@@ -230,3 +231,24 @@ def test_a_drill_that_was_stopped_has_failed_and_a_full_one_goes_on(drilled: Dri
     assert "of 3 studies are done" in heard[0]
     assert done.report.problems == (UNREACHABLE,)
     assert (done.report.files.archived, done.report.files.proved, done.report.files.digest_only) == (5, 4, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", [Mode.ATTACK, Mode.FAILOVER])
+def test_an_attack_and_a_failover_lose_nothing(drilled: Drilled, mode: Mode) -> None:
+    done = drilled.run(mode)
+
+    assert done.report.problems == ()
+    assert (done.report.files.proved, done.report.files.digest_only) == (4, 1)
+    assert drilled.alarm is None
+    assert list((drilled.place.home.root / "drills" / "scratch").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_an_alarm_that_hears_nothing_fails_the_attack(drilled: Drilled, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(anomaly, "is_alarm", lambda *_: False)
+
+    assert drilled.problems(Mode.ATTACK)[:2] == [
+        "an attack was archived as if nothing had happened",
+        "an attack sounded no alarm",
+    ]
