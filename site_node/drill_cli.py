@@ -101,7 +101,7 @@ def verify_report(
 
 @drill_app.command("status")
 def show_status(context: typer.Context, as_json: Json = False) -> None:
-    """Show when each kind of drill passed last. Exit code 8: one failed, runs, or did not end, or is overdue."""
+    """Show when each kind of drill passed last. Exit code 8: one failed, did not end, or is overdue."""
     from site_node.drills import record, schedule  # noqa: PLC0415 -- pydicom and Flower are slow to import
 
     site = open_site(context.obj)
@@ -116,7 +116,7 @@ def show_status(context: typer.Context, as_json: Json = False) -> None:
             if one.passed
             else "failed"
             if one.ended_at
-            else "did not end"
+            else "runs, or did not end"
             if one.started_at
             else None,
             "passed": one.passed_at.isoformat() if one.passed_at else None,
