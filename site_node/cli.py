@@ -1,8 +1,8 @@
 """`filmroom-site`: what a hospital does with its node.
 
-Exit codes: 0 done; 1 error; 2 usage; 3 refused by policy; 4 wrong configuration; 5 the coordinator refused or cannot be
-reached; 6 no space left, or the file system refused; 7 an alarm of the archive; 8 a recovery drill
-failed.
+Exit codes: 0 done; 1 error; 2 usage; 3 refused by policy; 4 wrong configuration; 5 the coordinator or an endpoint of
+locked copies refused or cannot be reached; 6 no space left, or the file system refused; 7 an alarm of the archive; 8 a
+recovery drill failed.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from models import ModelsError, TaskRefused
 from models.memory import loading
 from site_node import catalogue, consents, permissions, project_keys, reidentification, sources, withdrawals
 from site_node.app import Site, create_site, fetch_consents, now, open_intake, open_site, open_vault
+from site_node.archive.locked.immutable import give_up_capability
 from site_node.archive_cli import archive_app
 from site_node.audit_cli import audit_site, print_log_key
 from site_node.audit_events_cli import write_audit_events
@@ -35,8 +36,9 @@ from site_node.config import ConsentServer
 from site_node.console_cli import accounts_app, console_app
 from site_node.disclosures_cli import account_for_disclosures
 from site_node.drill_cli import drill_app
-from site_node.errors import ArchiveAlarm, ConfigurationError, DrillFailed, PeerError, SiteError
+from site_node.errors import ArchiveAlarm, ConfigurationError, DrillFailed, EndpointError, PeerError, SiteError
 from site_node.gate import Gate
+from site_node.locked_cli import locked_app
 from site_node.requests_cli import requests_app
 from site_node.review_cli import keys_app, reidentify_app, review_app
 from site_node.rotation_cli import rotate_key
@@ -58,6 +60,7 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (TaskRefused, 3),
     (ConfigurationError, 4),
     (PeerError, 5),
+    (EndpointError, 5),
     (OSError, 6),
     (sa.exc.DBAPIError, 6),
     (ArchiveAlarm, 7),
@@ -77,6 +80,7 @@ for name, group in (
     ("console", console_app),
     ("datasets", datasets_app),
     ("drill", drill_app),
+    ("locked", locked_app),
     ("requests", requests_app),
     ("tasks", tasks_app),
     ("review", review_app),
@@ -556,6 +560,7 @@ def serve(context: typer.Context) -> None:
         from site_node.service import serve as run_node  # noqa: PLC0415 -- it brings the line, and Flower with it
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    give_up_capability()
     site = _site(context)
     try:
         run_node(site, _say, _progress)

@@ -9,7 +9,7 @@ import json
 import math
 import re
 import tomllib
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,6 +18,7 @@ from site_node.deidentify.profile import Dates, Options
 from site_node.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from enum import Enum
     from pathlib import Path
 
@@ -27,9 +28,20 @@ MAX_CONSENT_AGE_H = 8784  # a year: beyond that nobody looks any more
 MAX_WITNESSES = 8  # so many cosignatures fit into the note of a receipt, whatever the names
 OPTIONS = "deidentify"  # the table of TOML with the options of de-identification
 
-_Settings = TypeVar("_Settings", "SiteConfig", "ConsentServer", "ArchiveSettings", "DrillSettings", Options)
+_Settings = TypeVar(
+    "_Settings",
+    "SiteConfig",
+    "ConsentServer",
+    "ArchiveSettings",
+    "DrillSettings",
+    "LockedCopies",
+    "LockedCopy",
+    Options,
+)
 _TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
 _TEXTS = "tuple[str, ...]"
+_NUMBERS = "Mapping[str, int]"
+MAX_YEARS = 100  # a lock cannot be undone: a slip of the pen must not keep an image for a thousand years
 _CHOICES: dict[str, type[Enum]] = {"Dates": Dates}
 
 
@@ -102,6 +114,69 @@ class DrillSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class LockedCopy:
+    """One bucket that holds locked copies; `domain` names who administers it."""
+
+    name: str
+    endpoint: str
+    bucket: str
+    credentials: str
+    domain: str
+    region: str = "us-east-1"
+    authority_file: str = ""
+    probe_bucket: str = ""
+    back_doors: tuple[str, ...] = ()
+    required: bool = True
+    snapshots: bool = False
+    rolling_days: int = 30
+
+    @property
+    def scratch_bucket(self) -> str:
+        """The bucket beside it in which the probe tries what could do harm."""
+        return self.probe_bucket or f"{self.bucket}-probe"
+
+    def __post_init__(self) -> None:
+        """Refuse values no site may run with."""
+        if not self.endpoint.startswith(("https://", "http://127.0.0.1:", "http://localhost:")):
+            raise ConfigurationError("locked.copies.endpoint: must be https, or this machine")
+        if not self.credentials.startswith("file:"):
+            raise ConfigurationError("locked.copies.credentials: must be a reference, file:")
+        if not 1 <= self.rolling_days <= MAX_YEARS * 365:
+            raise ConfigurationError("locked.copies.rolling_days: must be from 1 to the days of a century")
+        for key in ("name", "bucket", "domain"):
+            if not getattr(self, key).strip():
+                raise ConfigurationError(f"locked.copies.{key}: must not be empty")
+        if self.scratch_bucket == self.bucket:
+            raise ConfigurationError("locked.copies.probe_bucket: must be another bucket than the copies'")
+
+
+@dataclass(frozen=True, slots=True)
+class LockedCopies:
+    """How long images are locked, where, and what makes a series protected."""
+
+    years: int = 10
+    years_by_modality: Mapping[str, int] = field(default_factory=dict)
+    least_days: int = 30
+    domains: int = 2
+    probe_days: int = 7
+    verify_days: int = 90
+    copies: tuple[LockedCopy, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse values no site may run with."""
+        for modality, years in {"": self.years, **self.years_by_modality}.items():
+            if not 1 <= years <= MAX_YEARS:
+                where = f"years_by_modality.{modality}" if modality else "years"
+                raise ConfigurationError(f"locked.{where}: must be from 1 to {MAX_YEARS}")
+        for key in ("least_days", "domains", "probe_days", "verify_days"):
+            if getattr(self, key) < 1:
+                raise ConfigurationError(f"locked.{key}: must be at least 1")
+        for told in ([copy.name for copy in self.copies], [(copy.endpoint, copy.bucket) for copy in self.copies]):
+            if len(set(told)) < len(told):
+                raise ConfigurationError("locked.copies: each has a name and a bucket of its own")
+
+
+@dataclass(frozen=True, slots=True)
 class SiteConfig:
     """What the hospital decides; each field is described in docs/operating.md."""
 
@@ -120,6 +195,7 @@ class SiteConfig:
     deidentify: Options = field(default_factory=Options)
     archive: ArchiveSettings = field(default_factory=ArchiveSettings)
     drills: DrillSettings = field(default_factory=DrillSettings)
+    locked: LockedCopies = field(default_factory=LockedCopies)
 
     @property
     def max_consent_age(self) -> timedelta:
@@ -224,6 +300,7 @@ class SiteHome:
             "deidentify": _parse(Options, _table(document, "deidentify"), "deidentify."),
             "archive": _parse(ArchiveSettings, _table(document, "archive"), "archive."),
             "drills": _parse(DrillSettings, _table(document, "drills"), "drills."),
+            "locked": _parse_locked(_table(document, "locked")),
         }
         return _parse(SiteConfig, {**document, **tables} if "name" in document else document)
 
@@ -266,14 +343,23 @@ def _table(document: dict[str, object], name: str) -> dict[str, object]:
     return table
 
 
+def _parse_locked(document: dict[str, object]) -> LockedCopies:
+    copies = document.pop("copies", [])
+    if not isinstance(copies, list) or not all(isinstance(copy, dict) for copy in copies):
+        raise ConfigurationError(f"{CONFIG_NAME}: locked.copies: expected tables, [[locked.copies]]")
+    parsed = tuple(_parse(LockedCopy, copy, "locked.copies.") for copy in copies)
+    return replace(_parse(LockedCopies, document, "locked."), copies=parsed)
+
+
 def _parse(kind: type[_Settings], document: dict[str, object], prefix: str = "") -> _Settings:
     known = {field.name: str(field.type) for field in fields(kind)}
     for key in document:
         if key not in known:
             told = ", ".join(known)
             raise ConfigurationError(f"{CONFIG_NAME}: unknown key {prefix + key!r}; known are {told}")
-    if "name" in known and "name" not in document:
-        raise ConfigurationError(f"{CONFIG_NAME}: key 'name' is missing")
+    for one in fields(kind):
+        if one.name not in document and one.default is MISSING and one.default_factory is MISSING:
+            raise ConfigurationError(f"{CONFIG_NAME}: key {prefix + one.name!r} is missing")
     values: dict[str, Any] = {key: _value(prefix + key, value, known[key]) for key, value in document.items()}
     return kind(**values)
 
@@ -289,6 +375,10 @@ def _value(key: str, value: object, expected: str) -> object:
         if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
             raise ConfigurationError(f"{CONFIG_NAME}: {key}: expected a list of texts")
         return tuple(value)
+    if expected == _NUMBERS:
+        if not isinstance(value, dict) or not all(type(one) is int for one in value.values()):
+            raise ConfigurationError(f"{CONFIG_NAME}: {key}: expected a table of numbers")
+        return value
     if expected in _TYPES and (
         not isinstance(value, _TYPES[expected]) or isinstance(value, bool) != (expected == "bool")
     ):

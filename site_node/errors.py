@@ -6,6 +6,11 @@ SiteError
 ├── PeerError            the coordinator broke the protocol or cannot be reached
 │   └── PeerRefused      it answered, and will not have this: asking again is of no use
 │       └── NotAMember   it does not have this site as a member, or no longer
+├── ClockRefused         the machine's clock went back, or jumped ahead: expiry is not judged by it
+├── LockedCopyInvalid    a locked copy, or what should become one, is not what it must be
+├── EndpointError        an S3 endpoint that holds locked copies
+│   ├── EndpointUnreachable  gave no answer; nothing is known of what was asked
+│   └── EndpointRefused      answered with an error
 ├── ReleaseRefused       what was about to leave is not what the task declares
 ├── TrainingFailed       the worker could not finish; the round is given up
 └── ArchiveError         a snapshot or a restore is not what it has to be
@@ -36,6 +41,30 @@ class PeerRefused(PeerError):
 
 class NotAMember(PeerRefused):
     """The coordinator answered that this site is no member of its federation."""
+
+
+class ClockRefused(SiteError):
+    """The machine's clock cannot be trusted to judge whether something has expired."""
+
+
+class LockedCopyInvalid(SiteError):
+    """A sealed object is damaged or another than it should be, or a file changed while it was sealed."""
+
+
+class EndpointError(SiteError):
+    """An S3 endpoint does not do what was asked of it."""
+
+
+class EndpointUnreachable(EndpointError):
+    """An S3 endpoint gave no answer."""
+
+
+class EndpointRefused(EndpointError):
+    """An S3 endpoint answered with an error; `code` is S3's word for it."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class ReleaseRefused(SiteError):

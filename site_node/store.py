@@ -470,6 +470,58 @@ drill = sa.Table(
     sa.Column("report", sa.String),  # SHA-256 of the signed report
 )
 
+# Locked copies: one object of S3 for each part of a series, sealed at this site; the name is a keyed digest.
+locked_object = sa.Table(
+    "locked_object",
+    metadata,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("series", sa.String, nullable=False, index=True),  # keyed digest of the SeriesInstanceUID
+    sa.Column("patient", sa.String, nullable=False, index=True),  # keyed pseudonym
+    sa.Column("modality", sa.String, nullable=False),
+    sa.Column("study_date", sa.String),  # ISO; stays inside
+    sa.Column("files", sa.Integer, nullable=False),
+    sa.Column("size", sa.Integer, nullable=False),  # bytes of the files
+    sa.Column("until", sa.String, nullable=False),  # the legal date
+    sa.Column("hold", sa.Boolean, nullable=False),
+    sa.Column("sealed_at", sa.String, nullable=False),
+)
+
+# Where each lies: a row says that this version was read back whole and its lock was read, at `verified_at`.
+locked_copy = sa.Table(
+    "locked_copy",
+    metadata,
+    sa.Column("name", sa.String, sa.ForeignKey("locked_object.name"), primary_key=True),
+    sa.Column("copy", sa.String, primary_key=True),
+    sa.Column("place", sa.String, nullable=False),  # endpoint and bucket: a copy's name may come to mean another
+    sa.Column("version", sa.String, nullable=False),
+    sa.Column("sha256", sa.String, nullable=False),  # of the sealed object
+    sa.Column("size", sa.Integer, nullable=False),
+    sa.Column("until", sa.String, nullable=False),  # as the endpoint told it
+    sa.Column("hold", sa.Boolean, nullable=False),  # as the endpoint told it
+    sa.Column("verified_at", sa.String, nullable=False),
+    sa.Column("fault", sa.String, nullable=False),  # what the last look found; empty where all was well
+)
+
+# Every result of the conformance probe, signed. Append only.
+lock_probe = sa.Table(
+    "lock_probe",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("endpoint", sa.String, nullable=False),
+    sa.Column("bucket", sa.String, nullable=False),
+    sa.Column("envelope", sa.LargeBinary, nullable=False),  # DSSE, see archive.probe
+)
+
+# The clock by which expiry is judged: one row, the latest moment it showed and how long the machine had run then.
+clock_reading = sa.Table(
+    "clock_reading",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("at", sa.String, nullable=False),
+    sa.Column("boot", sa.String, nullable=False),  # the kernel's id of the running boot
+    sa.Column("running_s", sa.Float, nullable=False),  # CLOCK_BOOTTIME
+)
+
 # Who may use the console.
 account = sa.Table(
     "account",
@@ -506,6 +558,7 @@ APPEND_ONLY = {
     "eligibility": "run = NEW.run AND round = NEW.round AND kind = NEW.kind AND nonce = NEW.nonce",
     "data_manifest": "sha256 = NEW.sha256",
     "withdrawal_answer": "digest = NEW.digest",
+    "lock_probe": "number = NEW.number",
 }
 
 

@@ -31,7 +31,7 @@ from coordinator.receipt_keys import REFUSALS
 from coordinator.statistics import CHECKS as STATISTICS_CHECKS
 from coordinator.verification import CHECKS
 from models import UpdateFault, parse_task
-from site_node.config import ArchiveSettings, ConsentServer, DrillSettings, SiteConfig
+from site_node.config import ArchiveSettings, ConsentServer, DrillSettings, LockedCopies, LockedCopy, SiteConfig
 from site_node.deidentify.conformance import markdown
 from site_node.deidentify.profile import Options
 from site_node.membership import Invitation
@@ -60,11 +60,23 @@ def test_the_readme_lists_exactly_what_leaves_the_hospital() -> None:
         ("### site.toml, [deidentify]", Options),
         ("### site.toml, [archive]", ArchiveSettings),
         ("### site.toml, [drills]", DrillSettings),
+        ("### site.toml, [locked]", LockedCopies),
+        ("### site.toml, [[locked.copies]]", LockedCopy),
         ("### coordinator.toml", CoordinatorConfig),
     ],
 )
 def test_every_configuration_key_is_documented_with_its_default(
-    title: str, kind: type[SiteConfig | ConsentServer | Options | ArchiveSettings | DrillSettings | CoordinatorConfig]
+    title: str,
+    kind: type[
+        SiteConfig
+        | ConsentServer
+        | Options
+        | ArchiveSettings
+        | DrillSettings
+        | LockedCopies
+        | LockedCopy
+        | CoordinatorConfig
+    ],
 ) -> None:
     rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", _section("docs/operating.md", title), re.MULTILINE)
     expected = [(field.name, field.default) for field in fields(kind)]
@@ -185,12 +197,13 @@ def test_a_decision_says_context_options_choice_and_consequences(path: Path) -> 
                 "deidentification",
                 "demo",
                 "drills",
+                "locked-copies",
                 "protocol",
                 "records",
                 "threat-model",
-                "withdrawal",
             )
         ),
+        "docs/withdrawal.md",
     ],
 )
 def test_what_a_page_points_at_exists(page: str) -> None:

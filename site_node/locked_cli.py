@@ -1,0 +1,538 @@
+"""`filmroom-site locked`: copies of images that nobody deletes before their date, and the server that can hold them."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path  # noqa: TC003 -- Typer reads the annotation
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import MofNCompleteColumn, Progress
+from rich.table import Table
+
+from consent import Deny, Permit
+from site_node.app import Site, now, open_site
+from site_node.errors import ConfigurationError
+from site_node.terminal import By, Json, ask_patient, err, out
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from site_node.archive.locked.clock import Clock
+    from site_node.archive.locked.probe import ProbeResult, Target
+    from site_node.archive.locked.s3 import Bucket
+    from site_node.archive.locked.sealing import Seal
+    from site_node.archive.locked.worm import LockedObject, Locking
+    from site_node.config import LockedCopy
+
+locked_app = typer.Typer(no_args_is_help=True, help=__doc__)
+ERROR, REFUSED, UNREACHABLE = 1, 3, 5
+_SHOWN_DIGITS = 16
+_REGION = "us-east-1"
+
+CopyName = Annotated[str, typer.Argument(help="The name of a copy in [[locked.copies]].")]
+Names = Annotated[list[str] | None, typer.Argument(help="Names of objects, or how they begin.")]
+OfPatient = Annotated[bool, typer.Option("--patient", help="All of one patient; the PatientID is asked for.")]
+
+
+@locked_app.command("serve")
+def serve(
+    folder: Annotated[Path, typer.Argument(help="The server's folder; an empty or new one is set up.")],
+    address: Annotated[
+        str, typer.Option(help="The IP address of its S3 port; the rest stays on this machine.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(help="Its S3 port; the three above it, and those plus 10000, are used too.")
+    ] = 8333,
+) -> None:
+    """Run a lock server (SeaweedFS, hardened), in the foreground; its keys are born in its folder when it is new."""
+    from site_node.archive.locked import lock_server  # noqa: PLC0415 -- only this command needs it
+
+    server = lock_server.find(folder) or lock_server.set_up(folder, address, port, now())
+    command = server.command()
+    out.print(f"lock server at {server.endpoint}, in {folder}", soft_wrap=True)
+    out.print(f"for a site: {server.authority} and {server.credentials}, and in its site.toml:", soft_wrap=True)
+    doors = ", ".join(f'"{door}"' for door in server.back_doors)
+    out.print(
+        "[[locked.copies]]\n"
+        'name = "basement"\n'
+        f'endpoint = "{server.endpoint}"\n'
+        'bucket = "images"\n'
+        f'credentials = "file:{server.credentials.absolute()}"\n'
+        f'authority_file = "{server.authority.absolute()}"\n'
+        f"back_doors = [{doors}]\n"
+        'domain = "hospital"',
+        soft_wrap=True,
+    )
+    lock_server.run(server, command)
+
+
+@locked_app.command("member")
+def add_member(
+    folder: Annotated[Path, typer.Argument(help="The folder of a lock server that runs.")],
+    name: Annotated[str, typer.Argument(help="The hospital's name; its bucket has it too.")],
+) -> None:
+    """Hold another hospital's copies: two buckets, and an account that can do nothing elsewhere."""
+    from site_node.archive.locked import credentials, lock_server  # noqa: PLC0415 -- only this command needs it
+    from site_node.archive.locked.s3 import Bucket  # noqa: PLC0415 -- boto3 is slow to import, and few commands need it
+
+    server = lock_server.find(folder)
+    if server is None:
+        raise ConfigurationError(f"{folder} holds no lock server")
+    administrator = credentials.read(server.credentials)
+    for bucket in lock_server.buckets_of(name):
+        _have(Bucket(server.endpoint, _REGION, bucket, administrator, server.authority), make=True)
+    account = lock_server.add_member(server, name)
+    out.print(f"{name} may use bucket {name} at {server.endpoint}", soft_wrap=True)
+    out.print(f"give it {account} by a safe way, and {server.authority}", soft_wrap=True)
+
+
+@locked_app.command("local")
+def copy_here(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="What is copied.")],
+    target: Annotated[Path, typer.Argument(help="On a disk of this machine whose files can be immutable.")],
+) -> None:
+    """Copy files and make the copies immutable; needs root. This is `local`: never compliant, and it stops no root."""
+    from site_node.archive.locked import immutable  # noqa: PLC0415 -- only this command needs it
+
+    open_site(context.obj)
+    if not folder.is_dir():
+        raise ConfigurationError(f"{folder} is not a folder")
+    with _bar("copying") as heard:
+        new = immutable.copy(folder, target, heard)
+    out.print(f"{new} new local copies in {target}; they are not compliant", soft_wrap=True)
+
+
+@locked_app.command("probe")
+def probe_copies(
+    context: typer.Context,
+    name: Annotated[str | None, typer.Argument(help="A copy of [[locked.copies]]; without it, all.")] = None,
+    make_buckets: Annotated[
+        bool, typer.Option("--make-buckets", help="Make what is missing, with Object Lock.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Try on each endpoint what an attacker would try; only what withstood all of it is used. Run it by a timer."""
+    from site_node.archive.locked import probe, probe_log  # noqa: PLC0415 -- boto3 is slow to import, and few commands need it
+
+    site = open_site(context.obj)
+    clock = _clock(site)
+    _seal(site)
+    results, failed = [], False
+    for copy in _chosen(site, name):
+        target = _target(site, copy)
+        for bucket in (target.real, target.scratch):
+            _have(bucket, make=make_buckets)
+        with _bar(f"probing {copy.name}") as heard:
+            result = probe.run(
+                target, timedelta(days=site.config.locked.probe_days), clock.now(), now, time.sleep, heard
+            )
+        probe_log.keep(site.store, result, _signing_key(site))
+        failed = failed or bool(result.failed)
+        results.append(result)
+        if not as_json:
+            _tell_probe(copy, result)
+    if as_json:
+        print(json.dumps([result.model_dump(mode="json") for result in results]))
+    if failed:
+        raise typer.Exit(REFUSED)
+
+
+@locked_app.command("put")
+def put(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="A folder of DICOM; always the same one, since its paths are kept.")],
+    as_json: Json = False,
+) -> None:
+    """Seal every series of a folder and lock it at every copy; what is there already is left. Cut off, run it again."""
+    from site_node.archive.locked import series  # noqa: PLC0415 -- it brings pydicom, which is slow to import
+
+    if not folder.is_dir():
+        raise ConfigurationError(f"{folder} is not a folder")
+    site = open_site(context.obj)
+    locking = _locking(site)
+    with _bar("reading") as heard:
+        found = series.find(folder, heard)
+    made: dict[str, LockedObject] = {}
+    with _bar("locking") as heard:
+        for done, one in enumerate(found.series, start=1):
+            term = series.term(one, site.config.locked, locking.now())
+            locked = locking.lock(one, folder, site.pseudonymiser.patient(one.PatientID), term)
+            made[locked.name] = locked
+            heard(done, len(found.series))
+    for sha256, why in found.passed_over:
+        err.print(f"not locked: file {sha256[:_SHOWN_DIGITS]}: {why}")
+    _conclude(site, locking, list(made.values()), len(found.passed_over), as_json=as_json)
+
+
+@locked_app.command("resume")
+def resume(context: typer.Context, as_json: Json = False) -> None:
+    """Bring what is on record to the copies that lack it: after an outage, or when a copy is new. Run it by a timer."""
+    site = open_site(context.obj)
+    locking = _locking(site)
+    with _bar("bringing") as heard:
+        locking.finish(heard)
+    _conclude(site, locking, _objects(site), 0, as_json=as_json)
+
+
+@locked_app.command("verify")
+def verify(
+    context: typer.Context,
+    sample: Annotated[int, typer.Option(help="Only so many objects, drawn at random; 0 is all.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Read objects back from every copy, compare them and look at their locks. Run it by a timer."""
+    site = open_site(context.obj)
+    locking = _locking(site)
+    chosen = _objects(site)
+    if 0 < sample < len(chosen):
+        chosen = random.SystemRandom().sample(chosen, sample)
+    bad = 0
+    with _bar("reading back") as heard:
+        for done, locked in enumerate(chosen, start=1):
+            bad += not locking.verify(locked)
+            heard(done, len(chosen))
+    _conclude(site, locking, chosen, bad, as_json=as_json)
+
+
+@locked_app.command("list")
+def list_objects(
+    context: typer.Context, names: Names = None, of_patient: OfPatient = False, as_json: Json = False
+) -> None:
+    """Show every object, until when it is locked, where, and whether it is protected; asks no endpoint."""
+    site = open_site(context.obj)
+    moment = _clock(site).now()
+    verdicts = _verdicts(site, moment)
+    rows = [_row(site, locked, verdicts, moment) for locked in _chosen_objects(site, names, of_patient=of_patient)]
+    if as_json:
+        print(json.dumps(rows))
+        return
+    table = Table("object", "modality", "files", "locked until", "hold", "copies", "state", title="locked copies")
+    for row in rows:
+        copies = ", ".join(row["copies"])
+        table.add_row(
+            row["name"][:_SHOWN_DIGITS], row["modality"], str(row["files"]), row["until"][:10],
+            "hold" if row["hold"] else "", copies, row["state"],
+        )  # fmt: skip
+    out.print(table)
+    for name, verdict in verdicts.items():
+        if isinstance(verdict, Deny):
+            err.print(f"{name} is not compliant: {verdict.reason}", soft_wrap=True)
+
+
+@locked_app.command("hold")
+def hold(
+    context: typer.Context,
+    by: By,
+    reason: Annotated[str, typer.Option(help="Why; goes on the record.")],
+    names: Names = None,
+    of_patient: OfPatient = False,
+    lift: Annotated[bool, typer.Option("--lift", help="Lift the hold instead.")] = False,
+) -> None:
+    """Put a legal hold on objects at every copy: they stay, whatever their date, until it is lifted."""
+    site = open_site(context.obj)
+    if not names and not of_patient:
+        raise typer.BadParameter("name objects, or --patient")
+    locking = _locking(site)
+    changed = [
+        locking.hold(locked, by, reason, on=not lift) for locked in _chosen_objects(site, names, of_patient=of_patient)
+    ]
+    _conclude(site, locking, changed, 0, as_json=False)
+
+
+@locked_app.command("extend")
+def extend(
+    context: typer.Context,
+    name: CopyName,
+    prefix: Annotated[str, typer.Argument(help="Where the snapshot repository lies in the bucket.")] = "",
+    days: Annotated[int | None, typer.Option(help="For how long from now; else `rolling_days` of the copy.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Push the lock of every version forward, never back: for the snapshot repository. Run it by a timer."""
+    from site_node.archive.locked import rolling  # noqa: PLC0415 -- few commands need it
+
+    site = open_site(context.obj)
+    moment = _clock(site).now()
+    (copy,) = _chosen(site, name)
+    verdict = _verdicts(site, moment)[copy.name]
+    if isinstance(verdict, Deny):
+        err.print(f"refused: {copy.name} is not compliant: {verdict.reason}", soft_wrap=True)
+        raise typer.Exit(REFUSED)
+    rolling_days = copy.rolling_days if days is None else days
+    until = (moment + timedelta(days=rolling_days)).replace(microsecond=0)
+    with _bar("extending") as heard:
+        extended = rolling.extend(_bucket(site, copy), prefix, until, heard)
+    for key, fault in extended.faults:
+        err.print(f"not extended: {key}: {fault}", soft_wrap=True)
+    if as_json:
+        print(json.dumps(asdict(extended) | {"until": until.isoformat()}))
+    else:
+        out.print(
+            f"{extended.versions} versions, {extended.extended} extended now; locked until {until:%Y-%m-%d %H:%M} UTC"
+            + (f", but for {len(extended.faults)}" if extended.faults else "")
+        )
+    if extended.faults:
+        raise typer.Exit(ERROR)
+
+
+@locked_app.command("restore")
+def restore(
+    context: typer.Context,
+    target: Annotated[Path, typer.Argument(help="A folder; what is in it already is never replaced.")],
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Names of objects, or how they begin; without, all.")
+    ] = None,
+    copy: Annotated[str | None, typer.Option(help="From this copy; else each in turn until all came back.")] = None,
+    as_of: Annotated[
+        datetime | None, typer.Option("--as-of", help="Only versions that the endpoint had then (UTC).")
+    ] = None,
+    of_patient: OfPatient = False,
+    as_json: Json = False,
+) -> None:
+    """Bring series back, byte for byte, past what was written over them or hides them; needs the site's keys alone."""
+    from site_node.archive.locked import recovery  # noqa: PLC0415 -- few commands need it
+    from site_node.archive.locked.sealing import open_seal  # noqa: PLC0415 -- as above
+    from site_node.errors import EndpointError  # noqa: PLC0415 -- as above
+
+    site = open_site(context.obj)
+    seal = open_seal(site.home.root)
+    moment = as_of.replace(tzinfo=UTC) if as_of else None
+    wanted = None
+    if names or of_patient:
+        wanted = {locked.name for locked in _chosen_objects(site, names, of_patient=of_patient)}
+    total, unreachable = recovery.Restored(0, 0, 0, ()), 0
+    lost: tuple[tuple[str, str], ...] = ()
+    for source in _chosen(site, copy):
+        if source.snapshots:
+            continue
+        try:
+            with _bar(f"restoring from {source.name}") as heard:
+                done = recovery.restore(_bucket(site, source), seal, wanted, target, moment, heard)
+        except EndpointError as error:
+            err.print(f"{source.name}: {error}", soft_wrap=True)
+            unreachable += 1
+            continue
+        total = recovery.Restored(
+            total.objects + done.objects, total.files + done.files, total.bytes + done.bytes, done.lost
+        )
+        lost = done.lost
+        if not lost:
+            break
+        wanted = {name for name, _ in lost}
+    else:
+        if unreachable == len(_chosen(site, copy)):
+            raise typer.Exit(UNREACHABLE)
+    for name, why in lost:
+        err.print(f"not restored: {name[:_SHOWN_DIGITS]}: {why}", soft_wrap=True)
+    if as_json:
+        print(json.dumps(asdict(total)))
+    else:
+        out.print(f"{total.objects} objects, {total.files} files, {total.bytes} bytes in {target}", soft_wrap=True)
+    if lost:
+        raise typer.Exit(ERROR)
+
+
+@locked_app.command("clock")
+def accept_clock(context: typer.Context, by: By) -> None:
+    """Take the machine's clock as it is, after it jumped ahead or the machine was off for long; never a way back."""
+    moment = _clock(open_site(context.obj)).accept(by)
+    out.print(f"expiry is judged by this clock again: {moment:%Y-%m-%d %H:%M:%S} UTC")
+
+
+# ------------------------------------------------------------------ the parts
+
+
+def _clock(site: Site) -> Clock:
+    from site_node.archive.locked.clock import Clock  # noqa: PLC0415 -- few commands need it
+
+    return Clock(site.store)
+
+
+def _seal(site: Site) -> Seal:
+    """Return the site's seal; a site without any locked copy is given its keys."""
+    from site_node.archive.locked import sealing  # noqa: PLC0415 -- few commands need it
+
+    if not _objects(site):
+        sealing.make_keys(site.home.root)
+    return sealing.open_seal(site.home.root)
+
+
+def _signing_key(site: Site) -> Ed25519PrivateKey:
+    from site_node.archive.locked.sealing import read_signing_key  # noqa: PLC0415 -- few commands need it
+
+    return read_signing_key(site.home.root)
+
+
+def _chosen(site: Site, name: str | None) -> tuple[LockedCopy, ...]:
+    copies = site.config.locked.copies
+    if not copies:
+        raise ConfigurationError("no place for locked copies: name one in [[locked.copies]] of site.toml")
+    chosen = tuple(copy for copy in copies if name in {None, copy.name})
+    if not chosen:
+        raise ConfigurationError(
+            f"no copy {name!r} in [[locked.copies]]: there are {', '.join(c.name for c in copies)}"
+        )
+    return chosen
+
+
+def _bucket(site: Site, copy: LockedCopy, name: str | None = None, *, anonymous: bool = False) -> Bucket:
+    from site_node.archive.locked import credentials  # noqa: PLC0415 -- few commands need it
+    from site_node.archive.locked.s3 import Bucket  # noqa: PLC0415 -- boto3 is slow to import, and few commands need it
+
+    root = site.home.root
+    known = None if anonymous else credentials.read(root / copy.credentials.removeprefix("file:"))
+    authority = root / copy.authority_file if copy.authority_file else None
+    if authority is not None and not authority.exists():
+        raise ConfigurationError(f"locked.copies.authority_file: {authority} is missing")
+    return Bucket(copy.endpoint, copy.region, name or copy.bucket, known, authority)
+
+
+def _target(site: Site, copy: LockedCopy) -> Target:
+    from site_node.archive.locked.probe import Target  # noqa: PLC0415 -- as above
+
+    return Target(
+        _bucket(site, copy),
+        _bucket(site, copy, copy.scratch_bucket),
+        _bucket(site, copy, copy.scratch_bucket, anonymous=True),
+        copy.back_doors,
+    )
+
+
+def _have(bucket: Bucket, *, make: bool) -> None:
+    if bucket.is_there():
+        return
+    if not make:
+        raise ConfigurationError(f"{bucket.endpoint}: bucket {bucket.name} is missing: --make-buckets makes it")
+    bucket.make()
+
+
+def _verdicts(site: Site, at: datetime) -> dict[str, Permit | Deny]:
+    from site_node.archive.locked import probe_log, sealing  # noqa: PLC0415 -- few commands need it
+
+    try:
+        key = sealing.read_signing_key(site.home.root).public_key()
+    except ConfigurationError:
+        return {copy.name: Deny("never probed") for copy in site.config.locked.copies}
+    with site.store.connect() as db:
+        return {copy.name: probe_log.verdict(db, copy, key, at) for copy in site.config.locked.copies}
+
+
+def _locking(site: Site) -> Locking:
+    """Return the site's side of its copies; those that are not compliant are left out, and said.
+
+    Ends the command if none is left.
+    """
+    from site_node.archive.locked.worm import Copy, Locking  # noqa: PLC0415 -- boto3 is slow to import, and few commands need it
+
+    clock = _clock(site)
+    verdicts = _verdicts(site, clock.now())
+    copies = []
+    refused: dict[str, str] = {}
+    for copy in _chosen(site, None):
+        verdict = verdicts[copy.name]
+        if copy.snapshots:
+            continue
+        if isinstance(verdict, Deny):
+            err.print(f"refused: {copy.name} is not compliant: {verdict.reason}", soft_wrap=True)
+            refused[copy.name] = verdict.reason
+            continue
+        copies.append(Copy(copy, _bucket(site, copy)))
+    if not copies:
+        raise typer.Exit(REFUSED)
+    return Locking(site.store, site.home.root, _seal(site), copies, clock.now, _say, refused)
+
+
+def _say(line: str) -> None:
+    err.print(line, soft_wrap=True)
+
+
+def _objects(site: Site) -> list[LockedObject]:
+    return _chosen_objects(site, None, of_patient=False)
+
+
+def _chosen_objects(site: Site, names: list[str] | None, *, of_patient: bool) -> list[LockedObject]:
+    from site_node.archive.locked import worm  # noqa: PLC0415 -- few commands need it
+
+    patient = site.pseudonymiser.patient(ask_patient()) if of_patient else None
+    with site.store.connect() as db:
+        chosen = {
+            locked.name: locked
+            for prefix in names or [""]
+            for locked in worm.objects(db, patient=patient, prefix=prefix)
+        }
+        if names and not chosen:
+            raise ConfigurationError("no locked object has such a name")
+    return list(chosen.values())
+
+
+def _row(site: Site, locked: LockedObject, verdicts: dict[str, Permit | Deny], at: datetime) -> dict[str, Any]:
+    from site_node.archive.locked import worm  # noqa: PLC0415 -- few commands need it
+
+    with site.store.connect() as db:
+        known = worm.records(db, locked.name)
+    standing = worm.standing(locked, known, verdicts, site.config.locked, at)
+    return {
+        "name": locked.name,
+        "modality": locked.modality,
+        "files": locked.files,
+        "until": locked.until.isoformat(),
+        "hold": locked.hold,
+        "copies": sorted(name for name, record in known.items() if not record.fault),
+        "state": f"not protected: {standing.reason}" if isinstance(standing, Deny) else "protected",
+    }
+
+
+def _conclude(site: Site, locking: Locking, objects: list[LockedObject], bad: int, *, as_json: bool) -> None:
+    """Say how many objects are protected now, and why the others are not; the exit code tells the worst."""
+    moment = locking.now()
+    verdicts = _verdicts(site, moment)
+    rows = [_row(site, locked, verdicts, moment) for locked in objects]
+    protected = sum(row["state"] == "protected" for row in rows)
+    reasons = sorted({row["state"] for row in rows if row["state"] != "protected"})
+    if as_json:
+        print(json.dumps({"objects": len(rows), "protected": protected, "reasons": reasons, "problems": bad}))
+    else:
+        out.print(f"{len(rows)} objects, {protected} protected")
+        for reason in reasons:
+            err.print(f"{sum(row['state'] == reason for row in rows)} objects {reason}", soft_wrap=True)
+    unreachable = any(name in locking.stopped and not isinstance(verdicts[name], Deny) for name in verdicts)
+    if unreachable:
+        raise typer.Exit(UNREACHABLE)
+    if locking.stopped:
+        raise typer.Exit(REFUSED)
+    if bad or any(len(row["copies"]) < len(locking.copies) for row in rows):
+        raise typer.Exit(ERROR)
+
+
+def _tell_probe(copy: LockedCopy, result: ProbeResult) -> None:
+    from site_node.archive.locked.probe import CHECKS  # noqa: PLC0415 -- few commands need it
+
+    passed = len(result.checks) - len(result.failed)
+    if not result.failed:
+        out.print(
+            f"{copy.name}: {passed} of {len(result.checks)} checks passed: compliant until "
+            f"{result.expires_at:%Y-%m-%d %H:%M} UTC",
+            soft_wrap=True,
+        )
+        return
+    table = Table("failed check", "found", "why it matters", title=f"{copy.name}: not compliant")
+    for check in result.failed:
+        table.add_row(check.check, check.found, CHECKS[check.check].why)
+    err.print(table)
+    err.print(f"{copy.name}: {passed} of {len(result.checks)} checks passed: not compliant, and not used")
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar, and give what hears (done, total)."""
+    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=err, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
