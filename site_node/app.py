@@ -50,14 +50,14 @@ def open_intake(site: Site) -> Intake:
     return Intake(site.home.root, site.store, site.pseudonymiser, site.config.deidentify, vault)
 
 
-def open_archive(site: Site) -> Archive:
-    """Return the site's archive.
+def open_archive(site: Site, as_of: datetime | None = None) -> Archive:
+    """Return the site's archive; with `as_of`, as its locked copy was then, to be read only.
 
     Raises: ConfigurationError if the site has none.
     """
     from site_node.archive.snapshot import Archive  # noqa: PLC0415 -- as above
 
-    return Archive(site.home, site.config, site.store, now)
+    return Archive(site.home, site.config, site.store, now, as_of)
 
 
 def open_drills(site: Site) -> Drills:

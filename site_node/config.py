@@ -41,6 +41,7 @@ _Settings = TypeVar(
 _TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
 _TEXTS = "tuple[str, ...]"
 _NUMBERS = "Mapping[str, int]"
+LOCKED = "locked:"  # archive.repository: and the name of a copy of [[locked.copies]] that holds snapshots
 MAX_YEARS = 100  # a lock cannot be undone: a slip of the pen must not keep an image for a thousand years
 _CHOICES: dict[str, type[Enum]] = {"Dates": Dates}
 
@@ -78,13 +79,20 @@ class ArchiveSettings:
 
     def __post_init__(self) -> None:
         """Refuse values no site may run with."""
-        if re.search(r"//[^/@]*@", self.repository):
+        if re.search(r"//[^/@]*:[^/@]*@", self.repository):
             raise ConfigurationError("archive.repository: must not hold a password; it belongs into settings_file")
         if self.mass_files < 1:
             raise ConfigurationError("archive.mass_files: must be at least 1")
         kept = [getattr(self, f"keep_{name}") for name in ("daily", "weekly", "monthly", "yearly")]
         if min(kept) < 0 or max(kept) == 0:
             raise ConfigurationError("archive.keep_daily and its sisters: none below 0, and not all 0")
+
+
+def is_safe_endpoint(endpoint: str) -> bool:
+    """Return whether nobody on the way hears what an S3 endpoint is told, and the address itself holds no secret."""
+    return endpoint.startswith(("https://", "http://127.0.0.1:", "http://localhost:")) and not set("@?# ") & set(
+        endpoint
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +145,7 @@ class LockedCopy:
 
     def __post_init__(self) -> None:
         """Refuse values no site may run with."""
-        if not self.endpoint.startswith(("https://", "http://127.0.0.1:", "http://localhost:")):
+        if not is_safe_endpoint(self.endpoint):
             raise ConfigurationError("locked.copies.endpoint: must be https, or this machine")
         if not self.credentials.startswith("file:"):
             raise ConfigurationError("locked.copies.credentials: must be a reference, file:")
@@ -226,6 +234,12 @@ class SiteConfig:
             if not getattr(self, key).startswith(KEY_SCHEMES):
                 raise ConfigurationError(f"{key}: must be a reference, {' or '.join(KEY_SCHEMES)}")
         self._check_witnesses()
+        self._check_repository()
+
+    def _check_repository(self) -> None:
+        name = self.archive.repository.removeprefix(LOCKED)
+        if name != self.archive.repository and name not in {copy.name for copy in self.locked.copies if copy.snapshots}:
+            raise ConfigurationError(f"archive.repository: no copy {name!r} with snapshots = true in [[locked.copies]]")
 
     def _check_witnesses(self) -> None:
         try:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from site_node import alarms
 from site_node.archive.anomaly import ORIGINALS
 from site_node.archive.layout import write
-from site_node.archive.snapshot import Archive, Wanted
+from site_node.archive.restoring import Wanted
+from site_node.archive.snapshot import Archive
 from site_node.config import CONFIG_NAME, ArchiveSettings, SiteConfig, SiteHome
 from site_node.drills import restoring, sampling, showing
 from site_node.errors import ArchiveAlarm, ArchiveError

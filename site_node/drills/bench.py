@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from site_node.archive.repository import Snapshot
     from site_node.archive.snapshot import Archive
     from site_node.config import DrillSettings
     from site_node.drills.rebuilt import Running
@@ -126,10 +125,10 @@ class Journal:
         self._path.unlink(missing_ok=True)
 
 
-def resume(notes: Notes, kept: dict[str, Any], snapshot: Snapshot) -> bool:
+def resume(notes: Notes, kept: dict[str, Any], snapshot: str) -> bool:
     """Take over what was kept, if it is of the same snapshot; return whether it was."""
     told = kept["notes"]
-    if told["snapshot"] != snapshot.id:
+    if told["snapshot"] != snapshot:
         return False
     notes.done, notes.catalogued = told["done"], told["catalogued"]
     notes.files, notes.stages = Counter(told["files"]), Counter(told["stages"])

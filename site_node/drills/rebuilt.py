@@ -133,11 +133,17 @@ def _database(pair: _Pair) -> Iterator[str]:
 def _replay(pair: _Pair) -> Iterator[str]:
     """Let the auditor replay the rebuilt record; its files are compared with the catalogue elsewhere."""
     identity = _identity(pair)
-    if identity is not None:
-        audited = Audited(pair.home.root, identity.federation, identity.site)
-        for found in audit(pair.store, audited, read_files=False):
-            if found.faults:
-                yield f"replay of the rebuilt record, {found.what}: {len(found.faults)} faults"
+    if identity is None:
+        return
+    try:
+        authority = identity.authority.read_bytes()
+    except OSError as error:
+        yield _told("the certificate of the federation's authority did not come back", error)
+        return
+    audited = Audited(pair.home.root, identity.federation, identity.site, authority)
+    for found in audit(pair.store, audited, read_files=False):
+        if found.faults:
+            yield f"replay of the rebuilt record, {found.what}: {len(found.faults)} faults"
 
 
 def _consents(pair: _Pair) -> Iterator[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from site_node.archive import state
+from site_node.archive.staging import STATE
 from site_node.drills import rebuilt, restoring, sampling, showing
 from site_node.drills.bench import Journal, resume
 from site_node.errors import ArchiveError, ConfigurationError
@@ -15,7 +16,6 @@ from site_node.store import instance, open_store
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from site_node.archive.repository import Snapshot
     from site_node.drills.bench import Bench
 
 _REBUILT = "site"
@@ -52,12 +52,12 @@ def full(bench: Bench) -> None:
     journal.end()
 
 
-def _rebuild(bench: Bench, chosen: Snapshot) -> dict[str, str]:
+def _rebuild(bench: Bench, chosen: str) -> dict[str, str]:
     """Rebuild the site from the snapshot and prove it; return the digest of each file its catalogue names."""
     notes, root = bench.notes, bench.scratch / _REBUILT
     try:
         with notes.stage("state"):
-            bench.archive.repository.restore(chosen, bench.scratch, state.STATE)
+            bench.archive.repository.restore(chosen, bench.scratch, STATE)
             state.restore(bench.scratch, root, bench.archive.recovery_key(bench.recovery_key))
             notes.rebuilt, problems = rebuilt.prove(root, bench.running, bench.at)
     except (ArchiveError, ConfigurationError) as error:
@@ -75,7 +75,7 @@ def _rebuild(bench: Bench, chosen: Snapshot) -> dict[str, str]:
     return named
 
 
-def _prove(bench: Bench, chosen: Snapshot, studies: Sequence[Mapping[str, Any]], catalogue: Mapping[str, str]) -> None:
+def _prove(bench: Bench, chosen: str, studies: Sequence[Mapping[str, Any]], catalogue: Mapping[str, str]) -> None:
     """Restore some studies, show them, and compare them with the catalogue that came back."""
     try:
         files = restoring.restore(bench, chosen, studies)

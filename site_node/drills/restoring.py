@@ -11,19 +11,16 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import sqlalchemy as sa
-
+from site_node import alarms
 from site_node.archive.layout import rebuild
 from site_node.archive.staging import INSTANCES, MANIFEST, PIXELS, digest_of, read_lists, read_manifest
 from site_node.errors import ArchiveError
-from site_node.store import archive_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from site_node.archive.layout import Entry
-    from site_node.archive.repository import Snapshot
     from site_node.drills.bench import Bench
 
 MISSING, BAD = "missing", "bad"
@@ -36,22 +33,27 @@ class File(NamedTuple):
     path: Path
 
 
-def locate(bench: Bench) -> tuple[Snapshot, list[dict[str, Any]]]:
-    """Return the last good snapshot and its studies; its manifest is the one on the site's record.
+def locate(bench: Bench) -> tuple[str, list[dict[str, Any]]]:
+    """Return the last good snapshot, which a restore would take, and its studies; its manifest is the one on record.
 
-    Raises: ArchiveError if there is none, it is on no record, or it is another.
+    That a newer one is there as a good one, on no record, is told too.
+    Raises: ArchiveError if there is none, it is gone or on no record, or its manifest is another.
     """
     notes = bench.notes
     with notes.stage("locate"):
         chosen = bench.archive.chosen()
-        notes.snapshot, notes.snapshot_at = chosen.id, chosen.at
+        good = {one.id: one.at for one in bench.archive.repository.snapshots() if one.is_good}
         with bench.running.store.connect() as db:
-            mine = sa.select(archive_snapshot.c.manifest).where(archive_snapshot.c.id == chosen.id)
-            recorded = db.execute(mine).scalar()
-        if recorded is None:
+            recorded, newest = (alarms.manifest(db, one) for one in (chosen, next(reversed(good), chosen)))
+        if not newest:
             notes.bad("snapshot-not-on-record")
-            raise ArchiveError("the last good snapshot is not on this site's record: somebody else made it")
-        notes.manifest = recorded
+            notes.problem("the newest good snapshot is not on this site's record: somebody else made it")
+        if not recorded:
+            raise ArchiveError("no good snapshot is on this site's record")
+        notes.snapshot, notes.manifest = chosen, recorded
+        if chosen not in good:
+            raise ArchiveError("the last good snapshot is not in the repository any more")
+        notes.snapshot_at = good[chosen]
         bench.archive.repository.restore(chosen, bench.scratch, MANIFEST)
         manifest = bench.scratch / MANIFEST
         if not manifest.is_file() or digest_of(manifest) != recorded:
@@ -62,7 +64,7 @@ def locate(bench: Bench) -> tuple[Snapshot, list[dict[str, Any]]]:
     return chosen, studies
 
 
-def restore(bench: Bench, chosen: Snapshot, studies: Sequence[Mapping[str, Any]]) -> list[File]:
+def restore(bench: Bench, chosen: str, studies: Sequence[Mapping[str, Any]]) -> list[File]:
     """Restore studies; return the files that came back. What did not is counted as missing or bad."""
     notes, folder = bench.notes, bench.scratch / "restored"
     folder.mkdir(mode=0o700, exist_ok=True)

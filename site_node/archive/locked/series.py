@@ -18,7 +18,7 @@ from site_node.archive.locked.sealing import Member
 from site_node.deidentify.transcoding import quiet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from site_node.config import LockedCopies
@@ -138,8 +138,3 @@ def _years_later(day: date, years: int) -> date:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def total_files(found: Iterable[Series]) -> int:
-    """Return how many files the series have together."""
-    return sum(len(series.members) for series in found)

@@ -52,6 +52,7 @@ def drilled(place: Place) -> Drilled:
     """Return a member of a federation with one snapshot."""
     member = {"federation": "demo", "site": "north", "fleet_address": "127.0.0.1:1", "node_id": 1}
     (place.home.identity / "membership.json").write_text(json.dumps(member))
+    (place.home.identity / "authority.pem").touch()
     write_signing_key(place.home.identity / "receipt.key", generate_signing_key())
     place.archive.create()
     place.archive.take()

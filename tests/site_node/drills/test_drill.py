@@ -39,10 +39,16 @@ def packs(drilled: Drilled) -> list[Path]:
     return sorted((path for path in data.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
 
 
+def backup(drilled: Drilled) -> str:
+    """Take a good snapshot of the staging folder as it lies there, on no record; return its id."""
+    repository = drilled.place.archive.repository
+    made = repository.backup(drilled.place.archive.staging, GOOD, lambda _part: None, lambda _words: None)
+    return next(one.id for one in repository.snapshots() if one.id.startswith(made))
+
+
 def snapshot_again(drilled: Drilled) -> None:
     """Take a snapshot of the staging folder as it lies there, and put it on the record as a good one."""
-    archive = drilled.place.archive
-    made = archive.repository.backup(archive.staging, GOOD, lambda _part: None)
+    archive, made = drilled.place.archive, backup(drilled)
     with drilled.place.store.begin() as db:
         manifest = digest_of(archive.staging / MANIFEST)
         alarms.record(db, made, 5, manifest, datetime.now(UTC), is_good=True)
@@ -124,7 +130,7 @@ def test_a_snapshot_with_another_manifest_than_the_record_says_is_an_alarm(drill
     manifest = archive.staging / MANIFEST
     recorded = digest_of(manifest)
     manifest.write_bytes(manifest.read_bytes() + b"\n")
-    made = archive.repository.backup(archive.staging, GOOD, lambda _part: None)
+    made = backup(drilled)
     with drilled.place.store.begin() as db:
         alarms.record(db, made, 5, recorded, datetime.now(UTC), is_good=True)
 
@@ -134,11 +140,25 @@ def test_a_snapshot_with_another_manifest_than_the_record_says_is_an_alarm(drill
 
 @pytest.mark.slow
 def test_a_snapshot_that_somebody_else_made_is_an_alarm(drilled: Drilled) -> None:
-    archive = drilled.place.archive
-    archive.repository.backup(archive.staging, GOOD, lambda _part: None)
+    backup(drilled)
 
-    assert "the last good snapshot is not on this site's record: somebody else made it" in drilled.problems()
+    done = drilled.run()
+
+    assert "the newest good snapshot is not on this site's record: somebody else made it" in done.report.problems
     assert drilled.alarm is not None
+    assert done.report.files.proved == 4
+
+
+@pytest.mark.slow
+def test_a_last_good_snapshot_that_is_gone_is_told(drilled: Drilled) -> None:
+    made = drilled.place.archive.chosen()
+    shutil.rmtree(drilled.place.home.root.parent / "repo" / "snapshots")
+    (drilled.place.home.root.parent / "repo" / "snapshots").mkdir()
+
+    done = drilled.run()
+
+    assert done.report.snapshot == made
+    assert "the last good snapshot is not in the repository any more" in done.report.problems
 
 
 @pytest.mark.slow
