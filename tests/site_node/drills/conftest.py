@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from consent import generate_signing_key
+from coordinator.authority import create_authority
 from site_node import alarms
 from site_node.drills.drill import Done, Drills
 from site_node.drills.rebuilt import Running
@@ -19,6 +20,7 @@ from tests.site_node.archive.conftest import Place, place
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 __all__ = ["place"]
 
@@ -48,11 +50,12 @@ class Drilled:
 
 
 @pytest.fixture
-def drilled(place: Place) -> Drilled:
+def drilled(place: Place, tmp_path: Path) -> Drilled:
     """Return a member of a federation with one snapshot."""
     member = {"federation": "demo", "site": "north", "fleet_address": "127.0.0.1:1", "node_id": 1}
     (place.home.identity / "membership.json").write_text(json.dumps(member))
-    (place.home.identity / "authority.pem").touch()
+    authority = create_authority(tmp_path / "authority", "demo", "127.0.0.1", datetime.now(UTC))
+    (place.home.identity / "authority.pem").write_bytes(authority.certificate.read_bytes())
     write_signing_key(place.home.identity / "receipt.key", generate_signing_key())
     place.archive.create()
     place.archive.take()
