@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from site_node.archive.snapshot import Archive
+    from site_node.drills.drill import Drills
     from site_node.intake.folder import Intake
 
 
@@ -57,6 +58,17 @@ def open_archive(site: Site, as_of: datetime | None = None) -> Archive:
     from site_node.archive.snapshot import Archive  # noqa: PLC0415 -- as above
 
     return Archive(site.home, site.config, site.store, now, as_of)
+
+
+def open_drills(site: Site) -> Drills:
+    """Return the drills of the site's archive.
+
+    Raises: ConfigurationError if the site has none.
+    """
+    from site_node.drills.drill import Drills  # noqa: PLC0415 -- as above
+    from site_node.drills.rebuilt import Running  # noqa: PLC0415 -- as above
+
+    return Drills(Running(site.home, site.config, site.store), open_archive(site), now)
 
 
 def open_vault(site: Site, pseudonymiser: Pseudonymiser) -> reidentification.Vault:

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from site_node import alarms
 from site_node.app import open_archive, open_site
+from site_node.drill_cli import tell_drills
 from site_node.errors import ArchiveAlarm, ArchiveError, ClockRefused, EndpointError, NotCompliant
 from site_node.terminal import By, Json, ask_patient, confirm_at_terminal, err, out
 
@@ -145,6 +146,7 @@ def look_quickly(context: typer.Context) -> None:
         _take(context)
     _alarm(context)
     out.print(f"no alarm; {len(found)} known images are gone")
+    tell_drills(open_site(context.obj))
 
 
 @archive_app.command("alarm")

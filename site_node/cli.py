@@ -1,8 +1,8 @@
 """`filmroom-site`: what a hospital does with its node.
 
 Exit codes: 0 done; 1 error; 2 usage; 3 refused by policy; 4 wrong configuration; 5 the coordinator or an endpoint of
-locked copies refused or cannot be reached; 6 no space left, or the file system refused; 7 an alarm of the archive;
-`stray scan` has three of its own.
+locked copies refused or cannot be reached; 6 no space left, or the file system refused; 7 an alarm of the archive; 8 a
+recovery drill failed; `stray scan` has three of its own.
 """
 
 from __future__ import annotations
@@ -35,7 +35,16 @@ from site_node.audit_events_cli import write_audit_events
 from site_node.config import ConsentServer
 from site_node.console_cli import accounts_app, console_app
 from site_node.disclosures_cli import account_for_disclosures
-from site_node.errors import ArchiveAlarm, ConfigurationError, EndpointError, NotCompliant, PeerError, SiteError
+from site_node.drill_cli import drill_app
+from site_node.errors import (
+    ArchiveAlarm,
+    ConfigurationError,
+    DrillFailed,
+    EndpointError,
+    NotCompliant,
+    PeerError,
+    SiteError,
+)
 from site_node.gate import Gate
 from site_node.locked_cli import locked_app
 from site_node.requests_cli import requests_app
@@ -71,6 +80,7 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (OSError, 6),
     (sa.exc.DBAPIError, 6),
     (ArchiveAlarm, 7),
+    (DrillFailed, 8),
     (SiteError, 1),
     (ModelsError, 1),
 )
@@ -85,6 +95,7 @@ for name, group in (
     ("consents", consents_app),
     ("console", console_app),
     ("datasets", datasets_app),
+    ("drill", drill_app),
     ("locked", locked_app),
     ("requests", requests_app),
     ("tasks", tasks_app),

@@ -29,7 +29,14 @@ MAX_WITNESSES = 8  # so many cosignatures fit into the note of a receipt, whatev
 OPTIONS = "deidentify"  # the table of TOML with the options of de-identification
 
 _Settings = TypeVar(
-    "_Settings", "SiteConfig", "ConsentServer", "ArchiveSettings", "LockedCopies", "LockedCopy", Options
+    "_Settings",
+    "SiteConfig",
+    "ConsentServer",
+    "ArchiveSettings",
+    "DrillSettings",
+    "LockedCopies",
+    "LockedCopy",
+    Options,
 )
 _TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
 _TEXTS = "tuple[str, ...]"
@@ -86,6 +93,32 @@ def is_safe_endpoint(endpoint: str) -> bool:
     return endpoint.startswith(("https://", "http://127.0.0.1:", "http://localhost:")) and not set("@?# ") & set(
         endpoint
     )
+
+
+@dataclass(frozen=True, slots=True)
+class DrillSettings:
+    """How often recovery is drilled, and what it has to keep to; a pause of 0 means never."""
+
+    sample_every_h: float = 24.0
+    full_every_h: float = 168.0
+    attack_every_h: float = 720.0
+    failover_every_h: float = 720.0
+    sample_studies: int = 20
+    max_rpo_h: float = 26.0
+    max_rto_h: float = 24.0
+    scratch: str = "drills/scratch"
+    batch_files: int = 2000
+
+    def __post_init__(self) -> None:
+        """Refuse values no site may run with."""
+        for mode in ("sample", "full", "attack", "failover"):
+            pause = getattr(self, f"{mode}_every_h")
+            if not (math.isfinite(pause) and pause >= 0):
+                raise ConfigurationError(f"drills.{mode}_every_h: must be finite and not below 0")
+        for key in ("sample_studies", "max_rpo_h", "max_rto_h", "batch_files"):
+            value = getattr(self, key)
+            if not (math.isfinite(value) and value > 0):
+                raise ConfigurationError(f"drills.{key}: must be finite and greater than 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +202,7 @@ class SiteConfig:
     consents: ConsentServer = field(default_factory=ConsentServer)
     deidentify: Options = field(default_factory=Options)
     archive: ArchiveSettings = field(default_factory=ArchiveSettings)
+    drills: DrillSettings = field(default_factory=DrillSettings)
     locked: LockedCopies = field(default_factory=LockedCopies)
 
     @property
@@ -279,6 +313,7 @@ class SiteHome:
             "consents": _parse(ConsentServer, _table(document, "consents"), "consents."),
             "deidentify": _parse(Options, _table(document, "deidentify"), "deidentify."),
             "archive": _parse(ArchiveSettings, _table(document, "archive"), "archive."),
+            "drills": _parse(DrillSettings, _table(document, "drills"), "drills."),
             "locked": _parse_locked(_table(document, "locked")),
         }
         return _parse(SiteConfig, {**document, **tables} if "name" in document else document)

@@ -15,7 +15,8 @@ SiteError
 ├── ReleaseRefused       what was about to leave is not what the task declares
 ├── TrainingFailed       the worker could not finish; the round is given up
 └── ArchiveError         a snapshot or a restore is not what it has to be
-    └── ArchiveAlarm     images changed as no hospital changes them; a person has to look
+    ├── ArchiveAlarm     images changed as no hospital changes them; a person has to look
+    └── DrillFailed      a recovery drill did not prove what it has to prove
 """
 
 
@@ -85,3 +86,7 @@ class ArchiveError(SiteError):
 
 class ArchiveAlarm(ArchiveError):
     """Images of the archive changed in a way that only damage or an attack explains."""
+
+
+class DrillFailed(ArchiveError):
+    """A recovery drill failed, did not end, or is overdue."""

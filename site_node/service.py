@@ -1,6 +1,7 @@
 """Runs the site node: takes part in the federation's rounds.
 
-Beside that it reads the consents of the hospital's FHIR server, where one is configured. A coordinator that cannot be
+Beside that it reads the consents of the hospital's FHIR server, where one is configured, and drills the recovery of the
+archive, where there is one. A coordinator that cannot be
 reached is tried again with growing pauses; one that does not know this site as a member ends the node. One node runs in
 a folder at a time.
 """
@@ -19,6 +20,8 @@ import sqlalchemy as sa
 
 from site_node import fhir_server, release
 from site_node.app import fetch_consents, now
+from site_node.drills import timetable
+from site_node.drills.rebuilt import Running
 from site_node.errors import ConfigurationError, NotAMember, PeerError, SiteError
 from site_node.gate import Gate
 from site_node.keys import read_signing_key
@@ -73,7 +76,7 @@ def serve(site: Site, say: Callable[[str], None], progress: Callable[[int, int],
             trainer.start()
             gate.warm(now())
             trainer.wait_ready()
-            with following_consents(site, say), _telling(site, identity, say):
+            with following_consents(site, say), _telling(site, identity, say), drilling(site, say):
                 _take_part(identity.fleet_address, identity, rounds, say)
         finally:
             trainer.stop()
@@ -173,6 +176,23 @@ def following_consents(site: Site, say: Callable[[str], None]) -> Iterator[None]
         yield
     finally:
         ended.set()
+
+
+@contextmanager
+def drilling(site: Site, say: Callable[[str], None]) -> Iterator[None]:
+    """Drill recovery when it is due, until the block ends; not without an archive."""
+    if not site.config.archive.repository:
+        yield
+        return
+    ended = threading.Event()
+    running = Running(site.home, site.config, site.store)
+    keeper = threading.Thread(target=timetable.keep, args=(running, now, ended, say), name="drills", daemon=True)
+    keeper.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        keeper.join()
 
 
 def _read_until(ended: threading.Event, site: Site, say: Callable[[str], None]) -> None:

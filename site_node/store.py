@@ -462,6 +462,19 @@ archive_alarm = sa.Table(
     sa.Column("reason", sa.String),
 )
 
+# Recovery drills. A row without an end is of a drill that runs, or was killed: it proved nothing.
+drill = sa.Table(
+    "drill",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("mode", sa.String, nullable=False),  # sample | full | attack | failover
+    sa.Column("started_at", sa.String, nullable=False),
+    sa.Column("ended_at", sa.String),
+    sa.Column("passed", sa.Boolean, nullable=False),
+    sa.Column("problems", sa.Text, nullable=False),  # JSON
+    sa.Column("report", sa.String),  # SHA-256 of the signed report
+)
+
 # Locked copies: one object of S3 for each part of a series, sealed at this site; the name is a keyed digest.
 locked_object = sa.Table(
     "locked_object",

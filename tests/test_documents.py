@@ -31,7 +31,7 @@ from coordinator.receipt_keys import REFUSALS
 from coordinator.statistics import CHECKS as STATISTICS_CHECKS
 from coordinator.verification import CHECKS
 from models import UpdateFault, parse_task
-from site_node.config import ArchiveSettings, ConsentServer, LockedCopies, LockedCopy, SiteConfig
+from site_node.config import ArchiveSettings, ConsentServer, DrillSettings, LockedCopies, LockedCopy, SiteConfig
 from site_node.deidentify.conformance import markdown
 from site_node.deidentify.profile import Options
 from site_node.membership import Invitation
@@ -59,6 +59,7 @@ def test_the_readme_lists_exactly_what_leaves_the_hospital() -> None:
         ("### site.toml, [consents]", ConsentServer),
         ("### site.toml, [deidentify]", Options),
         ("### site.toml, [archive]", ArchiveSettings),
+        ("### site.toml, [drills]", DrillSettings),
         ("### site.toml, [locked]", LockedCopies),
         ("### site.toml, [[locked.copies]]", LockedCopy),
         ("### coordinator.toml", CoordinatorConfig),
@@ -66,7 +67,16 @@ def test_the_readme_lists_exactly_what_leaves_the_hospital() -> None:
 )
 def test_every_configuration_key_is_documented_with_its_default(
     title: str,
-    kind: type[SiteConfig | ConsentServer | Options | ArchiveSettings | LockedCopies | LockedCopy | CoordinatorConfig],
+    kind: type[
+        SiteConfig
+        | ConsentServer
+        | Options
+        | ArchiveSettings
+        | DrillSettings
+        | LockedCopies
+        | LockedCopy
+        | CoordinatorConfig
+    ],
 ) -> None:
     rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", _section("docs/operating.md", title), re.MULTILINE)
     expected = [(field.name, field.default) for field in fields(kind)]
@@ -182,7 +192,16 @@ def test_a_decision_says_context_options_choice_and_consequences(path: Path) -> 
         "ARCHITECTURE.md",
         *(
             f"docs/{p}.md"
-            for p in ("archive", "deidentification", "demo", "locked-copies", "protocol", "records", "threat-model")
+            for p in (
+                "archive",
+                "deidentification",
+                "demo",
+                "drills",
+                "locked-copies",
+                "protocol",
+                "records",
+                "threat-model",
+            )
         ),
         "docs/withdrawal.md",
     ],

@@ -130,7 +130,7 @@ class Archive:
         with self._alone() as repository, self._index() as index:
             stage = Staging(self.staging, index)
             self._recall(stage)
-            state.stage(self._home, stage, self._recovery_key())
+            state.stage(self._home, stage, self.recovery_key())
             done = stage.update(self._roots(), self._watch(), read_all=read_all, progress=staging)
             if done.problems:
                 name, why = done.problems[0]
@@ -220,7 +220,7 @@ class Archive:
         """
         read_secret(self.repository.password_file)
         place = Place(target)
-        chosen, is_begun = place.begin(partial(self._chosen, snapshot), snapshot)
+        chosen, is_begun = place.begin(partial(self.chosen, snapshot), snapshot)
         with self._store.connect() as db:
             manifest = alarms.manifest(db, chosen)
         fetch = partial(self.repository.restore, chosen, place.fetched)
@@ -228,7 +228,7 @@ class Archive:
         if with_state:
             if not (place.fetched / STATE).exists():
                 fetch(STATE)
-            state.restore(place.fetched, target / "site", self._recovery_key())
+            state.restore(place.fetched, target / "site", self.recovery_key())
         if not restored.missing:
             place.end()
         with self._store.begin() as db:
@@ -266,10 +266,11 @@ class Archive:
             with self._store.begin() as db:
                 ledger.write(db, self._clock(), "site:archive:thinned", **keep)
 
-    def _chosen(self, snapshot: str) -> str:
+    def chosen(self, snapshot: str = "") -> str:
         """Return the id of the snapshot that begins so; else of the last good one, on the record or in the list.
 
         Where the repository is read as of a moment, it is the last good one of then.
+        Raises: ArchiveError if there is none; ConfigurationError if there are several.
         """
         with self._store.connect() as db:
             last = alarms.last_good(db, self._as_of)
@@ -313,8 +314,12 @@ class Archive:
     def _recovery_file(self) -> Path:
         return self._home.root / self._config.recovery_key_file
 
-    def _recovery_key(self) -> bytes:
-        path = self._recovery_file()
+    def recovery_key(self, copy: Path | None = None) -> bytes:
+        """Return the key that wraps the site's keys, from its place or from a copy of the file.
+
+        Raises: ConfigurationError if it is missing, not kept as a secret, or none.
+        """
+        path = copy or self._recovery_file()
         try:
             key = bytes.fromhex(read_secret(path).decode("ascii", "replace"))
         except ValueError:

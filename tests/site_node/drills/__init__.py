@@ -1,0 +1,1 @@
+"""Recovery drills: what they prove, and every way in which they have to fail."""
