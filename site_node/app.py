@@ -6,22 +6,33 @@ The one place, with the command line and the service, that reads a clock.
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING
 
+import sqlalchemy as sa
+
+from consent import Deny
 from site_node import keys, project_keys, reidentification
 from site_node.config import CONFIG_NAME, ConsentServer, SiteConfig, SiteHome
 from site_node.deidentify.pseudonym import Pseudonymiser
 from site_node.errors import ConfigurationError
 from site_node.fetching import Fetched, Fetcher
-from site_node.store import open_store
+from site_node.store import locked_object, open_store
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-    import sqlalchemy as sa
-
+    from consent import Permit
+    from site_node.archive.recall import Recalling
+    from site_node.archive.s3 import Bucket
+    from site_node.archive.sealing import Seal
+    from site_node.archive.tiering import Bar, Tiering
+    from site_node.archive.worm import Copy
+    from site_node.config import LockedCopy
     from site_node.intake.folder import Intake
 
 
@@ -45,7 +56,128 @@ def open_intake(site: Site) -> Intake:
     from site_node.intake.folder import Intake  # noqa: PLC0415 -- pydicom is slow to import and few commands need it
 
     vault = open_vault(site, site.pseudonymiser)
-    return Intake(site.home.root, site.store, site.pseudonymiser, site.config.deidentify, vault)
+    settings = site.config.deidentify
+    return Intake(site.home.root, site.store, site.pseudonymiser, settings, vault, recall=Recall(site.home.root))
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """Brings a file that is away back when it is opened; can be sent to another process."""
+
+    root: Path
+
+    def __call__(self, path: Path) -> None:
+        """Bring a file back, and its series with it.
+
+        Raises: OSError, with the file's name, if it cannot be had.
+        """
+        _recalling(self.root).file(path)
+
+
+@cache
+def _recalling(root: Path) -> Recalling:
+    return open_recalling(open_site(root), lambda line: print(line, file=sys.stderr))  # noqa: T201 -- one line per problem, to whoever waits
+
+
+def open_recalling(site: Site, say: Callable[[str], None]) -> Recalling:
+    """Return the way back of files that are away.
+
+    Raises: ConfigurationError if the site has no tiers.
+    """
+    from site_node.archive.recall import Recalling  # noqa: PLC0415 -- few commands need it
+    from site_node.archive.sealing import open_seal  # noqa: PLC0415 -- as above
+
+    folder, seal = tier_folder(site), open_seal(site.home.root)
+    # Not by the clock that judges expiry: one that is refused must not keep a file from who needs it.
+    return Recalling(site.store, site.home.root, site.config.tiers, folder, seal, open_copies(site), now, say)
+
+
+def archive_seal(site: Site) -> Seal:
+    """Return the seal of the site's locked copies; a site that never sealed anything is given its keys.
+
+    Raises: ConfigurationError if a key is missing.
+    """
+    from site_node.archive import sealing  # noqa: PLC0415 -- few commands need it
+
+    with site.store.connect() as db:
+        is_new = db.execute(sa.select(locked_object.c.name)).first() is None
+    if is_new:
+        sealing.make_keys(site.home.root)
+    return sealing.open_seal(site.home.root)
+
+
+def open_tiering(site: Site, bar: Bar, say: Callable[[str], None]) -> Tiering:
+    """Return what moves files out of the site's folder; copies that are not compliant are said, and not used.
+
+    Raises: ConfigurationError if the site has no tiers; ClockRefused.
+    """
+    from site_node.archive.clock import Clock  # noqa: PLC0415 -- few commands need it
+    from site_node.archive.tiering import Tiering  # noqa: PLC0415 -- as above
+    from site_node.archive.worm import Locking  # noqa: PLC0415 -- as above
+
+    folder, clock, root = tier_folder(site), Clock(site.store), site.home.root
+    verdicts = lock_verdicts(site, clock.now())
+    places = open_copies(site)
+    refused = {copy.name: verdict.reason for copy in places if isinstance(verdict := verdicts[copy.name], Deny)}
+    for name, reason in refused.items():
+        say(f"refused: {name} is not compliant: {reason}")
+    usable = [copy for copy in places if copy.name not in refused]
+    locking = Locking(site.store, root, archive_seal(site), usable, clock.now, say, refused)
+    return Tiering(
+        site.store, root, folder, site.config.tiers, site.config.locked, locking,
+        lambda: lock_verdicts(site, clock.now()), site.pseudonymiser.patient, bar, say,
+    )  # fmt: skip
+
+
+def tier_folder(site: Site) -> Path:
+    """Return the folder whose files are moved.
+
+    Raises: ConfigurationError if the site has no tiers, or its copies cannot give what the mode demands.
+    """
+    from site_node.archive import placement  # noqa: PLC0415 -- few commands need it
+
+    tiers = site.config.tiers
+    if not tiers.mode:
+        raise ConfigurationError("no tiers: name a mode and the folder in [tiers] of site.toml")
+    verdict = placement.possible(tiers, site.config.locked)
+    if isinstance(verdict, Deny):
+        raise ConfigurationError(f"tiers.mode: {verdict.reason}")
+    return site.home.root / tiers.folder
+
+
+def open_copies(site: Site) -> list[Copy]:
+    """Return the places of locked copies; those of snapshots are none."""
+    from site_node.archive.worm import Copy  # noqa: PLC0415 -- few commands need it
+
+    return [Copy(copy, open_bucket(site, copy)) for copy in site.config.locked.copies if not copy.snapshots]
+
+
+def open_bucket(site: Site, copy: LockedCopy, name: str | None = None, *, anonymous: bool = False) -> Bucket:
+    """Return a bucket of a copy's endpoint, the copy's own unless another is named; nothing is asked of it yet.
+
+    Raises: ConfigurationError if its credentials or certificates are missing.
+    """
+    from site_node.archive import credentials  # noqa: PLC0415 -- few commands need it
+    from site_node.archive.s3 import Bucket  # noqa: PLC0415 -- boto3 is slow to import, and few commands need it
+
+    root = site.home.root
+    known = None if anonymous else credentials.read(root / copy.credentials.removeprefix("file:"))
+    authority = root / copy.authority_file if copy.authority_file else None
+    if authority is not None and not authority.exists():
+        raise ConfigurationError(f"locked.copies.authority_file: {authority} is missing")
+    return Bucket(copy.endpoint, copy.region, name or copy.bucket, known, authority)
+
+
+def lock_verdicts(site: Site, at: datetime) -> dict[str, Permit | Deny]:
+    """Return by the copies' names whether each is compliant, as its last probe says."""
+    from site_node.archive import probe_log, sealing  # noqa: PLC0415 -- few commands need it
+
+    try:
+        key = sealing.read_signing_key(site.home.root).public_key()
+    except ConfigurationError:
+        return {copy.name: Deny("never probed") for copy in site.config.locked.copies}
+    with site.store.connect() as db:
+        return {copy.name: probe_log.verdict(db, copy, key, at) for copy in site.config.locked.copies}
 
 
 def open_vault(site: Site, pseudonymiser: Pseudonymiser) -> reidentification.Vault:

@@ -16,7 +16,7 @@ from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 
 from consent import Deny, Permit
-from site_node.app import Site, now, open_site
+from site_node.app import Site, archive_seal, lock_verdicts, now, open_bucket, open_site
 from site_node.errors import ConfigurationError
 from site_node.terminal import By, Json, ask_patient, err, out
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from site_node.archive.clock import Clock
     from site_node.archive.probe import ProbeResult, Target
     from site_node.archive.s3 import Bucket
-    from site_node.archive.sealing import Seal
     from site_node.archive.worm import LockedObject, Locking
     from site_node.config import LockedCopy
 
@@ -125,7 +124,7 @@ def probe_copies(
 
     site = open_site(context.obj)
     clock = _clock(site)
-    _seal(site)
+    archive_seal(site)
     results, failed = [], False
     for copy in _chosen(site, name):
         target = _target(site, copy)
@@ -158,6 +157,8 @@ def put(
     if not folder.is_dir():
         raise ConfigurationError(f"{folder} is not a folder")
     site = open_site(context.obj)
+    if site.config.tiers.mode and (site.home.root / site.config.tiers.folder).resolve() == folder.resolve():
+        raise ConfigurationError(f"{folder} has tiers: `filmroom-site tiers run` locks what is in it")
     locking = _locking(site)
     with _bar("reading") as heard:
         found = series.find(folder, heard)
@@ -210,7 +211,7 @@ def list_objects(
     """Show every object, until when it is locked, where, and whether it is protected; asks no endpoint."""
     site = open_site(context.obj)
     moment = _clock(site).now()
-    verdicts = _verdicts(site, moment)
+    verdicts = lock_verdicts(site, moment)
     rows = [_row(site, locked, verdicts, moment) for locked in _chosen_objects(site, names, of_patient=of_patient)]
     if as_json:
         print(json.dumps(rows))
@@ -262,14 +263,14 @@ def extend(
     site = open_site(context.obj)
     moment = _clock(site).now()
     (copy,) = _chosen(site, name)
-    verdict = _verdicts(site, moment)[copy.name]
+    verdict = lock_verdicts(site, moment)[copy.name]
     if isinstance(verdict, Deny):
         err.print(f"refused: {copy.name} is not compliant: {verdict.reason}", soft_wrap=True)
         raise typer.Exit(REFUSED)
     rolling_days = copy.rolling_days if days is None else days
     until = (moment + timedelta(days=rolling_days)).replace(microsecond=0)
     with _bar("extending") as heard:
-        extended = rolling.extend(_bucket(site, copy), prefix, until, heard)
+        extended = rolling.extend(open_bucket(site, copy), prefix, until, heard)
     for key, fault in extended.faults:
         err.print(f"not extended: {key}: {fault}", soft_wrap=True)
     if as_json:
@@ -315,7 +316,7 @@ def restore(
             continue
         try:
             with _bar(f"restoring from {source.name}") as heard:
-                done = recovery.restore(_bucket(site, source), seal, wanted, target, moment, heard)
+                done = recovery.restore(open_bucket(site, source), seal, wanted, target, moment, heard)
         except EndpointError as error:
             err.print(f"{source.name}: {error}", soft_wrap=True)
             unreachable += 1
@@ -356,15 +357,6 @@ def _clock(site: Site) -> Clock:
     return Clock(site.store)
 
 
-def _seal(site: Site) -> Seal:
-    """Return the site's seal; a site without any locked copy is given its keys."""
-    from site_node.archive import sealing  # noqa: PLC0415 -- few commands need it
-
-    if not _objects(site):
-        sealing.make_keys(site.home.root)
-    return sealing.open_seal(site.home.root)
-
-
 def _signing_key(site: Site) -> Ed25519PrivateKey:
     from site_node.archive.sealing import read_signing_key  # noqa: PLC0415 -- few commands need it
 
@@ -383,25 +375,13 @@ def _chosen(site: Site, name: str | None) -> tuple[LockedCopy, ...]:
     return chosen
 
 
-def _bucket(site: Site, copy: LockedCopy, name: str | None = None, *, anonymous: bool = False) -> Bucket:
-    from site_node.archive import credentials  # noqa: PLC0415 -- few commands need it
-    from site_node.archive.s3 import Bucket  # noqa: PLC0415 -- boto3 is slow to import, and few commands need it
-
-    root = site.home.root
-    known = None if anonymous else credentials.read(root / copy.credentials.removeprefix("file:"))
-    authority = root / copy.authority_file if copy.authority_file else None
-    if authority is not None and not authority.exists():
-        raise ConfigurationError(f"locked.copies.authority_file: {authority} is missing")
-    return Bucket(copy.endpoint, copy.region, name or copy.bucket, known, authority)
-
-
 def _target(site: Site, copy: LockedCopy) -> Target:
     from site_node.archive.probe import Target  # noqa: PLC0415 -- as above
 
     return Target(
-        _bucket(site, copy),
-        _bucket(site, copy, copy.scratch_bucket),
-        _bucket(site, copy, copy.scratch_bucket, anonymous=True),
+        open_bucket(site, copy),
+        open_bucket(site, copy, copy.scratch_bucket),
+        open_bucket(site, copy, copy.scratch_bucket, anonymous=True),
         copy.back_doors,
     )
 
@@ -414,17 +394,6 @@ def _have(bucket: Bucket, *, make: bool) -> None:
     bucket.make()
 
 
-def _verdicts(site: Site, at: datetime) -> dict[str, Permit | Deny]:
-    from site_node.archive import probe_log, sealing  # noqa: PLC0415 -- few commands need it
-
-    try:
-        key = sealing.read_signing_key(site.home.root).public_key()
-    except ConfigurationError:
-        return {copy.name: Deny("never probed") for copy in site.config.locked.copies}
-    with site.store.connect() as db:
-        return {copy.name: probe_log.verdict(db, copy, key, at) for copy in site.config.locked.copies}
-
-
 def _locking(site: Site) -> Locking:
     """Return the site's side of its copies; those that are not compliant are left out, and said.
 
@@ -433,7 +402,7 @@ def _locking(site: Site) -> Locking:
     from site_node.archive.worm import Copy, Locking  # noqa: PLC0415 -- boto3 is slow to import, and few commands need it
 
     clock = _clock(site)
-    verdicts = _verdicts(site, clock.now())
+    verdicts = lock_verdicts(site, clock.now())
     copies = []
     refused: dict[str, str] = {}
     for copy in _chosen(site, None):
@@ -444,10 +413,10 @@ def _locking(site: Site) -> Locking:
             err.print(f"refused: {copy.name} is not compliant: {verdict.reason}", soft_wrap=True)
             refused[copy.name] = verdict.reason
             continue
-        copies.append(Copy(copy, _bucket(site, copy)))
+        copies.append(Copy(copy, open_bucket(site, copy)))
     if not copies:
         raise typer.Exit(REFUSED)
-    return Locking(site.store, site.home.root, _seal(site), copies, clock.now, _say, refused)
+    return Locking(site.store, site.home.root, archive_seal(site), copies, clock.now, _say, refused)
 
 
 def _say(line: str) -> None:
@@ -493,7 +462,7 @@ def _row(site: Site, locked: LockedObject, verdicts: dict[str, Permit | Deny], a
 def _conclude(site: Site, locking: Locking, objects: list[LockedObject], bad: int, *, as_json: bool) -> None:
     """Say how many objects are protected now, and why the others are not; the exit code tells the worst."""
     moment = locking.now()
-    verdicts = _verdicts(site, moment)
+    verdicts = lock_verdicts(site, moment)
     rows = [_row(site, locked, verdicts, moment) for locked in objects]
     protected = sum(row["state"] == "protected" for row in rows)
     reasons = sorted({row["state"] for row in rows if row["state"] != "protected"})
