@@ -27,7 +27,7 @@ lint: install
 	$(BIN)/lint-imports
 
 test: lint fhir-server browser
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist loadfile --durations 20
 
 # A FHIR server that is not ours, in an environment of its own: the tests start it and read consents from it.
 fhir-server: .venv-fhir/.installed

@@ -76,11 +76,13 @@ from consent.eligibility import (
 )
 from consent.engine import ENGINE, POLICY, TERMINOLOGY, federation_recipient
 from consent.errors import (
+    AnswerInvalid,
     CheckpointInvalid,
     ConsentError,
     DataUseInvalid,
     NoticeInvalid,
     ReceiptInvalid,
+    SignerInvalid,
     StatisticsInvalid,
     UnreadableConsent,
 )
@@ -119,6 +121,7 @@ from consent.receipt import (
     sign_receipt,
 )
 from consent.record import UNRESOLVED, Clause, ConsentRecord, Kind, Match, Period, Provision, Scope
+from consent.signer import signer_key, signer_name
 from consent.statement import key_id
 from consent.statistics import (
     FEWER,
@@ -133,17 +136,19 @@ from consent.statistics import (
 from consent.succession import Succession, is_succession, succeed
 from consent.visa import VISA_TYPE, VisaParties, dataset_address, visa_claims
 from consent.withdrawal import (
-    ANSWERS,
     MAX_NOTICE_BYTES,
     MAX_NOTICE_RECEIPTS,
     AffectedReceipt,
+    Standing,
+    WithdrawalAnswer,
     WithdrawalNotice,
+    open_answer,
     open_notice,
+    sign_answer,
     sign_notice,
 )
 
 __all__ = [
-    "ANSWERS",
     "ASSESSED",
     "ATTRIBUTION",
     "BATCH",
@@ -171,6 +176,7 @@ __all__ = [
     "VISA_TYPE",
     "AccessRequest",
     "AffectedReceipt",
+    "AnswerInvalid",
     "Assessment",
     "BasisKind",
     "Bucket",
@@ -221,6 +227,8 @@ __all__ = [
     "ResearchPurpose",
     "Scope",
     "Shape",
+    "SignerInvalid",
+    "Standing",
     "StatisticsInvalid",
     "Study",
     "Succession",
@@ -230,6 +238,7 @@ __all__ = [
     "Verdict",
     "Verifier",
     "VisaParties",
+    "WithdrawalAnswer",
     "WithdrawalNotice",
     "WitnessRequest",
     "add_cosignatures",
@@ -264,6 +273,7 @@ __all__ = [
     "may_permit",
     "node_hash",
     "nodes_of",
+    "open_answer",
     "open_checkpoint",
     "open_notice",
     "open_receipt",
@@ -286,10 +296,13 @@ __all__ = [
     "record_digest",
     "replay_request",
     "same_person",
+    "sign_answer",
     "sign_checkpoint",
     "sign_notice",
     "sign_receipt",
     "sign_statistics",
+    "signer_key",
+    "signer_name",
     "split_bundle",
     "stands_until",
     "still_stands",

@@ -4,9 +4,11 @@ ConsentError
 ├── UnreadableConsent   a resource is no Consent, or names no id or no patient
 ├── DataUseInvalid      a dataset's terms of use cannot be read
 ├── CheckpointInvalid   a checkpoint, a key's text or a request to a witness is not what it must be
-└── StatementInvalid    a signed statement is not what its site signed
+└── StatementInvalid    a signed statement is not what its signer signed
     ├── ReceiptInvalid     the receipt of an update
     ├── NoticeInvalid      the notice of a withdrawal
+    ├── AnswerInvalid      the coordinator's answer to one
+    │   └── SignerInvalid  the certificate of the key that signed it
     └── StatisticsInvalid  consent statistics
 """
 
@@ -61,3 +63,11 @@ class StatisticsInvalid(StatementInvalid):
 
 class NoticeInvalid(StatementInvalid):
     """A withdrawal notice was refused."""
+
+
+class AnswerInvalid(StatementInvalid):
+    """An answer to a withdrawal notice was refused."""
+
+
+class SignerInvalid(AnswerInvalid):
+    """The authority does not vouch for the key that signed."""

@@ -1,8 +1,8 @@
-"""Signed statements of a site: an in-toto Statement v1 in a DSSE envelope, signed with Ed25519.
+"""Signed statements of a site or the coordinator: in-toto Statements v1 in DSSE envelopes, signed with Ed25519.
 
 Statement and envelope are canonical JSON (RFC 8785), each in its one spelling, since digests of the
 bytes name them elsewhere. Proves who claims what; it does not prove that the claim is true. What is
-claimed is the business of `receipt` and `withdrawal`.
+claimed is the business of `receipt`, `statistics` and `withdrawal`.
 
 Source: in-toto attestation v1; DSSE v1.0.2; RFC 8785 (JCS).
 """

@@ -1,7 +1,7 @@
-"""The signed notice by which a site tells that updates it let go may no longer be used.
+"""The signed notice by which a site tells that updates it let go may no longer be used, and the signed answer to it.
 
 Names receipts, and nothing of why: no patient, study, number or reason. The coordinator answers for
-each receipt with one of `ANSWERS`. Which receipts are affected is found inside the hospital.
+each receipt with a `Standing`. Which receipts are affected is found inside the hospital.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from consent.errors import NoticeInvalid
+from consent.errors import AnswerInvalid, NoticeInvalid
 from consent.statement import Claim, Count, Sha256, StatementForm, Text
 
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ MAX_NOTICE_RECEIPTS: Final = 512
 """More affected receipts are told in several notices."""
 MAX_NOTICE_BYTES: Final = 262_144
 """Twice the size of a notice with `MAX_NOTICE_RECEIPTS`."""
-ANSWERS: Final = frozenset({"retracted", "aggregated", "unknown"})
+ANSWER_TYPE: Final = "https://filmroom.org/withdrawal-answer/v1"
+Standing = Literal["retracted", "aggregated", "unknown"]
 """What the coordinator says of a receipt.
 
 `retracted`: the update was not aggregated and will not be. `aggregated`: it is part of the model,
@@ -55,6 +56,32 @@ class WithdrawalNotice(Claim):
         return self
 
 
+class AnsweredReceipt(Claim):
+    """What became of one update, by the SHA-256 of its receipt's envelope."""
+
+    sha256: Sha256
+    standing: Standing
+
+
+class WithdrawalAnswer(Claim):
+    """What the coordinator says, at `at`, to the notice whose envelope has the SHA-256 `notice`."""
+
+    federation: Text
+    site: Text
+    run: Text
+    notice: Sha256
+    at: AwareDatetime
+    receipts: Annotated[tuple[AnsweredReceipt, ...], Field(min_length=1, max_length=MAX_NOTICE_RECEIPTS)]
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        """Refuse an answer that names a receipt twice or out of order: its one spelling is signed."""
+        named = [receipt.sha256 for receipt in self.receipts]
+        if named != sorted(set(named)):
+            raise ValueError("receipts are not sorted, or one is named twice")
+        return self
+
+
 _FORM: Final = StatementForm(
     NOTICE_TYPE,
     WithdrawalNotice,
@@ -77,3 +104,27 @@ def open_notice(envelope: bytes, key: Ed25519PublicKey, max_bytes: int = MAX_NOT
     Raises: NoticeInvalid, as `StatementForm.open` says.
     """
     return _FORM.open(envelope, key, max_bytes)
+
+
+_ANSWER: Final = StatementForm(
+    ANSWER_TYPE,
+    WithdrawalAnswer,
+    subject="receipt",
+    subjects=lambda answer: [receipt.sha256 for receipt in answer.receipts],
+    predicate=lambda answer: answer.model_dump(mode="json"),
+    fields=lambda statement: dict(statement["predicate"]),
+    refused=AnswerInvalid,
+)
+
+
+def sign_answer(answer: WithdrawalAnswer, key: Ed25519PrivateKey) -> bytes:
+    """Return the signed envelope of `answer`; `key` is the one the coordinator signs statements with."""
+    return _ANSWER.sign(answer, key)
+
+
+def open_answer(envelope: bytes, key: Ed25519PublicKey, max_bytes: int = MAX_NOTICE_BYTES) -> WithdrawalAnswer:
+    """Return the answer in `envelope`, if the holder of `key` signed it.
+
+    Raises: AnswerInvalid, as `StatementForm.open` says.
+    """
+    return _ANSWER.open(envelope, key, max_bytes)

@@ -21,9 +21,9 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 
-from consent import MAX_NOTICE_BYTES, Succession, key_id
+from consent import MAX_NOTICE_BYTES, Succession, key_id, sign_answer
 from coordinator import members, statistics, tasks, withdrawals
-from coordinator.authority import Authority
+from coordinator.authority import Authority, Signer
 from coordinator.errors import ConfigurationError, PeerError
 from coordinator.listener import certificate_of
 from coordinator.members import JoinRequest, Member
@@ -110,9 +110,13 @@ def member_pages(
     federation: str,
     clock: Callable[[], datetime],
     say: Callable[[str], None],
+    signer: Callable[[], Signer],
     witnesses: Mapping[str, str] = MappingProxyType({}),
 ) -> FastAPI:
-    """Return the application for members, who came through mutual TLS; `witnesses` are URLs by name."""
+    """Return the application for members, who came through mutual TLS; `witnesses` are URLs by name.
+
+    `signer` returns the key that the coordinator signs statements with.
+    """
     app = FastAPI(openapi_url=None, exception_handlers={RequestValidationError: _malformed})
 
     def sender(request: Request) -> Member:
@@ -152,7 +156,9 @@ def member_pages(
             raise HTTPException(403, str(error)) from error
         told = ", ".join(f"{number} {said}" for said, number in sorted(Counter(answers.values()).items()))
         say(f"{by.site}: withdrawal: {told}")
-        return answers
+        own = signer()
+        answer = sign_answer(withdrawals.stated(store, federation, notice, answers), own.key)
+        return {"answer": answer.decode(), "certificate": own.certificate.decode()}
 
     return app
 
@@ -165,7 +171,7 @@ def _add_succession(app: FastAPI, store: sa.Engine, federation: str, clock: Call
         except ValueError as error:
             raise HTTPException(422, "key-malformed") from error
         try:
-            take_over(store, federation, certificate_of(request.scope), asked, clock())
+            take_over(store, federation, certificate_of(request.scope), asked, clock)
         except PeerError as error:
             raise HTTPException(409, str(error)) from error
         return {"key_id": key_id(asked.key)}

@@ -10,11 +10,12 @@ import ipaddress
 import os
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -23,7 +24,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from coordinator.errors import PeerError
+from consent import signer_name
+from coordinator.errors import ConfigurationError, PeerError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,6 +34,13 @@ AUTHORITY_LIFE = timedelta(days=3650)
 LEAF_LIFE = timedelta(days=365)
 # Clocks differ; a certificate made now must be valid for a peer that is a little behind.
 BACKDATE = timedelta(minutes=5)
+
+
+class Signer(NamedTuple):
+    """The key of the coordinator's statements, and its certificate (PEM)."""
+
+    key: Ed25519PrivateKey
+    certificate: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +81,25 @@ class Authority:
         )
         return self._sign(leaf)
 
+    def statement_signer(self, federation: str, at: datetime) -> Signer:
+        """Return the key that the coordinator signs statements with, and its certificate as of `at`.
+
+        The key is made at the first call; the certificate anew once it has run out.
+        """
+        path, certificate = self.folder / "statements.key", self.folder / "statements.pem"
+        if not path.exists():
+            write_private(path, pem(Ed25519PrivateKey.generate()))
+        key = load_pem_private_key(path.read_bytes(), password=None)
+        if not isinstance(key, Ed25519PrivateKey):
+            raise ConfigurationError(f"{path}: not an Ed25519 key")
+        shown = certificate.read_bytes() if certificate.exists() else b""
+        if not shown or x509.load_pem_x509_certificate(shown).not_valid_after_utc <= at:
+            shown = self._sign(_leaf(signer_name(federation), key.public_key(), at))
+            part = certificate.with_suffix(".part")
+            part.write_bytes(shown)
+            part.replace(certificate)
+        return Signer(key, shown)
+
     def _sign(self, builder: x509.CertificateBuilder) -> bytes:
         issuer = x509.load_pem_x509_certificate(self.certificate.read_bytes())
         key = load_pem_private_key((self.folder / "authority.key").read_bytes(), password=None)
@@ -111,7 +139,7 @@ def create_authority(folder: Path, federation: str, host: str, at: datetime) -> 
     return authority
 
 
-def pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+def pem(key: ec.EllipticCurvePrivateKey | Ed25519PrivateKey) -> bytes:
     """Return `key` as unencrypted PKCS#8 PEM."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
@@ -125,14 +153,14 @@ def write_private(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _leaf(common_name: str, key: ec.EllipticCurvePublicKey, at: datetime) -> x509.CertificateBuilder:
+def _leaf(common_name: str, key: ec.EllipticCurvePublicKey | Ed25519PublicKey, at: datetime) -> x509.CertificateBuilder:
     return _builder(_name(common_name), key, at, LEAF_LIFE).add_extension(
         x509.BasicConstraints(ca=False, path_length=None), critical=True
     )
 
 
 def _builder(
-    subject: x509.Name, key: ec.EllipticCurvePublicKey, at: datetime, life: timedelta
+    subject: x509.Name, key: ec.EllipticCurvePublicKey | Ed25519PublicKey, at: datetime, life: timedelta
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()

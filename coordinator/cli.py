@@ -142,14 +142,14 @@ def list_members(context: typer.Context, as_json: Json = False) -> None:
 @members_app.command("revoke")
 def revoke_member(context: typer.Context, site: str) -> None:
     """Let a member in no longer; its node is refused from now on."""
-    members.revoke(_coordinator(context).store, site, now())
+    members.revoke(_coordinator(context).store, site, now)
     out.print(f"{site} takes part no longer")
 
 
 @members_app.command("revoke-key")
 def revoke_key(context: typer.Context, site: str) -> None:
     """Count no receipt by this member's key any more, because it was stolen, say; invite it anew for another key."""
-    receipt_keys.revoke(_coordinator(context).store, site, now())
+    receipt_keys.revoke(_coordinator(context).store, site, now)
     out.print(f"receipts by the key of {site} count no longer; invite it anew")
 
 

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from consent import key_id
 from coordinator.errors import ConfigurationError, PeerError
+from coordinator.receipt_keys import hold
 from coordinator.store import invitation, log_head, member, receipt_head
 
 if TYPE_CHECKING:
@@ -152,17 +153,15 @@ def by_certificate(store: sa.Engine, certificate_sha256: str) -> Member:
     return Member(row.site, int(row.node_id), _receipt_key(row.receipt_key))
 
 
-def revoke(store: sa.Engine, site: str, at: datetime) -> None:
+def revoke(store: sa.Engine, site: str, clock: Callable[[], datetime]) -> None:
     """Let a member in no longer, from this moment on; what it contributed stays on the record.
 
     Raises: ConfigurationError if it is no member.
     """
+    this = (member.c.site == site) & member.c.revoked_at.is_(None)
     with store.begin() as db:
-        changed = db.execute(
-            sa.update(member)
-            .where(member.c.site == site, member.c.revoked_at.is_(None))
-            .values(revoked_at=at.isoformat())
-        )
+        hold(db, this)
+        changed = db.execute(sa.update(member).where(this).values(revoked_at=clock().isoformat()))
         if changed.rowcount != 1:
             raise ConfigurationError(f"{site} is not a member")
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from coordinator.receipt_keys import Term
     from coordinator.verification import Evidence, Expected
     from models import Task
 
@@ -45,7 +46,7 @@ def provenance(store: sa.Engine, federation: str, run: str, task: Task) -> dict[
         "started_at": record["started_at"],
         "derived_from": _lineage(record),
         "contains_withdrawn": _is_flagged(record),
-        "receipt_keys": {site: [pem.decode() for pem in pems] for site, pems in all_keys(store).items()},
+        "receipt_keys": {site: [term.pem.decode() for term in terms] for site, terms in all_keys(store).items()},
         "rounds": [_round(record, row) for row in _rows(record, "rounds")],
         "evaluation": [_contribution(row) for row in _rows(record, "contributions") if row["kind"] == "evaluate"],
     }
@@ -81,13 +82,14 @@ def audit(store: sa.Engine, run: str, folder: Path) -> list[str]:
     """Make every check on every counted receipt again, and on the chains they form; return the faults found.
 
     A receipt is checked against what was expected of it when it came, which is kept with it and must itself be of this
-    run, round, task and base model. The model of each round is the base of the next, the models on disk are the ones on
-    record, and the receipts and the consent logs of each site follow one another. Rounds carried over are those of the
-    run they come from, the notices of withdrawal were signed by their members, and nothing was counted that was
-    answered to be in no model.
+    run, round, task and base model, and it came while the key it names was in force. The model of each round is the
+    base of the next, the models on disk are the ones on record, and the receipts and the consent logs of each site
+    follow one another. Rounds carried over are those of the run they come from, the notices of withdrawal were signed
+    by their members, and nothing was counted that was answered to be in no model.
     """
     record = describe(store, run)
-    keys = {site: [_key(pem) for pem in pems] for site, pems in all_keys(store).items()}
+    terms = all_keys(store)
+    keys = {site: [_key(term.pem) for term in had] for site, had in terms.items()}
     rounds = _rows(record, "rounds")
     before, after = ({row["round"]: row[f"model_{side}"] for row in rounds} for side in ("before", "after"))
     faults = [
@@ -103,6 +105,7 @@ def audit(store: sa.Engine, run: str, folder: Path) -> list[str]:
         models = before if row["kind"] == "train" else after
         base = models.get(row["round"], rounds[-1]["model_after"])  # a round that never closed starts from the last
         answer = _verified_again(record, row, _signer(row, keys), base)
+        faults += _term_faults(row, terms[row["site"]])
         if isinstance(answer, _Verified):
             verified.append(answer)
         else:
@@ -155,6 +158,15 @@ def _verified_again(
     if isinstance(evidence, Refused):
         return [*faults, f"the receipt does not hold: {evidence.reason}"]
     return faults or _Verified(row, key_id(key), expected, evidence)
+
+
+def _term_faults(row: Mapping[str, Any], terms: Sequence[Term]) -> list[str]:
+    """Return whether a receipt was counted while the key it names was not in force."""
+    came = datetime.fromtimestamp(row["at"], UTC)
+    named = [term for term in terms if key_id(_key(term.pem)) in row["receipt"]]
+    if all(term.holds(came) for term in named):
+        return []
+    return [f"{_where(row)}: counted while the key that signed it was not in force"]
 
 
 def _chain_faults(verified: Sequence[_Verified]) -> list[str]:

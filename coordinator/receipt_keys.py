@@ -1,11 +1,14 @@
 """The keys that members sign receipts with: which is in force, and how one gives way to the next.
 
 A key that was in force stays on record for good, so that what it signed can be verified; it is never taken again.
+Whoever ends a key and whoever asks for it hold the member's row, and read the clock then: a receipt that counts came
+before the moment that ended its key.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from datetime import datetime
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import sqlalchemy as sa
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -17,7 +20,7 @@ from coordinator.errors import ConfigurationError, PeerError
 from coordinator.store import member, retired_key
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from collections.abc import Callable
 
     from consent import Succession
 
@@ -26,6 +29,18 @@ REVOKED: Final = "key-revoked"
 NOT_SIGNED: Final = "key-not-signed"
 KNOWN: Final = "key-known"
 REFUSALS: Final = frozenset({RETIRED, REVOKED, NOT_SIGNED, KNOWN})
+
+
+class Term(NamedTuple):
+    """A receipt key (PEM), and from when until when it was in force; `until` is None for one that is."""
+
+    pem: bytes
+    since: datetime
+    until: datetime | None
+
+    def holds(self, at: datetime) -> bool:
+        """Return whether the key was in force at that moment."""
+        return self.since <= at and (self.until is None or at <= self.until)
 
 
 def read_key(pem: bytes) -> Ed25519PublicKey:
@@ -42,16 +57,18 @@ def read_key(pem: bytes) -> Ed25519PublicKey:
     return key
 
 
-def take_over(store: sa.Engine, federation: str, certificate_sha256: str, asked: Succession, at: datetime) -> None:
+def take_over(
+    store: sa.Engine, federation: str, certificate_sha256: str, asked: Succession, clock: Callable[[], datetime]
+) -> None:
     """Make the new key that of the member with this certificate; asked again for the same key, change nothing.
 
     Raises: PeerError with `key-revoked`, `key-not-signed` or `key-known` (it is or was in force somewhere).
     """
     with store.begin() as db:
-        query = sa.select(member).where(
-            member.c.certificate_sha256 == certificate_sha256, member.c.revoked_at.is_(None)
-        )
-        row = db.execute(query).first()
+        this = (member.c.certificate_sha256 == certificate_sha256) & member.c.revoked_at.is_(None)
+        hold(db, this)
+        at = clock()
+        row = db.execute(sa.select(member).where(this)).first()
         if row is None:
             raise PeerError("not a member")
         if row.key_revoked_at is not None:
@@ -73,49 +90,66 @@ def take_over(store: sa.Engine, federation: str, certificate_sha256: str, asked:
         db.execute(changed.values(receipt_key=pem, key_since=at.isoformat()))
 
 
-def revoke(store: sa.Engine, site: str, at: datetime) -> None:
+def hold(db: sa.Connection, which: sa.ColumnElement[bool]) -> None:
+    """Let no other transaction end a key of these members, or ask for it, until this one has ended."""
+    db.execute(sa.update(member).where(which).values(site=member.c.site))
+
+
+def revoke(store: sa.Engine, site: str, clock: Callable[[], datetime]) -> None:
     """Count no receipt by the key of this member any more; it may be invited again, and joins with new keys.
 
     Raises: ConfigurationError if it is no member, or its key is revoked.
     """
-    in_force = (member.c.site == site, member.c.revoked_at.is_(None), member.c.key_revoked_at.is_(None))
+    in_force = (member.c.site == site) & member.c.revoked_at.is_(None) & member.c.key_revoked_at.is_(None)
     with store.begin() as db:
-        changed = db.execute(sa.update(member).where(*in_force).values(key_revoked_at=at.isoformat()))
+        hold(db, in_force)
+        changed = db.execute(sa.update(member).where(in_force).values(key_revoked_at=clock().isoformat()))
         if changed.rowcount != 1:
             raise ConfigurationError(f"{site} is not a member with a receipt key in force")
 
 
 def why_not(store: sa.Engine, node_id: int, envelope: bytes) -> str:
     """Return why the key that a node's receipt names counts no more; empty if it does, or was never the node's."""
-    columns = retired_key.c
-    with store.connect() as db:
-        revoked = db.execute(
-            sa.select(member.c.key_revoked_at, member.c.receipt_key).where(member.c.node_id == str(node_id))
-        ).first()
+    this, columns = member.c.node_id == str(node_id), retired_key.c
+    with store.connect() as db:  # nothing is written
+        hold(db, this)
+        row = db.execute(sa.select(member).where(this)).first()
         retired = db.execute(sa.select(columns.key_id).where(columns.node_id == str(node_id))).scalars().all()
-    if revoked is not None and revoked.key_revoked_at and key_id(read_key(revoked.receipt_key)).encode() in envelope:
+    ended = row is not None and _ended(row) is not None
+    if row is not None and ended and key_id(read_key(row.receipt_key)).encode() in envelope:
         return REVOKED
     return RETIRED if any(name.encode() in envelope for name in retired) else ""
 
 
-def all_keys(store: sa.Engine) -> dict[str, list[bytes]]:
-    """Return the receipt keys that each site ever had, as PEM texts, oldest first."""
-    keys: dict[str, list[bytes]] = {}
+def all_keys(store: sa.Engine) -> dict[str, list[Term]]:
+    """Return the receipt keys that each site ever had, oldest first."""
+    keys: dict[str, list[Term]] = {}
     with store.connect() as db:
         for row in db.execute(sa.select(member).order_by(member.c.joined_at)):
-            keys.setdefault(row.site, []).extend([*_retired(db, row.node_id), row.receipt_key])
+            since = datetime.fromisoformat(row.key_since or row.joined_at)
+            keys.setdefault(row.site, []).extend(
+                [*_retired(db, row.node_id), Term(row.receipt_key, since, _ended(row))]
+            )
     return keys
 
 
-def _retired(db: sa.Connection, node_id: str) -> list[bytes]:
-    columns = retired_key.c
-    query = sa.select(columns.public_key).where(columns.node_id == node_id).order_by(columns.until)
-    return list(db.execute(query).scalars())
+def _ended(row: sa.Row[tuple[object, ...]]) -> datetime | None:
+    """Return when the last key of a membership ended: by itself or with the membership; None if it did not."""
+    ends = [datetime.fromisoformat(str(at)) for at in (row.revoked_at, row.key_revoked_at) if at is not None]
+    return min(ends, default=None)
+
+
+def _retired(db: sa.Connection, node_id: str) -> list[Term]:
+    query = sa.select(retired_key).where(retired_key.c.node_id == node_id).order_by(retired_key.c.until)
+    return [
+        Term(row.public_key, datetime.fromisoformat(row.since), datetime.fromisoformat(row.until))
+        for row in db.execute(query)
+    ]
 
 
 def _last_retired(db: sa.Connection, node_id: str) -> Ed25519PublicKey | None:
     keys = _retired(db, node_id)
-    return read_key(keys[-1]) if keys else None
+    return read_key(keys[-1].pem) if keys else None
 
 
 def _known(db: sa.Connection) -> set[str]:

@@ -44,12 +44,20 @@ def serve(coordinator: Coordinator, say: Callable[[str], None], stopping: thread
     logging.getLogger("flwr").setLevel(logging.WARNING)
     home, config, store = coordinator.home, coordinator.config, coordinator.store
     with _alone(home):
+        coordinator.authority.statement_signer(config.federation, now())  # made here, before several threads ask
         arrivals = _recorder(home, config)
         fleet = Fleet(
             home.fleet_database,
             (config.host, config.fleet_port),
             coordinator.authority,
-            member_pages(store, config.federation, now, say, config.witness_addresses),
+            member_pages(
+                store,
+                config.federation,
+                now,
+                say,
+                lambda: coordinator.authority.statement_signer(config.federation, now()),
+                config.witness_addresses,
+            ),
             partial(members.admits, store),
             config.hold_s,
             arrivals,

@@ -9,12 +9,13 @@ or nothing, and the member asks again.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 import sqlalchemy as sa
 
-from consent import NoticeInvalid, open_notice
+from consent import NoticeInvalid, WithdrawalAnswer, open_notice
 from coordinator import runs
 from coordinator.errors import PeerError
 from coordinator.runs import OPEN_STATES, withdrawn_from
@@ -22,7 +23,7 @@ from coordinator.store import contribution, round_, run, task, withdrawal_notice
 from models import parse_task
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from consent import AffectedReceipt, WithdrawalNotice
@@ -56,6 +57,16 @@ def take_in(store: sa.Engine, federation: str, sender: Member, envelope: bytes, 
         for name, first in _containing(db, [sha256 for sha256, said in answers.items() if said == "aggregated"]):
             _follow_policy(db, name, first, at)
     return answers
+
+
+def stated(store: sa.Engine, federation: str, envelope: bytes, answers: Mapping[str, str]) -> WithdrawalAnswer:
+    """Return the answer to a notice that was taken in, to be signed; asked again, it is the same."""
+    digest = hashlib.sha256(envelope).hexdigest()
+    with store.connect() as db:
+        row = db.execute(sa.select(withdrawal_notice).filter_by(digest=digest)).one()
+    receipts = [{"sha256": receipt, "standing": standing} for receipt, standing in sorted(answers.items())]
+    claimed = {"federation": federation, "site": row.site, "run": row.run, "notice": digest, "at": row.received_at}
+    return WithdrawalAnswer.model_validate_json(json.dumps({**claimed, "receipts": receipts}))
 
 
 def _answer(db: sa.Connection, notice: WithdrawalNotice, receipt: AffectedReceipt, digest: str) -> str:

@@ -63,10 +63,11 @@ def read_site(home: Path, task: Task, recipient: str, at: datetime) -> SiteExamp
     """Give the examples whose use for `task` the patients' consents permit at `at`."""
     store = reading(open_store(home / "site.db"))
     with store.connect() as db:
-        consents = ConsentReader().read(db, current_epoch(db))
-    labelled = [series for series in series_with_labels(store, task.input.modality) if series.segmentation is not None]
+        held = ConsentReader().read(db, current_epoch(db))
+        labelled = [one for one in series_with_labels(db, task.input.modality) if one.segmentation is not None]
     store.dispose()
     request = Request(task.purpose.purposes, (recipient,))
+    consents = {patient: some.readings for patient, some in held.items()}
     permitted = freeze(labelled, consents, request, at).items
     train_on, held_out = split(permitted, task.validation_fraction, task.seed)
     return SiteExamples(_examples(train_on, home, task), _examples(held_out, home, task))

@@ -2,7 +2,8 @@
 
 Which step is legal is decided in `consent.access_request`; this keeps the events, one transaction each, with the line
 in the ledger and, where a grant begins or ends, the new consent epoch. A writer waits for the one before it and then
-judges by what that one left, so that of two decisions that exclude each other one is refused.
+judges by what that one left, so that of two decisions that exclude each other one is refused. `seen` is the version
+that was read before the decision: a request that changed since then is not decided on.
 """
 
 from __future__ import annotations
@@ -37,9 +38,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
 
+    from consent import Assessment, DataUse
+
     _Rows = Sequence[tuple[int, str]]  # version, event
 
 _EVENT = TypeAdapter(RequestEvent)
+_PURPOSE = TypeAdapter(ResearchPurpose)
 _CHANGES_WHAT_IS_PERMITTED = frozenset({RequestAct.CONFIRMED, RequestAct.REVOKED})
 
 
@@ -69,14 +73,18 @@ def submit(store: sa.Engine, number: int, by: str, at: datetime) -> Numbered | D
     return _happen(store, number, RequestAct.SUBMITTED, by, at)
 
 
-def review(store: sa.Engine, number: int, words: str, by: str, at: datetime) -> Numbered | Deny:
+def review(
+    store: sa.Engine, number: int, words: str, by: str, at: datetime, seen: int | None = None
+) -> Numbered | Deny:
     """Put a reviewer's comment on the record; a reviewer does not approve."""
-    return _happen(store, number, RequestAct.REVIEWED, by, at, words=words)
+    return _happen(store, number, RequestAct.REVIEWED, by, at, words=words, seen=seen)
 
 
-def give_back(store: sa.Engine, number: int, words: str, by: str, at: datetime) -> Numbered | Deny:
+def give_back(
+    store: sa.Engine, number: int, words: str, by: str, at: datetime, seen: int | None = None
+) -> Numbered | Deny:
     """Return a request to who made it."""
-    return _happen(store, number, RequestAct.RETURNED, by, at, words=words)
+    return _happen(store, number, RequestAct.RETURNED, by, at, words=words, seen=seen)
 
 
 def approve(
@@ -89,10 +97,7 @@ def approve(
     words: str = "",
     seen: int | None = None,
 ) -> Numbered | Deny:
-    """Approve a request until a moment and under conditions; it grants nothing until another confirms it.
-
-    `seen` is the version that was read: a request that changed since then is not approved.
-    """
+    """Approve a request until a moment and under conditions; it grants nothing until another confirms it."""
     return _happen(
         store,
         number,
@@ -113,19 +118,38 @@ def confirm(
     return _happen(store, number, RequestAct.CONFIRMED, by, at, words=words, seen=seen)
 
 
-def reject(store: sa.Engine, number: int, words: str, by: str, at: datetime) -> Numbered | Deny:
+def reject(
+    store: sa.Engine, number: int, words: str, by: str, at: datetime, seen: int | None = None
+) -> Numbered | Deny:
     """Refuse a request for good."""
-    return _happen(store, number, RequestAct.REJECTED, by, at, words=words)
+    return _happen(store, number, RequestAct.REJECTED, by, at, words=words, seen=seen)
 
 
-def revoke(store: sa.Engine, number: int, words: str, by: str, at: datetime) -> Numbered | Deny:
+def revoke(
+    store: sa.Engine, number: int, words: str, by: str, at: datetime, seen: int | None = None
+) -> Numbered | Deny:
     """End a grant; a running round stops as it does for a withdrawal."""
-    return _happen(store, number, RequestAct.REVOKED, by, at, words=words)
+    return _happen(store, number, RequestAct.REVOKED, by, at, words=words, seen=seen)
 
 
 def requests(db: sa.Connection) -> dict[int, AccessRequest | Deny]:
     """Return every request by its number; one whose history breaks a rule, or cannot be read, is a refusal."""
     return {number: _replayed(rows) for number, rows in _histories(db)}
+
+
+def facts(purpose: ResearchPurpose) -> list[tuple[str, str]]:
+    """Return what a purpose states, fact by fact, for a person to read; what is not stated is empty."""
+    return [(fact, _plain(value)) for fact, value in _PURPOSE.dump_python(purpose, mode="json").items()]
+
+
+def answers(terms: DataUse, assessment: Assessment | None) -> list[tuple[str, str, str]]:
+    """Return each term of use with its values and its answer in the assessment; those that concern no term last."""
+    said = dict(reason.partition(": ")[::2] for reason in assessment.reasons) if assessment else {}
+    asked = "approve" if assessment else "not asked yet"
+    stated = [(terms.permission, terms.diseases), *((one.code, one.values) for one in terms.modifiers)]
+    told = [(code, ", ".join(values), said.get(code, asked)) for code, values in stated]
+    codes = {code for code, _ in stated}
+    return told + [(code, "", answer) for code, answer in said.items() if code not in codes]
 
 
 def history(db: sa.Connection, number: int) -> tuple[RequestEvent, ...]:
@@ -201,6 +225,12 @@ def _happen(
             advance(db)
         ledger.write(db, at, f"site:request:{act}", **_detail(made, after, event))
         return Numbered(made, after)
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value or "")
 
 
 def _detail(number: int, request: AccessRequest, event: RequestEvent) -> dict[str, str | int]:

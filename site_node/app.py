@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from consent import Permit
-    from site_node.archive.recall import Recalling
-    from site_node.archive.s3 import Bucket
-    from site_node.archive.sealing import Seal
-    from site_node.archive.tiering import Bar, Tiering
-    from site_node.archive.worm import Copy
+    from site_node.archive.locked.s3 import Bucket
+    from site_node.archive.locked.sealing import Seal
+    from site_node.archive.locked.worm import Copy
+    from site_node.archive.snapshot import Archive
+    from site_node.archive.tiers.recall import Recalling
+    from site_node.archive.tiers.tiering import Bar, Tiering
     from site_node.config import LockedCopy
     from site_node.intake.folder import Intake
 
@@ -71,7 +72,7 @@ class Recall:
 
         Raises: OSError, with the file's name, if it cannot be had.
         """
-        _recalling(self.root).file(path)
+        _recalling(self.root).recall(path)
 
 
 @cache
@@ -84,8 +85,8 @@ def open_recalling(site: Site, say: Callable[[str], None]) -> Recalling:
 
     Raises: ConfigurationError if the site has no tiers.
     """
-    from site_node.archive.recall import Recalling  # noqa: PLC0415 -- few commands need it
-    from site_node.archive.sealing import open_seal  # noqa: PLC0415 -- as above
+    from site_node.archive.locked.sealing import open_seal  # noqa: PLC0415 -- as above
+    from site_node.archive.tiers.recall import Recalling  # noqa: PLC0415 -- few commands need it
 
     folder, seal = tier_folder(site), open_seal(site.home.root)
     # Not by the clock that judges expiry: one that is refused must not keep a file from who needs it.
@@ -97,7 +98,7 @@ def archive_seal(site: Site) -> Seal:
 
     Raises: ConfigurationError if a key is missing.
     """
-    from site_node.archive import sealing  # noqa: PLC0415 -- few commands need it
+    from site_node.archive.locked import sealing  # noqa: PLC0415 -- few commands need it
 
     with site.store.connect() as db:
         is_new = db.execute(sa.select(locked_object.c.name)).first() is None
@@ -111,9 +112,9 @@ def open_tiering(site: Site, bar: Bar, say: Callable[[str], None]) -> Tiering:
 
     Raises: ConfigurationError if the site has no tiers; ClockRefused.
     """
-    from site_node.archive.clock import Clock  # noqa: PLC0415 -- few commands need it
-    from site_node.archive.tiering import Tiering  # noqa: PLC0415 -- as above
-    from site_node.archive.worm import Locking  # noqa: PLC0415 -- as above
+    from site_node.archive.locked.clock import Clock  # noqa: PLC0415 -- few commands need it
+    from site_node.archive.locked.worm import Locking  # noqa: PLC0415 -- as above
+    from site_node.archive.tiers.tiering import Tiering  # noqa: PLC0415 -- as above
 
     folder, clock, root = tier_folder(site), Clock(site.store), site.home.root
     verdicts = lock_verdicts(site, clock.now())
@@ -134,7 +135,7 @@ def tier_folder(site: Site) -> Path:
 
     Raises: ConfigurationError if the site has no tiers, or its copies cannot give what the mode demands.
     """
-    from site_node.archive import placement  # noqa: PLC0415 -- few commands need it
+    from site_node.archive.tiers import placement  # noqa: PLC0415 -- few commands need it
 
     tiers = site.config.tiers
     if not tiers.mode:
@@ -147,7 +148,7 @@ def tier_folder(site: Site) -> Path:
 
 def open_copies(site: Site) -> list[Copy]:
     """Return the places of locked copies; those of snapshots are none."""
-    from site_node.archive.worm import Copy  # noqa: PLC0415 -- few commands need it
+    from site_node.archive.locked.worm import Copy  # noqa: PLC0415 -- few commands need it
 
     return [Copy(copy, open_bucket(site, copy)) for copy in site.config.locked.copies if not copy.snapshots]
 
@@ -157,8 +158,8 @@ def open_bucket(site: Site, copy: LockedCopy, name: str | None = None, *, anonym
 
     Raises: ConfigurationError if its credentials or certificates are missing.
     """
-    from site_node.archive import credentials  # noqa: PLC0415 -- few commands need it
-    from site_node.archive.s3 import Bucket  # noqa: PLC0415 -- boto3 is slow to import, and few commands need it
+    from site_node.archive.locked import credentials  # noqa: PLC0415 -- few commands need it
+    from site_node.archive.locked.s3 import Bucket  # noqa: PLC0415 -- boto3 is slow to import, and few commands need it
 
     root = site.home.root
     known = None if anonymous else credentials.read(root / copy.credentials.removeprefix("file:"))
@@ -170,7 +171,7 @@ def open_bucket(site: Site, copy: LockedCopy, name: str | None = None, *, anonym
 
 def lock_verdicts(site: Site, at: datetime) -> dict[str, Permit | Deny]:
     """Return by the copies' names whether each is compliant, as its last probe says."""
-    from site_node.archive import probe_log, sealing  # noqa: PLC0415 -- few commands need it
+    from site_node.archive.locked import probe_log, sealing  # noqa: PLC0415 -- few commands need it
 
     try:
         key = sealing.read_signing_key(site.home.root).public_key()
@@ -178,6 +179,17 @@ def lock_verdicts(site: Site, at: datetime) -> dict[str, Permit | Deny]:
         return {copy.name: Deny("never probed") for copy in site.config.locked.copies}
     with site.store.connect() as db:
         return {copy.name: probe_log.verdict(db, copy, key, at) for copy in site.config.locked.copies}
+
+
+def open_archive(site: Site) -> Archive:
+    """Return the site's archive.
+
+    Raises: ConfigurationError if the site has none.
+    """
+    from site_node.archive.snapshot import Archive  # noqa: PLC0415 -- as above
+
+    elsewhere = open_recalling(site, lambda _line: None) if site.config.tiers.mode else None
+    return Archive(site.home, site.config, site.store, now, elsewhere)
 
 
 def open_vault(site: Site, pseudonymiser: Pseudonymiser) -> reidentification.Vault:

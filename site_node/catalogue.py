@@ -5,13 +5,16 @@ Asks the database only; whether anything may be used is decided elsewhere (cohor
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from site_node.store import among, class_label, disposition, instance
+from consent import Study
+from site_node.store import class_label, disposition, instance
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -66,18 +69,17 @@ class Summary:
     class_labels: int  # of accepted images
 
 
-def series_with_labels(store: sa.Engine, modality: str) -> list[Series]:
+def series_with_labels(db: sa.Connection, modality: str) -> list[Series]:
     """Return every series of `modality` in the order of its UID, labelled or not.
 
     A segmentation belongs to a series that it references and whose patient it shares.
     """
     columns = instance.c
-    with store.connect() as db:
-        rows = db.execute(
-            sa.select(instance)
-            .where(columns.Modality.in_((modality, _SEGMENTATION)))
-            .order_by(columns.SeriesInstanceUID, columns.SOPInstanceUID)
-        ).all()
+    rows = db.execute(
+        sa.select(instance)
+        .where(columns.Modality.in_((modality, _SEGMENTATION)))
+        .order_by(columns.SeriesInstanceUID, columns.SOPInstanceUID)
+    ).all()
     images: dict[tuple[str, str, str], list[sa.Row[tuple[object, ...]]]] = defaultdict(list)
     labels: dict[tuple[str, str], list[Instance]] = defaultdict(list)
     for row in rows:
@@ -96,29 +98,26 @@ def series_with_labels(store: sa.Engine, modality: str) -> list[Series]:
     ]
 
 
-def labelled_images(store: sa.Engine, modality: str) -> list[LabelledImage]:
+def labelled_images(db: sa.Connection, modality: str) -> list[LabelledImage]:
     """Return the images of `modality` that have a class label, in the order of their UID."""
-    labelled = instance.join(class_label, instance.c.SOPInstanceUID == class_label.c.SOPInstanceUID)
-    with store.connect() as db:
-        rows = db.execute(
-            sa.select(instance, class_label.c.value)
-            .select_from(labelled)
-            .where(instance.c.Modality == modality)
-            .order_by(instance.c.SOPInstanceUID)
-        ).all()
-    return [LabelledImage(_instance(row), row.StudyInstanceUID, row.patient, row.study_date, row.value) for row in rows]
+    columns = instance.c
+    of_file = (columns.path, columns.sha256, columns.SOPInstanceUID)
+    rows = db.execute(
+        sa.select(*of_file, columns.StudyInstanceUID, columns.patient, columns.study_date, class_label.c.value)
+        .join(class_label, columns.SOPInstanceUID == class_label.c.SOPInstanceUID)
+        .where(columns.Modality == modality)
+        .order_by(columns.SOPInstanceUID)
+    ).all()
+    return [LabelledImage(Instance(path, sha256, uid), *rest) for path, sha256, uid, *rest in rows]
 
 
-def holds_all(store: sa.Engine, items: Iterable[Series | LabelledImage]) -> bool:
+def holds_all(db: sa.Connection, items: Iterable[Series | LabelledImage]) -> bool:
     """Return whether every file of the items is in the catalogue still, and is the same file."""
     wanted = {(file.SOPInstanceUID, file.sha256) for item in items for file in files_of(item)}
-    columns = instance.c
-    query = sa.select(columns.SOPInstanceUID, columns.sha256).where(
-        among(columns.SOPInstanceUID, sorted({uid for uid, _ in wanted}))
-    )
-    with store.connect() as db:
-        wanted -= {(uid, sha256) for uid, sha256 in db.execute(query)}
-    return not wanted
+    columns, listed = instance.c, sa.func.json_each(json.dumps(dict(wanted))).table_valued("key", "value")
+    held = sa.tuple_(columns.SOPInstanceUID, columns.sha256).in_(sa.select(listed.c.key, listed.c.value))
+    # A UID is in the catalogue once: of two contents that are wanted under one, at least one is not there.
+    return db.scalar(sa.select(sa.func.count()).where(held)) == len(wanted)
 
 
 def files_of(item: Series | LabelledImage) -> tuple[Instance, ...]:
@@ -141,10 +140,18 @@ def set_class_labels(store: sa.Engine, labels: Mapping[str, int]) -> int:
     return len(known & labels.keys())
 
 
-def studies_of(db: sa.Connection, patient: str) -> int:
-    """Return how many studies of `patient` (pseudonym) are in the catalogue."""
-    studies = sa.select(sa.func.count(sa.distinct(instance.c.StudyInstanceUID)))
-    return int(db.execute(studies.where(instance.c.patient == patient)).scalar_one())
+def studies_of(db: sa.Connection, patient: str) -> list[Study]:
+    """Return the studies of `patient` (pseudonym), one for each modality of its images."""
+    columns = instance.c
+    query = (
+        sa.select(columns.StudyInstanceUID, columns.study_date, columns.Modality)
+        .where(columns.patient == patient, columns.Modality != _SEGMENTATION)
+        .distinct()
+    )
+    return [
+        Study(patient, uid, date.fromisoformat(day) if day else None, modality=modality)
+        for uid, day, modality in db.execute(query)
+    ]
 
 
 def summary(store: sa.Engine) -> Summary:

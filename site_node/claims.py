@@ -24,6 +24,7 @@ from consent import (
     consistency_proof,
     key_id,
     log_origin,
+    open_receipt,
     padded_size,
     sign_checkpoint,
 )
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    from consent import Bucket, EligibilityTree
+    from consent import Bucket, EligibilityTree, Receipt
     from site_node.consent_log import Published
     from site_node.eligibility import Opening, Row
     from site_node.gate import Snapshot
@@ -157,6 +158,15 @@ def signers(db: sa.Connection) -> tuple[Ed25519PublicKey, ...]:
     """Return the public keys this site signed with, oldest first."""
     rows = db.execute(sa.select(receipt_signer.c.public_key).order_by(receipt_signer.c.since))
     return tuple(Ed25519PublicKey.from_public_bytes(row.public_key) for row in rows)
+
+
+def read_receipt(db: sa.Connection, envelope: bytes) -> Receipt:
+    """Return a receipt of this site, by whichever of its keys.
+
+    Raises: ReceiptInvalid if none of them signed it.
+    """
+    own = signers(db)
+    return open_receipt(envelope, next((key for key in own if key_id(key).encode() in envelope), own[-1]))
 
 
 def _note_signer(db: sa.Connection, key: Ed25519PublicKey, at: datetime) -> None:

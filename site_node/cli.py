@@ -1,7 +1,7 @@
 """`filmroom-site`: what a hospital does with its node.
 
 Exit codes: 0 done; 1 error; 2 usage; 3 refused by policy; 4 wrong configuration; 5 the coordinator or an endpoint of
-locked copies refused or cannot be reached; 6 no space left, or the file system refused.
+locked copies refused or cannot be reached; 6 no space left, or the file system refused; 7 an alarm of the archive.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ from models import ModelsError, TaskRefused
 from models.memory import loading
 from site_node import catalogue, consents, permissions, project_keys, reidentification, sources, withdrawals
 from site_node.app import Recall, Site, create_site, fetch_consents, now, open_intake, open_site, open_vault
-from site_node.archive.immutable import give_up_capability
+from site_node.archive.locked.immutable import give_up_capability
+from site_node.archive_cli import archive_app
 from site_node.audit_cli import audit_site, print_log_key
 from site_node.audit_events_cli import write_audit_events
 from site_node.config import ConsentServer
 from site_node.console_cli import accounts_app, console_app
 from site_node.disclosures_cli import account_for_disclosures
-from site_node.errors import ConfigurationError, EndpointError, PeerError, SiteError
+from site_node.errors import ArchiveAlarm, ConfigurationError, EndpointError, PeerError, SiteError
 from site_node.gate import Gate
 from site_node.locked_cli import locked_app
 from site_node.requests_cli import requests_app
@@ -61,6 +62,7 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (EndpointError, 5),
     (OSError, 6),
     (sa.exc.DBAPIError, 6),
+    (ArchiveAlarm, 7),
     (SiteError, 1),
     (ModelsError, 1),
 )
@@ -71,6 +73,7 @@ datasets_app = typer.Typer(no_args_is_help=True, help="Datasets and their terms 
 tasks_app = typer.Typer(no_args_is_help=True, help="Tasks the coordinator offers.")
 for name, group in (
     ("accounts", accounts_app),
+    ("archive", archive_app),
     ("consents", consents_app),
     ("console", console_app),
     ("datasets", datasets_app),

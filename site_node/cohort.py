@@ -6,11 +6,12 @@ Pure. The frozen set only ever shrinks: `still_permitted` compares a later state
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
-from typing import TYPE_CHECKING, TypeAlias
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, TypeAlias
 
-from consent import CONSENT, Decider, Outcome, Study
+from consent import CONSENT, Decider, Outcome, Study, stands_until, still_stands
 from site_node.catalogue import LabelledImage, Series
 
 if TYPE_CHECKING:
@@ -20,15 +21,39 @@ if TYPE_CHECKING:
     from consent import LegalBasis, Reading, Request, Verdict
 
 Item: TypeAlias = Series | LabelledImage
+_NOTHING: Final[Mapping[str, Standing]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What was decided at `at` on one patient's readings; `until` is from when on they may say something else."""
+
+    readings: tuple[Reading, ...]
+    at: datetime
+    until: datetime | None
+    verdicts: dict[Study, Verdict]
+
+    def is_of(self, readings: tuple[Reading, ...], at: datetime) -> bool:
+        """Whether at `at` the same holds on `readings`."""
+        return self.readings == readings and still_stands(self.until, self.at, at)
 
 
 @dataclass(frozen=True, slots=True)
 class Cohort:
-    """The permitted items, and the verdict on every study asked about (for the hospital's eyes only)."""
+    """The permitted items, and the verdict on every study asked about (for the hospital's eyes only).
+
+    `standing` is what a later freeze for the same request on the same basis need not decide again, by patient.
+    """
 
     items: tuple[Item, ...]
     verdicts: Mapping[str, Verdict]
     asked: tuple[Study, ...] = ()
+    standing: Mapping[str, Standing] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def until(self) -> datetime | None:
+        """From when on the same consents may say something else; None if never."""
+        return min((one.until for one in self.standing.values() if one.until is not None), default=None)
 
     @property
     def studies(self) -> frozenset[str]:
@@ -48,20 +73,33 @@ def freeze(
     at: datetime,
     basis: LegalBasis = CONSENT,
     modality: str | None = None,
+    before: Mapping[str, Standing] = _NOTHING,
 ) -> Cohort:
     """Return the items whose study may be used for `request` at `at` on `basis`, by consent unless another is given.
 
-    Where two patients or dates are known under one StudyInstanceUID, all must permit.
+    Where two patients or dates are known under one StudyInstanceUID, all must permit. `before` is what stood for the
+    same request on the same basis: where it still does, nothing is decided again.
     """
     decider = Decider(basis, request, at)
     verdicts: dict[str, Verdict] = {}
+    standing: dict[str, Standing] = {}
     asked = tuple(dict.fromkeys(_study(item, modality) for item in items))
     for study in asked:
-        verdict = decider.decide(consents.get(study.patient, ()), study)
+        patient = study.patient
+        stands = standing.get(patient)
+        if stands is None:
+            readings = consents.get(patient, ())
+            known = before.get(patient)
+            if known is None or not known.is_of(readings, at):
+                known = Standing(readings, at, stands_until(readings, basis, at), {})
+            stands = standing[patient] = known
+        verdict = stands.verdicts.get(study)
+        if verdict is None:
+            verdict = stands.verdicts[study] = decider.decide(stands.readings, study)
         if study.StudyInstanceUID not in verdicts or verdict.outcome is not Outcome.PERMIT:
             verdicts[study.StudyInstanceUID] = verdict
     permitted = tuple(item for item in items if verdicts[item.StudyInstanceUID].outcome is Outcome.PERMIT)
-    return Cohort(permitted, verdicts, asked)
+    return Cohort(permitted, verdicts, asked, standing)
 
 
 def is_validation(patient: str, fraction: float, seed: int) -> bool:

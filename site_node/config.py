@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import tomllib
 from dataclasses import MISSING, dataclass, field, fields, replace
 from datetime import timedelta
@@ -27,7 +28,9 @@ MAX_CONSENT_AGE_H = 8784  # a year: beyond that nobody looks any more
 MAX_WITNESSES = 8  # so many cosignatures fit into the note of a receipt, whatever the names
 OPTIONS = "deidentify"  # the table of TOML with the options of de-identification
 
-_Settings = TypeVar("_Settings", "SiteConfig", "ConsentServer", "LockedCopies", "LockedCopy", "Tiers", Options)
+_Settings = TypeVar(
+    "_Settings", "SiteConfig", "ConsentServer", "ArchiveSettings", "LockedCopies", "LockedCopy", "Tiers", Options
+)
 _TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
 _TEXTS = "tuple[str, ...]"
 _NUMBERS = "Mapping[str, int]"
@@ -51,6 +54,32 @@ class ConsentServer:
         """Refuse values no site may run with."""
         if not (math.isfinite(self.interval_min) and self.interval_min > 0):
             raise ConfigurationError("consents.interval_min: must be finite and greater than 0")
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveSettings:
+    """What is archived, where, and how long snapshots are kept; none without a repository."""
+
+    repository: str = ""
+    originals: str = ""
+    password_file: str = "archive/password"  # noqa: S105 -- where it lies
+    recovery_key_file: str = "archive/recovery.key"
+    settings_file: str = ""
+    mass_files: int = 20
+    keep_daily: int = 30
+    keep_weekly: int = 13
+    keep_monthly: int = 24
+    keep_yearly: int = 10
+
+    def __post_init__(self) -> None:
+        """Refuse values no site may run with."""
+        if re.search(r"//[^/@]*@", self.repository):
+            raise ConfigurationError("archive.repository: must not hold a password; it belongs into settings_file")
+        if self.mass_files < 1:
+            raise ConfigurationError("archive.mass_files: must be at least 1")
+        kept = [getattr(self, f"keep_{name}") for name in ("daily", "weekly", "monthly", "yearly")]
+        if min(kept) < 0 or max(kept) == 0:
+            raise ConfigurationError("archive.keep_daily and its sisters: none below 0, and not all 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +194,7 @@ class SiteConfig:
     witness_quorum: int = 0
     consents: ConsentServer = field(default_factory=ConsentServer)
     deidentify: Options = field(default_factory=Options)
+    archive: ArchiveSettings = field(default_factory=ArchiveSettings)
     locked: LockedCopies = field(default_factory=LockedCopies)
     tiers: Tiers = field(default_factory=Tiers)
 
@@ -269,6 +299,7 @@ class SiteHome:
         tables = {
             "consents": _parse(ConsentServer, _table(document, "consents"), "consents."),
             "deidentify": _parse(Options, _table(document, "deidentify"), "deidentify."),
+            "archive": _parse(ArchiveSettings, _table(document, "archive"), "archive."),
             "locked": _parse_locked(_table(document, "locked")),
             "tiers": _parse(Tiers, _table(document, "tiers"), "tiers."),
         }

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 def page(withdrawal: Withdrawal, site: str) -> str:
     """Return the confirmation of `withdrawal` by the hospital called `site`, HTML."""
     return _PAGE.substitute(
+        style=STYLE,
         reference=escape(f"{site}-W{withdrawal.number:05d}"),
         site=escape(site),
         scope=escape(withdrawal.scope),
@@ -34,7 +35,7 @@ def page(withdrawal: Withdrawal, site: str) -> str:
             "No work with your images was in progress.",
         ),
         past=_listed(
-            [f"{_round(part)}: {_WORDS[part.word]}" for part in withdrawal.handed_over],
+            [f"{_round(part)}: {_REFUSED if part.refusal else _WORDS[part.word]}" for part in withdrawal.handed_over],
             "No result made with your images had left the hospital.",
         ),
         models=_listed(
@@ -55,8 +56,11 @@ _WORDS = {
     "unknown": "never arrived at the coordinator of the project",
 }
 
+_REFUSED = "the coordinator of the project refused to hear of it; the hospital sees to it"
+
 _STATUS = {
     "recorded": "Recorded and in force. It is not yet completed: work is being stopped, or an answer is awaited.",
+    "refused": "Recorded and in force. It is not yet completed: the coordinator of the project refused to hear of it.",
     "completed": "Completed. All work it concerned has ended, and everybody who had to be told has answered.",
 }
 
@@ -73,13 +77,7 @@ def _listed(lines: Sequence[str], none: str) -> str:
     return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
 
 
-_PAGE = Template("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>Confirmation of withdrawal $reference</title>
-<style>
+STYLE = """
 @page { size: A4; margin: 20mm; }
 body { font: 11pt/1.45 system-ui, "Noto Sans", sans-serif; color: #1a1a1a; max-width: 170mm; margin: 12mm auto; }
 header { display: flex; justify-content: space-between; align-items: baseline; border-bottom: 2px solid #1f4e79; }
@@ -95,7 +93,16 @@ dd { margin: 0; }
 .hand { display: grid; grid-template-columns: 1fr 1fr; gap: 10mm; margin-top: 20mm; break-inside: avoid; }
 .hand span { border-top: 1px solid #1a1a1a; padding-top: 1mm; font-size: 9pt; color: #555; }
 @media print { body { margin: 0; max-width: none; } }
-</style>
+"""
+"""The page's own style: by its digest a console lets it in."""
+
+_PAGE = Template("""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>Confirmation of withdrawal $reference</title>
+<style>$style</style>
 </head>
 <body>
 <header><h1>Confirmation of withdrawal</h1><span>$reference</span></header>

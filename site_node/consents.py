@@ -9,9 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import sqlalchemy as sa
 
@@ -22,7 +21,7 @@ from site_node.errors import ConfigurationError
 from site_node.store import among, consent_epoch, consent_record
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
     from datetime import datetime
 
@@ -102,14 +101,23 @@ def miss(db: sa.Connection, consent_ids: Collection[str], at: datetime) -> int:
     return doubted
 
 
-def confirm(store: sa.Engine, consent_id: str, by: str, at: datetime) -> None:
+def doubted(db: sa.Connection) -> dict[str, int]:
+    """Return the consents held in review because of what came after them, by id, each with its record's number."""
+    columns = consent_record.c
+    query = sa.select(columns.consent_id, columns.number)
+    rows = db.execute(query.where(columns.superseded_at.is_(None), columns.doubt.is_not(None)))
+    return {row.consent_id: row.number for row in rows}
+
+
+def confirm(store: sa.Engine, consent_id: str, by: str, at: datetime, seen: int | None = None) -> None:
     """Let a held consent count again that went to review because what came after it could not be taken.
 
+    `seen` is the number of the record that was read: what is held since then is not confirmed.
     Raises: ConfigurationError if no such consent is held.
     """
     with store.begin() as db:
         held = _held_of(db, [consent_id]).get(consent_id)
-        if held is None or held.doubt is None:
+        if held is None or held.doubt is None or seen not in {None, held.number}:
             raise ConfigurationError(f"no consent {consent_id} waits for review because of a fault")
         _replace(db, held, at, doubt=None)
         advance(db)
@@ -146,8 +154,10 @@ class WithdrawalScope:
 ALL = WithdrawalScope()
 
 
-def withdraw(store: sa.Engine, patient: str, at: datetime, scope: WithdrawalScope = ALL) -> int:
+def withdraw(store: sa.Engine, patient: str, at: datetime, scope: WithdrawalScope = ALL, by: str = "") -> int:
     """Record that `patient` (pseudonym) refuses further use within `scope`; return the epoch it made.
+
+    `by` is who recorded it, where that is known.
 
     The refusal is a consent record of its own that denies: among active records a denial always wins, and
     nothing that was agreed is deleted.
@@ -158,7 +168,7 @@ def withdraw(store: sa.Engine, patient: str, at: datetime, scope: WithdrawalScop
         _insert(db, [(parsed.record, _Incoming(resource, parsed, patient).row(at))])
         advance(db)
         epoch = current_epoch(db)
-        ledger.write(db, at, "site:consent:withdrawn", epoch=epoch)
+        ledger.write(db, at, "site:consent:withdrawn", epoch=epoch, **({"by": by} if by else {}))
     return epoch
 
 
@@ -180,7 +190,7 @@ def refusal(patient: str, at: datetime, scope: WithdrawalScope = ALL) -> tuple[M
     }
     parsed = parse_consent(resource)
     if parsed.record.review is not None or any(UNRESOLVED in named for named in (parsed.record.root.modalities,)):
-        raise ConfigurationError("the scope of the withdrawal: a day or a modality is none")
+        raise ConfigurationError("the scope of the withdrawal: a day or a modality is none, or the days are reversed")
     return resource, parsed
 
 
@@ -202,21 +212,6 @@ def advance(db: sa.Connection) -> None:
     db.execute(sa.update(consent_epoch).values(epoch=consent_epoch.c.epoch + 1))
 
 
-def held_numbers(db: sa.Connection, patients: Iterable[str]) -> dict[str, tuple[int, ...]]:
-    """Return the numbers of the records that are held of each patient now."""
-    columns = consent_record.c
-    wanted = sa.select(sa.func.json_each(json.dumps(sorted(set(patients)))).table_valued("value").c.value)
-    rows = db.execute(
-        sa.select(columns.patient, columns.number)
-        .where(columns.patient.in_(wanted), columns.superseded_at.is_(None))
-        .order_by(columns.number)
-    )
-    found: dict[str, list[int]] = defaultdict(list)
-    for row in rows:
-        found[row.patient].append(row.number)
-    return {patient: tuple(numbers) for patient, numbers in found.items()}
-
-
 def last_number(db: sa.Connection) -> int:
     """Return the number of the last record that was taken, in the state `db` sees."""
     return int(db.scalar(sa.select(sa.func.max(consent_record.c.number))) or 0)
@@ -229,42 +224,60 @@ def came_and_went(db: sa.Connection, patients: AbstractSet[str], after: int) -> 
     return not patients.isdisjoint(db.scalars(query))
 
 
-class ConsentReader:
-    """Reads the active records of the patients asked about, parsing each record once while it is kept.
+class Held(NamedTuple):
+    """The active records of one patient: their numbers, in order, and what each says, in the same order."""
 
-    Kept by the number of its row, a record cannot grow stale: a row never changes, but for being superseded, and which
-    rows are active is asked of the database in every epoch. What the last question did not need is dropped when more
-    than `keep` are held.
+    numbers: tuple[int, ...]
+    readings: tuple[Reading, ...]
+
+
+NONE_HELD = Held((), ())
+
+
+class ConsentReader:
+    """Reads the active records of the patients asked about, and reads no patient's again while they are the same.
+
+    They are, where they have the same numbers: a row never changes, but for being superseded, and which rows are active
+    is asked of the database in every epoch. What the last question did not need is dropped when more than `keep`
+    patients are held.
     """
 
-    def __init__(self, keep: int = 200_000) -> None:
+    def __init__(self, keep: int = 100_000) -> None:
         self._keep = keep
         self._readings = readings.Readings()
-        self._parsed: dict[int, Reading] = {}
+        self._held: dict[str, tuple[str, Held]] = {}  # by patient, with the numbers as the database lists them
         self._asked: tuple[int, frozenset[str] | None] = (-1, None)
-        self._by_patient: Mapping[str, tuple[Reading, ...]] = {}
+        self._answer: Mapping[str, Held] = {}
 
-    def read(
-        self, db: sa.Connection, epoch: int, patients: Iterable[str] | None = None
-    ) -> Mapping[str, tuple[Reading, ...]]:
-        """Return the records of the patients, or of all, in the state that `db` sees and that `epoch` names."""
+    def read(self, db: sa.Connection, epoch: int, patients: Iterable[str] | None = None) -> Mapping[str, Held]:
+        """Return what is held of the patients, or of all, in the state that `db` sees and that `epoch` names."""
         asked = (epoch, None if patients is None else frozenset(patients))
         if asked == self._asked:
-            return self._by_patient
-        columns = consent_record.c
-        query = sa.select(columns.number, columns.patient).where(columns.superseded_at.is_(None))
-        if asked[1] is not None:
-            query = query.where(among(columns.patient, asked[1]))
-        active = [(number, patient) for number, patient in db.execute(query.order_by(columns.number))]
-        self._parsed.update(self._readings.read(db, [number for number, _ in active if number not in self._parsed]))
-        found: dict[str, list[Reading]] = defaultdict(list)
-        for number, patient in active:
-            found[patient].append(self._parsed[number])
-        if len(self._parsed) > self._keep:
-            self._parsed = {number: self._parsed[number] for number, _ in active}
-        self._by_patient = {patient: tuple(records) for patient, records in found.items()}
+            return self._answer
+        active = _active(db, asked[1])
+        changed = {one: listed for one, listed in active.items() if self._held.get(one, ("",))[0] != listed}
+        self._held.update(self._read(db, changed))
+        self._answer = {patient: self._held[patient][1] for patient in active}
+        if len(self._held) > self._keep:
+            self._held = {patient: self._held[patient] for patient in active}
         self._asked = asked
-        return self._by_patient
+        return self._answer
+
+    def _read(self, db: sa.Connection, changed: Mapping[str, str]) -> Iterator[tuple[str, tuple[str, Held]]]:
+        numbers = {patient: tuple(sorted(map(int, listed.split(",")))) for patient, listed in changed.items()}
+        said = dict(self._readings.read(db, [number for some in numbers.values() for number in some]))
+        for patient, listed in changed.items():
+            some = numbers[patient]
+            yield patient, (listed, Held(some, tuple(said[number] for number in some)))
+
+
+def _active(db: sa.Connection, patients: frozenset[str] | None) -> dict[str, str]:
+    """Return the numbers of each patient's active records, in one text: a row each, where a site has many."""
+    columns = consent_record.c
+    query = sa.select(columns.patient, sa.func.group_concat(columns.number)).where(columns.superseded_at.is_(None))
+    if patients is not None:
+        query = query.where(among(columns.patient, patients))
+    return {row[0]: row[1] for row in db.execute(query.group_by(columns.patient)).all()}
 
 
 def as_decided(resource: str, studies: str, doubt: str | None) -> ConsentRecord:

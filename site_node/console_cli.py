@@ -24,11 +24,11 @@ def serve_console(
     port: Annotated[int, typer.Option(min=1, max=65535, help="On 127.0.0.1.")] = 8460,
 ) -> None:
     """Serve the console on this machine's loopback address until interrupted."""
-    from site_node.console import pages, server  # noqa: PLC0415 -- FastAPI is slow to import, and nothing else needs it
+    from site_node.console import frame, pages, server  # noqa: PLC0415 -- FastAPI is slow to import, and nothing else needs it
 
     site = open_site(context.obj)
     federation = site.home.load_identity().federation
-    made = pages.console_pages(pages.Console(site, federation, now))
+    made = pages.console_pages(frame.Console(site, federation, now))
     server.serve(made, port, lambda line: print(line, flush=True))
 
 

@@ -12,7 +12,9 @@ SiteError
 │   ├── EndpointUnreachable  gave no answer; nothing is known of what was asked
 │   └── EndpointRefused      answered with an error
 ├── ReleaseRefused       what was about to leave is not what the task declares
-└── TrainingFailed       the worker could not finish; the round is given up
+├── TrainingFailed       the worker could not finish; the round is given up
+└── ArchiveError         a snapshot or a restore is not what it has to be
+    └── ArchiveAlarm     images changed as no hospital changes them; a person has to look
 """
 
 
@@ -70,3 +72,11 @@ class ReleaseRefused(SiteError):
 
 class TrainingFailed(SiteError):
     """The training worker did not finish its work."""
+
+
+class ArchiveError(SiteError):
+    """A snapshot was not made, or what was restored is not all that was archived."""
+
+
+class ArchiveAlarm(ArchiveError):
+    """Images of the archive changed in a way that only damage or an attack explains."""

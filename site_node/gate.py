@@ -6,6 +6,7 @@ consistent state of the database and says which consent epoch it saw, so that a 
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
@@ -32,13 +33,13 @@ from consent import (
     permits_project,
     permits_sources,
     permits_task,
-    stands_until,
     still_stands,
 )
 from site_node import access_requests, permissions, sources
+from site_node.archive.alarms import open_alarm
 from site_node.catalogue import holds_all, labelled_images, series_with_labels
 from site_node.cohort import Cohort, freeze
-from site_node.consents import ConsentReader, came_and_went, current_epoch, held_numbers, last_number
+from site_node.consents import NONE_HELD, ConsentReader, came_and_went, current_epoch, last_number
 from site_node.store import reading
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
     from site_node.access_requests import Granted
     from site_node.cohort import Item
 
+_ALLOCATIONS = 100_000
+"""So many objects more, and the collector looks for cycles among the young ones."""
 _Decision = TypeVar("_Decision", Grant, TaskApproval, DatasetApproval)
 
 
@@ -73,8 +76,6 @@ class Snapshot:
     """What people had decided by then, as it was made; what is decided later counts from the next round on."""
     last_record: int = 0
     """The number of the last consent record taken by then."""
-    until: datetime | None = None
-    """From when on the same consents may say something else; None if never."""
 
 
 class _Use(NamedTuple):
@@ -94,13 +95,18 @@ class Gate:
         self._minimum_studies = minimum_studies
         self._max_consent_age = max_consent_age
         self._consents = ConsentReader()
+        self._before: dict[str, Snapshot] = {}  # the last of each task
 
     def warm(self, at: datetime) -> None:
-        """Parse the consent records that the approved tasks ask about, before the first round needs them."""
+        """Decide on what the approved tasks ask about, so that a round decides only on what is not as it was."""
         with self._store.connect() as db:
             approved = [digest for digest, offered in permissions.tasks(db).items() if offered.approval]
         for digest in approved:
             self.explained(digest, at)
+        # What was read and decided lives with the process, and what a freeze makes has no cycles: nobody need walk it
+        # again and again.
+        gc.freeze()
+        gc.set_threshold(_ALLOCATIONS)
 
     def approved_task(self, digest: str, at: datetime) -> Task | Deny:
         """Return the task if this hospital approved it; for work that uses no patient's data."""
@@ -119,9 +125,13 @@ class Gate:
     def explained(self, digest: str, at: datetime) -> Snapshot | Deny:
         """Return the same for a person to read: whether or not enough studies are permitted."""
         task = self.approved_task(digest, at)
+        before = self._before.pop(digest, None)
         if isinstance(task, Deny):
             return task
-        return self._evaluate(task, digest, _items(self._store, task), at)
+        answer = self._evaluate(task, digest, at, standing=before)
+        if isinstance(answer, Snapshot):
+            self._before[digest] = answer
+        return answer
 
     def recheck(self, snapshot: Snapshot, at: datetime) -> Snapshot | Deny:
         """Return the same items under the state of now, or why they may no longer be used together.
@@ -132,16 +142,13 @@ class Gate:
         task = self.approved_task(snapshot.task_digest, at)
         if isinstance(task, Deny):
             return task
-        current = self.enough(self._evaluate(task, snapshot.task_digest, snapshot.cohort.items, at, snapshot))
+        current = self.enough(self._evaluate(task, snapshot.task_digest, at, before=snapshot))
         if isinstance(current, Snapshot) and current.grants[0].dataset != snapshot.grants[0].dataset:
             return Deny("dataset: the task was assigned to another")
         if isinstance(current, Snapshot) and len(current.cohort.items) < len(snapshot.cohort.items):
             return Deny("consent: a study in use is no longer permitted")
         if isinstance(current, Snapshot) and not current.decided <= snapshot.decided:
             return Deny("task or dataset: approved anew meanwhile: it counts from the next round on")
-        # After the epoch was read: what is taken out later begins a new one, and the release compares.
-        if not holds_all(self._store, snapshot.cohort.items):
-            return Deny("catalogue: an image in use was taken out")
         return current
 
     def epoch(self) -> int:
@@ -157,14 +164,14 @@ class Gate:
         with self._store.connect() as db:
             offered = permissions.tasks(db).get(digest)
             data = permissions.datasets(db).get(offered.dataset or "") if offered else None
-            consents = self._consents.read(db, current_epoch(db), {study.patient for study in used})
+            held = self._consents.read(db, current_epoch(db), {study.patient for study in used})
         request = request_of(offered.task, self.recipients) if offered else Deny("task: never offered here")
         if isinstance(request, Deny):
             return {study.StudyInstanceUID: Outcome.REVIEW for study in used}
         basis = data.basis if data else CONSENT
         found: dict[str, Outcome] = {}
         for study in (replace(study, modality=offered.task.input.modality) for study in used) if offered else ():
-            records = [reading.record() for reading in consents.get(study.patient, ())]
+            records = [reading.record() for reading in held.get(study.patient, NONE_HELD).readings]
             outcomes = [decide_under(basis, records, study, request, moment).outcome for moment in (at, released_at)]
             if Outcome.PERMIT not in outcomes:
                 found[study.StudyInstanceUID] = outcomes[0]
@@ -180,14 +187,21 @@ class Gate:
         return answer
 
     def _evaluate(
-        self, task: Task, digest: str, items: Sequence[Item], at: datetime, before: Snapshot | None = None
+        self,
+        task: Task,
+        digest: str,
+        at: datetime,
+        before: Snapshot | None = None,
+        standing: Snapshot | None = None,
     ) -> Snapshot | Deny:
+        """Return what may be used: of what `before` used, if it is given; `standing` spares decisions alone."""
         request = request_of(task, self.recipients)
         with self._store.connect() as db:
             epoch = current_epoch(db)
+            items = _items(db, task) if before is None else before.cohort.items
+            if before and (lost := _lost(db, before)):
+                return lost
             use = _permitted_use(db, task, digest, at, before)
-            if before and came_and_went(db, {item.patient for item in items}, before.last_record):
-                return Deny("consent: of a study in use, taken back and given anew: it counts from the next round on")
             last_record = last_number(db)
             recent = permits_sources(sources.known(db), self._max_consent_age, at)
             if isinstance(use, Deny):
@@ -199,20 +213,34 @@ class Gate:
             claim, basis, decided = use
             now = Snapshot(task, digest, request, (claim,), Cohort((), {}), epoch, at, basis, {}, decided, last_record)
             if before is not None and _stands(before, now):
-                return replace(now, cohort=before.cohort, records=before.records, until=before.until)
-            consents = self._consents.read(db, epoch, {item.patient for item in items})
-            records = held_numbers(db, (item.patient for item in items))
-        cohort = freeze(items, consents, request, at, basis, task.input.modality)
-        until = stands_until((reading for held in consents.values() for reading in held), basis, at)
-        return replace(now, cohort=cohort, records=records, until=until)
+                return replace(now, cohort=before.cohort, records=before.records)
+            held = self._consents.read(db, epoch, {item.patient for item in items})
+        consents = {patient: some.readings for patient, some in held.items()}
+        known = before or standing
+        stood = known.cohort.standing if known and _asks_the_same(known, now) else {}
+        cohort = freeze(items, consents, request, at, basis, task.input.modality, stood)
+        return replace(now, cohort=cohort, records={patient: some.numbers for patient, some in held.items()})
+
+
+def _lost(db: sa.Connection, before: Snapshot) -> Deny | None:
+    """Return what of `before` may be used no more, whatever the consents say now."""
+    items = before.cohort.items
+    if not holds_all(db, items):
+        return Deny("catalogue: an image in use was taken out")
+    if came_and_went(db, {item.patient for item in items}, before.last_record):
+        return Deny("consent: of a study in use, taken back and given anew: it counts from the next round on")
+    return None
+
+
+def _asks_the_same(before: Snapshot, now: Snapshot) -> bool:
+    return (before.task_digest, before.request, before.basis) == (now.task_digest, now.request, now.basis)
 
 
 def _stands(before: Snapshot, now: Snapshot) -> bool:
     """Whether the consents say now what they said before: nothing came, the same is asked, and no moment has passed."""
-    same = (before.epoch, before.task_digest, before.request, before.basis)
-    if same != (now.epoch, now.task_digest, now.request, now.basis):
+    if before.epoch != now.epoch or not _asks_the_same(before, now):
         return False
-    return still_stands(before.until, before.at, now.at)
+    return still_stands(before.cohort.until, before.at, now.at)
 
 
 def request_of(task: Task, recipients: tuple[str, ...]) -> Request | Deny:
@@ -244,6 +272,7 @@ def _permitted_use(db: sa.Connection, task: Task, digest: str, at: datetime, bef
     decided = grants | frozenset(map(_made, approvals)) | frozenset(map(_made, releases))
     purpose = research_purpose(task)
     for verdict in (
+        _permits_archive(db),
         permits_task(approvals, digest, at),
         permits_dataset(releases, data.name, at),
         permits_project([made.grant for made in granted], data.name, task.project, at),
@@ -264,6 +293,12 @@ def _permitted_use(db: sa.Connection, task: Task, digest: str, at: datetime, bef
     duo: Literal["APPROVE", "MANUAL"] = "APPROVE" if terms.decision is DataUseDecision.APPROVE else "MANUAL"
     claim = GrantClaim(dataset=data.name, expires_at=chosen.grant.expires_at, duo=duo)
     return _Use(claim, data.basis, decided)
+
+
+def _permits_archive(db: sa.Connection) -> Permit | Deny:
+    if open_alarm(db) is None:
+        return Permit()
+    return Deny("archive: an alarm is open: images changed as none may, and a person has to look")
 
 
 def _on_record(decision: _Decision, at: datetime) -> _Decision:
@@ -332,8 +367,8 @@ def research_purpose(task: Task) -> ResearchPurpose:
     )
 
 
-def _items(store: sa.Engine, task: Task) -> list[Item]:
+def _items(db: sa.Connection, task: Task) -> Sequence[Item]:
     if task.kind == "classification":
-        return list(labelled_images(store, task.input.modality))
-    labelled = series_with_labels(store, task.input.modality)
+        return list(labelled_images(db, task.input.modality))
+    labelled = series_with_labels(db, task.input.modality)
     return [series for series in labelled if series.segmentation is not None]

@@ -1,5 +1,8 @@
 """Which updates hold a study that was withdrawn since, and telling the coordinator of them until it has answered.
 
+A notice that the coordinator refuses for good is asked no more: the refusal is on record, where the consent manager
+sees it, and `tell_again` begins anew once the cause is mended. Whatever else fails is tried again.
+
 A study counts as withdrawn where its use at the moment of release is not permitted by the records of now, so every
 way of recording a withdrawal has the same effect, and an expiry is none. A consent in review stops running work and
 an update not handed over; it takes back what was handed over only once a person has decided.
@@ -7,35 +10,44 @@ an update not handed over; it takes back what was handed over only once a person
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from datetime import date, datetime
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import sqlalchemy as sa
 
 from consent import (
-    ANSWERS,
     MAX_NOTICE_RECEIPTS,
     AffectedReceipt,
+    AnswerInvalid,
     Outcome,
+    SignerInvalid,
     Study,
     WithdrawalNotice,
+    open_answer,
     receipt_digest,
     sign_notice,
+    signer_key,
 )
 from site_node import ledger
-from site_node.errors import PeerError
-from site_node.store import outbox, participation, reading, withdrawal_notice
+from site_node.errors import NotAMember, PeerError, PeerRefused
+from site_node.store import outbox, participation, reading, withdrawal_answer, withdrawal_notice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+    from consent import WithdrawalAnswer
     from site_node.gate import Gate
 
+WHAT_TO_DO = (
+    "the coordinator is told of these no more: ask those who run it to mend the cause, "
+    "then `filmroom-site withdrawals tell-again`"
+)
 WITHDRAWN = frozenset({Outcome.DENY, Outcome.NO_CONSENT})
 
 
@@ -100,6 +112,13 @@ def discard(store: sa.Engine, gate: Gate, message_id: str, at: datetime, *, may_
     return True
 
 
+class Told(NamedTuple):
+    """For how many updates the coordinator answered, and refused the notice for good."""
+
+    answered: int
+    refused: int
+
+
 class Notices:
     """Finds what a withdrawal affects whenever the consent epoch changed, and tells the coordinator."""
 
@@ -110,7 +129,8 @@ class Notices:
         site: tuple[str, str],
         key: Ed25519PrivateKey,
         clock: Callable[[], datetime],
-        give: Callable[[bytes], Mapping[str, str]],
+        give: Callable[[bytes], tuple[bytes, bytes]],
+        authority: bytes,
     ) -> None:
         self._store = store
         self._gate = gate
@@ -118,6 +138,7 @@ class Notices:
         self._key = key
         self._clock = clock
         self._give = give
+        self._authority = authority
         self._epoch = -1
 
     def look(self) -> int:
@@ -134,41 +155,111 @@ class Notices:
         self._epoch = epoch
         return new
 
-    def send(self) -> int:
-        """Tell the coordinator what is pending, run by run; return how many receipts it answered.
+    def send(self) -> Told:
+        """Tell the coordinator what is pending, run by run; no notice waits for another.
 
-        Raises: PeerError if it cannot be told, or gives no answer; what is pending stays so.
+        Raises: PeerError if it cannot be told of one, or gives no answer; what is pending stays so.
         """
         columns = withdrawal_notice.c
         with reading(self._store).connect() as db:
             pending = db.execute(
                 sa.select(withdrawal_notice)
-                .where(columns.answer.is_(None))
+                .where(columns.answer.is_(None), columns.refusal.is_(None))
                 .order_by(columns.run, columns.round, columns.kind, columns.receipt)
             ).all()
-        answered = 0
+        answered = refused = 0
+        failed: PeerError | None = None
         for run, of_run in groupby(pending, key=lambda row: str(row.run)):
             rows = list(of_run)
             for start in range(0, len(rows), MAX_NOTICE_RECEIPTS):
-                answered += self._tell(run, rows[start : start + MAX_NOTICE_RECEIPTS])
-        return answered
+                some = rows[start : start + MAX_NOTICE_RECEIPTS]
+                try:
+                    answered += self._tell(run, some)
+                except NotAMember:
+                    raise  # once it is a member again, it tells
+                except PeerRefused as error:
+                    refused += self._refused(run, some, str(error))
+                except PeerError as error:
+                    failed = error
+        if failed is not None:
+            raise failed
+        return Told(answered, refused)
 
     def _tell(self, run: str, rows: list[sa.Row[tuple[object, ...]]]) -> int:
         receipts = tuple(AffectedReceipt(round=row.round, kind=row.kind, sha256=row.receipt) for row in rows)
         notice = WithdrawalNotice(
             federation=self._federation, site=self._site, run=run, at=self._clock(), receipts=receipts
         )
-        answers = self._give(sign_notice(notice, self._key))
+        told = sign_notice(notice, self._key)
+        envelope, certificate = self._give(told)
+        at, digest = self._clock(), hashlib.sha256(told).hexdigest()
+        answer = self._opened(envelope, certificate, at)
         named = {receipt.sha256 for receipt in receipts}
-        if set(answers) != named or not ANSWERS.issuperset(answers.values()):
-            raise PeerError("telling of a withdrawal: the coordinator's answer is malformed")
-        at = self._clock()
+        said = (answer.federation, answer.site, answer.run, answer.notice, {one.sha256 for one in answer.receipts})
+        if said != (self._federation, self._site, run, digest, named):
+            raise PeerError("telling of a withdrawal: the coordinator's answer is to another notice")
+        kept = {"digest": digest, "notice": told, "answer": envelope, "certificate": certificate}
         with self._store.begin() as db:
-            for receipt, word in answers.items():
-                this = withdrawal_notice.c.receipt == receipt
-                db.execute(sa.update(withdrawal_notice).where(this).values(answer=word, answered_at=at.isoformat()))
-            ledger.write(db, at, "site:withdrawal:answered", run=run, updates=len(answers))
-        return len(answers)
+            db.execute(sa.insert(withdrawal_answer).values(**kept, answered_at=at.isoformat()))
+            for one in answer.receipts:
+                this = withdrawal_notice.c.receipt == one.sha256
+                word = {"answer": one.standing, "answered_at": at.isoformat()}
+                db.execute(sa.update(withdrawal_notice).where(this).values(word))
+            ledger.write(db, at, "site:withdrawal:answered", run=run, updates=len(named), notice=digest)
+        return len(named)
+
+    def _opened(self, envelope: bytes, certificate: bytes, at: datetime) -> WithdrawalAnswer:
+        """Return the coordinator's answer.
+
+        Raises: PeerError if the federation's authority does not vouch for who signed it.
+        """
+        try:
+            return open_answer(envelope, signer_key(certificate, self._authority, self._federation, at))
+        except SignerInvalid as error:
+            raise PeerError(f"telling of a withdrawal: who signed the answer is refused: {error.reason}") from error
+        except AnswerInvalid as error:
+            raise PeerError(f"telling of a withdrawal: the answer is refused: {error.reason}") from error
+
+    def _refused(self, run: str, rows: list[sa.Row[tuple[object, ...]]], reason: str) -> int:
+        at = self._clock()
+        named = withdrawal_notice.c.receipt.in_([row.receipt for row in rows])
+        with self._store.begin() as db:
+            db.execute(sa.update(withdrawal_notice).where(named).values(refusal=reason, refused_at=at.isoformat()))
+            ledger.write(db, at, "site:withdrawal:refused", run=run, updates=len(rows), reason=reason)
+        return len(rows)
+
+
+class Refusal(NamedTuple):
+    """Updates of a run on which the coordinator refused the notice for good, and why."""
+
+    run: str
+    updates: int
+    reason: str
+    refused_at: datetime
+
+
+def refusals(db: sa.Connection) -> list[Refusal]:
+    """Return what was refused for good and is not told again."""
+    columns = withdrawal_notice.c
+    query = (
+        sa.select(columns.run, columns.refusal, sa.func.max(columns.refused_at), sa.func.count())
+        .where(columns.refusal.is_not(None))
+        .group_by(columns.run, columns.refusal)
+        .order_by(columns.run, columns.refusal)
+    )
+    return [
+        Refusal(run, number, reason, datetime.fromisoformat(at)) for run, reason, at, number in db.execute(query).all()
+    ]
+
+
+def tell_again(store: sa.Engine, by: str, at: datetime) -> int:
+    """Have the node tell of every update whose notice was refused; return how many that is."""
+    with store.begin() as db:
+        refused = sa.update(withdrawal_notice).where(withdrawal_notice.c.refusal.is_not(None))
+        number = db.execute(refused.values(refusal=None, refused_at=None)).rowcount
+        if number:
+            ledger.write(db, at, "site:withdrawal:told-again", updates=number, by=by)
+    return number
 
 
 def _keep(db: sa.Connection, one: Affected, at: datetime) -> bool:

@@ -7,6 +7,7 @@ over again: Flower's object push is not idempotent, so a lost answer is cured by
 
 from __future__ import annotations
 
+import json
 import ssl
 import threading
 from contextlib import contextmanager
@@ -68,6 +69,9 @@ NO_MESSAGE = (
 )  # fmt: skip
 MAX_ANSWER_BYTES = 16 * 2**20
 MAX_COSIGNATURE_BYTES = 4096
+# Client errors (RFC 9110, 6585, 8470) that may be another answer if the same is asked again later.
+TRY_AGAIN = frozenset({408, 423, 425, 429})
+MAX_REASON_CHARS = 200
 # What the coordinator's gate answers with 403; Flower behind it answers 403 to a reply that is no longer wanted.
 NOT_A_MEMBER = b"not a member"
 REVOKED = "the coordinator answered 403: this site is no member of it, or no longer; ask it for a new invitation"
@@ -336,21 +340,28 @@ def post_statistics(address: str, identity: Identity, envelope: bytes) -> None:
         answer.raise_for_status()
 
 
-def post_notice(address: str, identity: Identity, envelope: bytes) -> Mapping[str, str]:
-    """Send a withdrawal notice and return the coordinator's word for each receipt.
+def post_notice(address: str, identity: Identity, envelope: bytes) -> tuple[bytes, bytes]:
+    """Send a withdrawal notice and return the coordinator's signed answer, and the certificate (PEM) of its signer.
 
-    Raises: PeerError if it cannot be told.
+    Raises: PeerRefused with status and reason if it will not have this notice, whenever it is asked; NotAMember;
+        PeerError if it cannot be told, or not now.
     """
     with (
         _translated("telling of a withdrawal"),
         httpx.Client(verify=tls_context(identity), timeout=TIMEOUT_S) as client,
     ):
         answer = client.post(f"https://{address}/v1/members/withdrawals", content=envelope)
+        if answer.status_code in TRY_AGAIN:
+            raise PeerError(f"telling of a withdrawal: the coordinator answered {answer.status_code}")
+        if answer.is_client_error and answer.content != NOT_A_MEMBER:
+            raise PeerRefused(f"{answer.status_code} {_reason(answer)}".rstrip())
         answer.raise_for_status()
         document = _small_json(answer)
-    if not isinstance(document, dict) or not all(isinstance(word, str) for word in document.values()):
+    if not isinstance(document, dict) or document.keys() != {"answer", "certificate"}:
+        raise PeerError("telling of a withdrawal: the coordinator's answer is not signed")
+    if not all(isinstance(text, str) and text.isascii() for text in document.values()):
         raise PeerError("telling of a withdrawal: the coordinator's answer is malformed")
-    return document
+    return document["answer"].encode(), document["certificate"].encode()
 
 
 def post_checkpoint(address: str, identity: Identity, witness: str, request: bytes) -> tuple[int, str]:
@@ -385,6 +396,17 @@ def post_receipt_key(identity: Identity, request: Mapping[str, str]) -> str:
             return str(document.get("detail") if isinstance(document, dict) else None)[:200]
         answer.raise_for_status()
     return ""
+
+
+def _reason(answer: httpx.Response) -> str:
+    """Return the reason in a refusal, fit to be shown; nothing if it states none."""
+    try:
+        document = json.loads(answer.content[:MAX_ANSWER_BYTES])
+    except ValueError:
+        return ""
+    stated = document.get("detail") if isinstance(document, dict) else None
+    text = stated if isinstance(stated, str) else ""
+    return "".join(letter for letter in text if letter.isascii() and letter.isprintable())[:MAX_REASON_CHARS]
 
 
 def _small_json(answer: httpx.Response) -> object:

@@ -16,7 +16,7 @@ from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 
 from consent import Deny, Permit
-from site_node.app import Site, archive_seal, lock_verdicts, now, open_bucket, open_site
+from site_node.app import Site, now, open_site
 from site_node.errors import ConfigurationError
 from site_node.terminal import By, Json, ask_patient, err, out
 
@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    from site_node.archive.clock import Clock
-    from site_node.archive.probe import ProbeResult, Target
-    from site_node.archive.s3 import Bucket
-    from site_node.archive.worm import LockedObject, Locking
+    from site_node.archive.locked.clock import Clock
+    from site_node.archive.locked.probe import ProbeResult, Target
+    from site_node.archive.locked.s3 import Bucket
+    from site_node.archive.locked.sealing import Seal
+    from site_node.archive.locked.worm import LockedObject, Locking
     from site_node.config import LockedCopy
 
 locked_app = typer.Typer(no_args_is_help=True, help=__doc__)
@@ -52,7 +53,7 @@ def serve(
     ] = 8333,
 ) -> None:
     """Run a lock server (SeaweedFS, hardened), in the foreground; its keys are born in its folder when it is new."""
-    from site_node.archive import lock_server  # noqa: PLC0415 -- only this command needs it
+    from site_node.archive.locked import lock_server  # noqa: PLC0415 -- only this command needs it
 
     server = lock_server.find(folder) or lock_server.set_up(folder, address, port, now())
     command = server.command()
@@ -79,8 +80,8 @@ def add_member(
     name: Annotated[str, typer.Argument(help="The hospital's name; its bucket has it too.")],
 ) -> None:
     """Hold another hospital's copies: two buckets, and an account that can do nothing elsewhere."""
-    from site_node.archive import credentials, lock_server  # noqa: PLC0415 -- only this command needs it
-    from site_node.archive.s3 import Bucket  # noqa: PLC0415 -- boto3 is slow to import, and few commands need it
+    from site_node.archive.locked import credentials, lock_server  # noqa: PLC0415 -- only this command needs it
+    from site_node.archive.locked.s3 import Bucket  # noqa: PLC0415 -- boto3 is slow to import, and few commands need it
 
     server = lock_server.find(folder)
     if server is None:
@@ -100,7 +101,7 @@ def copy_here(
     target: Annotated[Path, typer.Argument(help="On a disk of this machine whose files can be immutable.")],
 ) -> None:
     """Copy files and make the copies immutable; needs root. This is `local`: never compliant, and it stops no root."""
-    from site_node.archive import immutable  # noqa: PLC0415 -- only this command needs it
+    from site_node.archive.locked import immutable  # noqa: PLC0415 -- only this command needs it
 
     open_site(context.obj)
     if not folder.is_dir():
@@ -120,11 +121,11 @@ def probe_copies(
     as_json: Json = False,
 ) -> None:
     """Try on each endpoint what an attacker would try; only what withstood all of it is used. Run it by a timer."""
-    from site_node.archive import probe, probe_log  # noqa: PLC0415 -- boto3 is slow to import, and few commands need it
+    from site_node.archive.locked import probe, probe_log  # noqa: PLC0415 -- boto3 is slow to import, and few commands need it
 
     site = open_site(context.obj)
     clock = _clock(site)
-    archive_seal(site)
+    _seal(site)
     results, failed = [], False
     for copy in _chosen(site, name):
         target = _target(site, copy)
@@ -152,7 +153,7 @@ def put(
     as_json: Json = False,
 ) -> None:
     """Seal every series of a folder and lock it at every copy; what is there already is left. Cut off, run it again."""
-    from site_node.archive import series  # noqa: PLC0415 -- it brings pydicom, which is slow to import
+    from site_node.archive.locked import series  # noqa: PLC0415 -- it brings pydicom, which is slow to import
 
     if not folder.is_dir():
         raise ConfigurationError(f"{folder} is not a folder")
@@ -211,7 +212,7 @@ def list_objects(
     """Show every object, until when it is locked, where, and whether it is protected; asks no endpoint."""
     site = open_site(context.obj)
     moment = _clock(site).now()
-    verdicts = lock_verdicts(site, moment)
+    verdicts = _verdicts(site, moment)
     rows = [_row(site, locked, verdicts, moment) for locked in _chosen_objects(site, names, of_patient=of_patient)]
     if as_json:
         print(json.dumps(rows))
@@ -258,19 +259,19 @@ def extend(
     as_json: Json = False,
 ) -> None:
     """Push the lock of every version forward, never back: for the snapshot repository. Run it by a timer."""
-    from site_node.archive import rolling  # noqa: PLC0415 -- few commands need it
+    from site_node.archive.locked import rolling  # noqa: PLC0415 -- few commands need it
 
     site = open_site(context.obj)
     moment = _clock(site).now()
     (copy,) = _chosen(site, name)
-    verdict = lock_verdicts(site, moment)[copy.name]
+    verdict = _verdicts(site, moment)[copy.name]
     if isinstance(verdict, Deny):
         err.print(f"refused: {copy.name} is not compliant: {verdict.reason}", soft_wrap=True)
         raise typer.Exit(REFUSED)
     rolling_days = copy.rolling_days if days is None else days
     until = (moment + timedelta(days=rolling_days)).replace(microsecond=0)
     with _bar("extending") as heard:
-        extended = rolling.extend(open_bucket(site, copy), prefix, until, heard)
+        extended = rolling.extend(_bucket(site, copy), prefix, until, heard)
     for key, fault in extended.faults:
         err.print(f"not extended: {key}: {fault}", soft_wrap=True)
     if as_json:
@@ -299,8 +300,8 @@ def restore(
     as_json: Json = False,
 ) -> None:
     """Bring series back, byte for byte, past what was written over them or hides them; needs the site's keys alone."""
-    from site_node.archive import recovery  # noqa: PLC0415 -- few commands need it
-    from site_node.archive.sealing import open_seal  # noqa: PLC0415 -- as above
+    from site_node.archive.locked import recovery  # noqa: PLC0415 -- few commands need it
+    from site_node.archive.locked.sealing import open_seal  # noqa: PLC0415 -- as above
     from site_node.errors import EndpointError  # noqa: PLC0415 -- as above
 
     site = open_site(context.obj)
@@ -316,7 +317,7 @@ def restore(
             continue
         try:
             with _bar(f"restoring from {source.name}") as heard:
-                done = recovery.restore(open_bucket(site, source), seal, wanted, target, moment, heard)
+                done = recovery.restore(_bucket(site, source), seal, wanted, target, moment, heard)
         except EndpointError as error:
             err.print(f"{source.name}: {error}", soft_wrap=True)
             unreachable += 1
@@ -352,13 +353,22 @@ def accept_clock(context: typer.Context, by: By) -> None:
 
 
 def _clock(site: Site) -> Clock:
-    from site_node.archive.clock import Clock  # noqa: PLC0415 -- few commands need it
+    from site_node.archive.locked.clock import Clock  # noqa: PLC0415 -- few commands need it
 
     return Clock(site.store)
 
 
+def _seal(site: Site) -> Seal:
+    """Return the site's seal; a site without any locked copy is given its keys."""
+    from site_node.archive.locked import sealing  # noqa: PLC0415 -- few commands need it
+
+    if not _objects(site):
+        sealing.make_keys(site.home.root)
+    return sealing.open_seal(site.home.root)
+
+
 def _signing_key(site: Site) -> Ed25519PrivateKey:
-    from site_node.archive.sealing import read_signing_key  # noqa: PLC0415 -- few commands need it
+    from site_node.archive.locked.sealing import read_signing_key  # noqa: PLC0415 -- few commands need it
 
     return read_signing_key(site.home.root)
 
@@ -375,13 +385,25 @@ def _chosen(site: Site, name: str | None) -> tuple[LockedCopy, ...]:
     return chosen
 
 
+def _bucket(site: Site, copy: LockedCopy, name: str | None = None, *, anonymous: bool = False) -> Bucket:
+    from site_node.archive.locked import credentials  # noqa: PLC0415 -- few commands need it
+    from site_node.archive.locked.s3 import Bucket  # noqa: PLC0415 -- boto3 is slow to import, and few commands need it
+
+    root = site.home.root
+    known = None if anonymous else credentials.read(root / copy.credentials.removeprefix("file:"))
+    authority = root / copy.authority_file if copy.authority_file else None
+    if authority is not None and not authority.exists():
+        raise ConfigurationError(f"locked.copies.authority_file: {authority} is missing")
+    return Bucket(copy.endpoint, copy.region, name or copy.bucket, known, authority)
+
+
 def _target(site: Site, copy: LockedCopy) -> Target:
-    from site_node.archive.probe import Target  # noqa: PLC0415 -- as above
+    from site_node.archive.locked.probe import Target  # noqa: PLC0415 -- as above
 
     return Target(
-        open_bucket(site, copy),
-        open_bucket(site, copy, copy.scratch_bucket),
-        open_bucket(site, copy, copy.scratch_bucket, anonymous=True),
+        _bucket(site, copy),
+        _bucket(site, copy, copy.scratch_bucket),
+        _bucket(site, copy, copy.scratch_bucket, anonymous=True),
         copy.back_doors,
     )
 
@@ -394,15 +416,26 @@ def _have(bucket: Bucket, *, make: bool) -> None:
     bucket.make()
 
 
+def _verdicts(site: Site, at: datetime) -> dict[str, Permit | Deny]:
+    from site_node.archive.locked import probe_log, sealing  # noqa: PLC0415 -- few commands need it
+
+    try:
+        key = sealing.read_signing_key(site.home.root).public_key()
+    except ConfigurationError:
+        return {copy.name: Deny("never probed") for copy in site.config.locked.copies}
+    with site.store.connect() as db:
+        return {copy.name: probe_log.verdict(db, copy, key, at) for copy in site.config.locked.copies}
+
+
 def _locking(site: Site) -> Locking:
     """Return the site's side of its copies; those that are not compliant are left out, and said.
 
     Ends the command if none is left.
     """
-    from site_node.archive.worm import Copy, Locking  # noqa: PLC0415 -- boto3 is slow to import, and few commands need it
+    from site_node.archive.locked.worm import Copy, Locking  # noqa: PLC0415 -- boto3 is slow to import, and few commands need it
 
     clock = _clock(site)
-    verdicts = lock_verdicts(site, clock.now())
+    verdicts = _verdicts(site, clock.now())
     copies = []
     refused: dict[str, str] = {}
     for copy in _chosen(site, None):
@@ -413,10 +446,10 @@ def _locking(site: Site) -> Locking:
             err.print(f"refused: {copy.name} is not compliant: {verdict.reason}", soft_wrap=True)
             refused[copy.name] = verdict.reason
             continue
-        copies.append(Copy(copy, open_bucket(site, copy)))
+        copies.append(Copy(copy, _bucket(site, copy)))
     if not copies:
         raise typer.Exit(REFUSED)
-    return Locking(site.store, site.home.root, archive_seal(site), copies, clock.now, _say, refused)
+    return Locking(site.store, site.home.root, _seal(site), copies, clock.now, _say, refused)
 
 
 def _say(line: str) -> None:
@@ -428,7 +461,7 @@ def _objects(site: Site) -> list[LockedObject]:
 
 
 def _chosen_objects(site: Site, names: list[str] | None, *, of_patient: bool) -> list[LockedObject]:
-    from site_node.archive import worm  # noqa: PLC0415 -- few commands need it
+    from site_node.archive.locked import worm  # noqa: PLC0415 -- few commands need it
 
     patient = site.pseudonymiser.patient(ask_patient()) if of_patient else None
     with site.store.connect() as db:
@@ -443,7 +476,7 @@ def _chosen_objects(site: Site, names: list[str] | None, *, of_patient: bool) ->
 
 
 def _row(site: Site, locked: LockedObject, verdicts: dict[str, Permit | Deny], at: datetime) -> dict[str, Any]:
-    from site_node.archive import worm  # noqa: PLC0415 -- few commands need it
+    from site_node.archive.locked import worm  # noqa: PLC0415 -- few commands need it
 
     with site.store.connect() as db:
         known = worm.records(db, locked.name)
@@ -462,7 +495,7 @@ def _row(site: Site, locked: LockedObject, verdicts: dict[str, Permit | Deny], a
 def _conclude(site: Site, locking: Locking, objects: list[LockedObject], bad: int, *, as_json: bool) -> None:
     """Say how many objects are protected now, and why the others are not; the exit code tells the worst."""
     moment = locking.now()
-    verdicts = lock_verdicts(site, moment)
+    verdicts = _verdicts(site, moment)
     rows = [_row(site, locked, verdicts, moment) for locked in objects]
     protected = sum(row["state"] == "protected" for row in rows)
     reasons = sorted({row["state"] for row in rows if row["state"] != "protected"})
@@ -482,7 +515,7 @@ def _conclude(site: Site, locking: Locking, objects: list[LockedObject], bad: in
 
 
 def _tell_probe(copy: LockedCopy, result: ProbeResult) -> None:
-    from site_node.archive.probe import CHECKS  # noqa: PLC0415 -- few commands need it
+    from site_node.archive.locked.probe import CHECKS  # noqa: PLC0415 -- few commands need it
 
     passed = len(result.checks) - len(result.failed)
     if not result.failed:

@@ -162,10 +162,10 @@ def tell_statistics(address: str, identity: Identity, envelope: bytes) -> None:
     link.post_statistics(address, identity, envelope)
 
 
-def give_notice(address: str, identity: Identity, envelope: bytes) -> Mapping[str, str]:
-    """Tell the coordinator which updates may no longer be used, and return its word for each receipt.
+def give_notice(address: str, identity: Identity, envelope: bytes) -> tuple[bytes, bytes]:
+    """Tell the coordinator which updates may no longer be used; return its signed answer and its signer's certificate.
 
-    Raises: PeerError if it cannot be told.
+    Raises: PeerRefused if it will not have this notice, whenever it is asked; PeerError if it cannot be told now.
     """
     return link.post_notice(address, identity, envelope)
 

@@ -19,7 +19,6 @@ from consent import (
     Deny,
     RequestEvent,
     RequestForm,
-    ResearchPurpose,
     agreement,
     parse_purpose,
 )
@@ -32,14 +31,13 @@ from site_node.terminal import By, Json, confirm_at_terminal, err, out
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-    from consent import Assessment, DataUse
+    from consent import Assessment, DataUse, ResearchPurpose
     from site_node.access_requests import Numbered
 
 requests_app = typer.Typer(no_args_is_help=True, help="Requests of projects to use a dataset, and their grants.")
 
 REFUSED = 3
 _EVENTS = TypeAdapter(list[RequestEvent])
-_PURPOSE = TypeAdapter(ResearchPurpose)
 _COLOURS = {DataUseDecision.APPROVE: "green", DataUseDecision.MANUAL: "yellow", DataUseDecision.DENY: "red"}
 
 Number = Annotated[int, typer.Argument(help="The request's number, as `requests list` shows it.")]
@@ -209,17 +207,12 @@ def _show(db: sa.Connection, number: int) -> int:
 
 def _show_terms(purpose: ResearchPurpose, terms: DataUse, assessment: Assessment | None) -> None:
     table = Table("purpose", "stated", title="the purpose")
-    for fact, value in _PURPOSE.dump_python(purpose, mode="json").items():
-        table.add_row(fact, "not stated" if value in (None, []) else str(value))
+    for fact, stated in access_requests.facts(purpose):
+        table.add_row(fact, stated or "not stated")
     out.print(table)
-    said = dict(reason.partition(": ")[::2] for reason in assessment.reasons) if assessment else {}
-    asked = "approve" if assessment else "not asked yet"
     table = Table("term", "values", "answer", title="the terms of use")
-    table.add_row(terms.permission, ", ".join(terms.diseases), said.pop(terms.permission, asked))
-    for modifier in terms.modifiers:
-        table.add_row(modifier.code, ", ".join(modifier.values), said.pop(modifier.code, asked))
-    for code, answer in said.items():
-        table.add_row(code, "", answer)
+    for answer in access_requests.answers(terms, assessment):
+        table.add_row(*answer)
     out.print(table)
 
 

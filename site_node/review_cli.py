@@ -484,7 +484,9 @@ def _print(title: str, columns: Sequence[str], rows: Iterable[dict[str, Any]], a
     if as_json:
         print(json.dumps(list(rows)))
         return
-    table = Table(*columns, title=title)
+    table = Table(title=title)
+    for column in columns:
+        table.add_column(column, overflow="fold")  # an id that is cut off names nothing
     for row in rows:
         table.add_row(*(_cell(row[column]) for column in columns))
     out.print(table)

@@ -475,19 +475,20 @@ class Rounds:
     def _bucket(self, db: sa.Connection, instruction: Instruction, studies: int) -> Bucket:
         """Return the range that stands for the number of studies, which goes on from the one before it in the run.
 
-        A run that takes up an earlier one goes on from the rounds it carried over, so that a withdrawal does not show.
+        A run that takes up an earlier one goes on from the rounds it carried over, and one in which the receipt key was
+        changed from the rounds before, so that a withdrawal does not show.
         """
         made = self._receipts(db, participation.c.run == instruction.run) or self._carried(db, instruction)
         if not made:
             return count_bucket(studies)
-        previous = open_receipt(made[-1], self._key.public_key())
+        previous = claims.read_receipt(db, made[-1])
         return bucket_with_hysteresis(studies, Bucket(previous.count_bucket, previous.weight))
 
     def _carried(self, db: sa.Connection, instruction: Instruction) -> list[bytes]:
         """Return the receipt of an earlier run of the task that the instruction names, if it is one of this site."""
         for envelope in self._receipts(db):
             if receipt_digest(envelope) == instruction.carried_receipt:
-                receipt = open_receipt(envelope, self._key.public_key())
+                receipt = claims.read_receipt(db, envelope)
                 return [envelope] if (receipt.task, receipt.kind) == (instruction.task, "train") else []
         return []
 
@@ -496,7 +497,8 @@ class Rounds:
 
         A receipt that was committed and never arrived stays in the site's own record as a side branch.
         """
-        made = self._receipts(db)
+        signer = key_id(self._key.public_key()).encode()
+        made = [envelope for envelope in self._receipts(db) if signer in envelope]
         chain = [NO_PREVIOUS, *map(receipt_digest, made)]
         if head not in chain:
             raise Abstention("the coordinator names a receipt this site never made")
@@ -507,10 +509,10 @@ class Rounds:
         return head
 
     def _receipts(self, db: sa.Connection, *which: sa.ColumnElement[bool]) -> list[bytes]:
-        """Return the receipts signed with the key of this membership, oldest first."""
-        columns, signer = participation.c, key_id(self._key.public_key()).encode()
+        """Return the receipts that this site made, by whichever of its keys, oldest first."""
+        columns = participation.c
         made = sa.select(columns.receipt).where(columns.receipt.is_not(None), *which).order_by(sa.text("rowid"))
-        return [envelope for envelope in db.execute(made).scalars() if signer in envelope]
+        return list(db.execute(made).scalars())
 
     def _participated(
         self,

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 LOOK_S = 1.0
-RESEND_S = 10.0
+# A coordinator that does not answer is told again after these pauses; the last one stays.
+TELL_AGAIN_S = (10.0, 30.0, 60.0, 300.0, 600.0)
 FAILED_PAUSE_MIN = 5.0
 
 
@@ -91,29 +92,45 @@ def _telling(site: Site, identity: Identity, say: Callable[[str], None]) -> Iter
         read_signing_key(identity.receipt_key),
         now,
         partial(release.give_notice, identity.fleet_address, identity),
+        identity.authority.read_bytes(),
     )
     stop = threading.Event()
 
-    def watch() -> None:
-        pause = LOOK_S
-        while not stop.wait(pause):
-            pause = LOOK_S
-            try:
-                if found := notices.look():
-                    say(f"a withdrawal affects {found} updates that were handed over")
-                if answered := notices.send():
-                    say(f"the coordinator answered for {answered} updates that were withdrawn")
-            except PeerError as error:
-                say(f"{error}; it is told again in {RESEND_S:g} s")
-                pause = RESEND_S
-
-    thread = threading.Thread(target=watch, name="notices", daemon=True)
+    thread = threading.Thread(target=tell_until, args=(stop, notices, say), name="notices", daemon=True)
     thread.start()
     try:
         yield
     finally:
         stop.set()
         thread.join()
+
+
+def tell_until(
+    ended: threading.Event,
+    notices: Notices,
+    say: Callable[[str], None],
+    clock_s: Callable[[], float] = time.monotonic,
+) -> None:
+    """Look for what a withdrawal affects every second, and tell of it at once, or again after growing pauses."""
+    failures, due = 0, clock_s()
+    while not ended.wait(LOOK_S):
+        if found := notices.look():
+            say(f"a withdrawal affects {found} updates that were handed over")
+            due = clock_s()
+        if clock_s() < due:
+            continue
+        try:
+            told = notices.send()
+        except PeerError as error:
+            pause = TELL_AGAIN_S[min(failures, len(TELL_AGAIN_S) - 1)]
+            failures, due = failures + 1, clock_s() + pause
+            say(f"{error}; it is told again in {pause:g} s")
+            continue
+        failures = 0
+        if told.answered:
+            say(f"the coordinator answered for {told.answered} updates that were withdrawn")
+        if told.refused:
+            say(f"the coordinator refuses to hear of {told.refused} updates: see `filmroom-site withdrawals list`")
 
 
 def _take_part(address: str, identity: Identity, rounds: Rounds, say: Callable[[str], None]) -> None:

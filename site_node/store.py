@@ -40,13 +40,15 @@ instance = sa.Table(
     sa.Column("SeriesInstanceUID", sa.String, nullable=False, index=True),
     sa.Column("StudyInstanceUID", sa.String, nullable=False, index=True),
     sa.Column("SOPClassUID", sa.String, nullable=False),
-    sa.Column("Modality", sa.String, nullable=False),
+    sa.Column("Modality", sa.String, nullable=False, index=True),
     sa.Column("patient", sa.String, nullable=False, index=True),  # keyed pseudonym
     sa.Column("study_date", sa.String),  # true acquisition date (ISO); stays inside
     sa.Column("references_series", sa.String),  # of a SEG: the image series it labels
     sa.Column("path", sa.String, nullable=False),  # below the site folder
     sa.Column("sha256", sa.String, nullable=False),
     sa.Column("source_sha256", sa.String, sa.ForeignKey("disposition.source_sha256")),
+    # Whether files are still what they were is told by the index alone: before every release it is asked of all in use.
+    sa.Index("instance_content", "SOPInstanceUID", "sha256"),
 )
 
 # Class labels of images that carry none of their own (a SEG is its own label).
@@ -296,8 +298,21 @@ withdrawal_notice = sa.Table(
     sa.Column("round", sa.Integer, nullable=False),
     sa.Column("kind", sa.String, nullable=False),
     sa.Column("found_at", sa.String, nullable=False),
-    sa.Column("answer", sa.String),  # retracted | aggregated | unknown; none: pending
+    sa.Column("answer", sa.String),  # retracted | aggregated | unknown; none: pending or refused
     sa.Column("answered_at", sa.String),
+    sa.Column("refusal", sa.String),  # why the coordinator will not have the notice; it is asked no more
+    sa.Column("refused_at", sa.String),
+)
+
+# What the coordinator was told of withdrawals, and its answers, as both were signed. Append only.
+withdrawal_answer = sa.Table(
+    "withdrawal_answer",
+    metadata,
+    sa.Column("digest", sa.String, primary_key=True),  # SHA-256 of the notice's envelope
+    sa.Column("notice", sa.LargeBinary, nullable=False),
+    sa.Column("answer", sa.LargeBinary, nullable=False),
+    sa.Column("certificate", sa.LargeBinary, nullable=False),  # PEM, of the key that signed the answer
+    sa.Column("answered_at", sa.String, nullable=False),
 )
 
 # One row: which key the site's own pseudonyms are made with.
@@ -417,6 +432,31 @@ told_statistics = sa.Table(
     sa.Column("handed_over_at", sa.String),  # the coordinator answered that it has it
 )
 
+# Snapshots that count: restic ended well, its list shows them, nothing was left out. Append only.
+archive_snapshot = sa.Table(
+    "archive_snapshot",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.String, nullable=False),  # restic's
+    sa.Column("at", sa.String, nullable=False),
+    sa.Column("files", sa.Integer, nullable=False),
+    sa.Column("manifest", sa.String, nullable=False),  # SHA-256
+    sa.Column("is_good", sa.Boolean, nullable=False),  # taken without an alarm
+)
+
+# Images of the archive changed as none may. While a row is not cleared, nothing is trained on.
+archive_alarm = sa.Table(
+    "archive_alarm",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("at", sa.String, nullable=False),
+    sa.Column("counts", sa.Text, nullable=False),  # JSON: images by what happened to them
+    sa.Column("last_good", sa.String, nullable=False),  # the snapshot to restore from
+    sa.Column("cleared_at", sa.String),
+    sa.Column("cleared_by", sa.String),
+    sa.Column("reason", sa.String),
+)
+
 # Locked copies: one object of S3 for each part of a series, sealed at this site; the name is a keyed digest.
 locked_object = sa.Table(
     "locked_object",
@@ -516,12 +556,14 @@ APPEND_ONLY = {
     "request_event": "number = NEW.number OR (request = NEW.request AND version = NEW.version)",
     "ledger": "number = NEW.number",
     "receipt_signer": "key_id = NEW.key_id",
+    "archive_snapshot": "number = NEW.number",
     "consent_opening": "record = NEW.record",
     "consent_log": "place = NEW.place",
     "consent_log_node": "level = NEW.level AND place = NEW.place",
     "consent_checkpoint": "size = NEW.size",
     "eligibility": "run = NEW.run AND round = NEW.round AND kind = NEW.kind AND nonce = NEW.nonce",
     "data_manifest": "sha256 = NEW.sha256",
+    "withdrawal_answer": "digest = NEW.digest",
     "lock_probe": "number = NEW.number",
 }
 
@@ -541,7 +583,8 @@ def open_store(path: Path) -> sa.Engine:
     """Open the database at `path`, making it (mode 0600) if it is not there."""
     if not path.exists():
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
-    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
+    # An error names the statement and none of its values, which may be a patient's.
+    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 30}, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _record: object) -> None:

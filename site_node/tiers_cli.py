@@ -19,8 +19,8 @@ from site_node.terminal import By, Json, ask_patient, err, out
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from site_node.archive.failover import Difference
-    from site_node.archive.tiering import Tiering
+    from site_node.archive.tiers.failover import Difference
+    from site_node.archive.tiers.tiering import Tiering
 
 tiers_app = typer.Typer(no_args_is_help=True, help=__doc__)
 ERROR, REFUSED, UNREACHABLE = 1, 3, 5
@@ -82,7 +82,7 @@ def recall_files(
     tiering = _tiering(context)
     recalling = open_recalling(open_site(context.obj), _say)
     if lost_marks:
-        from site_node.archive.failover import set_marks  # noqa: PLC0415 -- few commands need it
+        from site_node.archive.tiers.failover import set_marks  # noqa: PLC0415 -- few commands need it
 
         set_marks(tiering, tiering.locked.copies)
     names = _chosen(tiering, what, of_patient=of_patient)
@@ -114,7 +114,7 @@ def fail_over(
     as_json: Json = False,
 ) -> None:
     """Let a domain stand in for the folder: what the folder has not is opened from there. Nothing leaves meanwhile."""
-    from site_node.archive import failover  # noqa: PLC0415 -- few commands need it
+    from site_node.archive.tiers import failover  # noqa: PLC0415 -- few commands need it
 
     found = failover.fail_over(_tiering(context), domain, by, reason)
     if isinstance(found, Deny):
@@ -128,7 +128,7 @@ def fail_over(
 @tiers_app.command("failback")
 def fail_back(context: typer.Context, by: By, reason: Reason, as_json: Json = False) -> None:
     """Return to the folder, once every copy has all again; shows the difference, and refuses while something lacks."""
-    from site_node.archive import failover  # noqa: PLC0415 -- few commands need it
+    from site_node.archive.tiers import failover  # noqa: PLC0415 -- few commands need it
 
     tiering = _tiering(context)
     difference, refusal = failover.fail_back(tiering, by, reason)

@@ -2,7 +2,7 @@
 
 For a console as for the command line:
 `preview(store, patient, scope, at) -> Preview` changes nothing;
-`record(store, patient, scope, at) -> int` records the withdrawal and returns its number;
+`record(store, patient, scope, at, by) -> int` records the withdrawal and returns its number;
 `recorded(store, gate, at) -> list[Withdrawal]` tells what became of each, and
 `find(store, gate, number, at) -> Withdrawal` of one;
 `confirmation.page(withdrawal, site) -> str` makes the page for the patient.
@@ -15,20 +15,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 import sqlalchemy as sa
 
-from consent import Outcome, Request, Study, decide, may_permit, receipt_digest
-from site_node import consents, lineage, permissions
+from consent import Outcome, Request, decide, may_permit, receipt_digest
+from site_node import catalogue, consents, lineage, permissions
 from site_node.errors import ConfigurationError
-from site_node.store import consent_record, frozen_set, instance, outbox, participation, reading, withdrawal_notice
+from site_node.store import consent_record, frozen_set, outbox, participation, reading, withdrawal_notice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from consent import ConsentRecord, Provision
+    from consent import ConsentRecord, Provision, Study
     from site_node.consents import WithdrawalScope
     from site_node.gate import Gate
     from site_node.permissions import OfferedTask
@@ -40,14 +40,15 @@ POLICIES = {
 }
 """A task's `withdrawal_policy` in plain words."""
 
-Status = Literal["recorded", "completed"]
+Status = Literal["recorded", "refused", "completed"]
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
     """A piece of work of one round that was given `studies` studies within the withdrawal.
 
-    `word` is the coordinator's answer, for an update that was handed over: one of `consent.ANSWERS`, or None.
+    `word` is the coordinator's answer, for an update that was handed over: a `consent.Standing`, or None.
+    `refusal` is why it refused for good to hear of it; empty if it did not.
     """
 
     run: str
@@ -56,6 +57,7 @@ class Part:
     studies: int
     policy: str
     word: str | None = None
+    refusal: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +71,13 @@ class ModelVersions:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a withdrawal would reach, now.
+    """What a withdrawal would reach, now; `scope` tells in words what it is limited to.
 
     `running`: work in progress; `waiting`: updates committed and not handed over; `handed_over`: the rest. Of the
     patient's studies `studies` lie within the scope, and `remaining` are left as they were.
     """
 
+    scope: str
     running: tuple[Part, ...]
     waiting: tuple[Part, ...]
     handed_over: tuple[Part, ...]
@@ -91,8 +94,9 @@ class Preview:
 class Withdrawal:
     """A withdrawal that was recorded, and what became of it.
 
-    `came_by` is `command` or `fhir`. `stopped` is work that was ended, `discarded` updates that were thrown away before
-    they were handed over. `completed`: nothing runs, nothing waits, and the coordinator answered for every update.
+    `came_by` is `command` (the console's too) or `fhir`. `stopped` is work that was ended, `discarded` updates that
+    were thrown away before they were handed over. `completed`: nothing runs, nothing waits, and the coordinator
+    answered for every update. `refused`: the coordinator refused a notice, and a person has to see to it.
     """
 
     number: int
@@ -121,12 +125,13 @@ def preview(store: sa.Engine, patient: str, scope: WithdrawalScope, at: datetime
     refusal = consents.refusal(patient, at, scope)[1].record
     with reading(store).connect() as db:
         reach = _Reach(db, patient, lambda study, request, _: decide([refusal], study, request, at).outcome)
-        catalogued = _catalogued(db, patient)
+        catalogued = catalogue.studies_of(db, patient)
     asked = Request(("HRESCH",), _ANYBODY, project=scope.projects[0] if scope.projects else None)
     within = {
         study.StudyInstanceUID for study in catalogued if decide([refusal], study, asked, at).outcome is Outcome.DENY
     }
     return Preview(
+        scope_in_words(refusal.root),
         reach.running,
         reach.waiting,
         tuple(part for part, _, _ in reach.released),
@@ -135,12 +140,12 @@ def preview(store: sa.Engine, patient: str, scope: WithdrawalScope, at: datetime
     )
 
 
-def record(store: sa.Engine, patient: str, scope: WithdrawalScope, at: datetime) -> int:
-    """Record the withdrawal of `patient` (pseudonym) and return its number.
+def record(store: sa.Engine, patient: str, scope: WithdrawalScope, at: datetime, by: str = "") -> int:
+    """Record the withdrawal of `patient` (pseudonym), by whom where that is known, and return its number.
 
     Raises: ConfigurationError if the scope cannot be stated.
     """
-    consents.withdraw(store, patient, at, scope)
+    consents.withdraw(store, patient, at, scope, by)
     columns = consent_record.c
     query = sa.select(sa.func.max(columns.number)).where(
         columns.patient == patient, columns.recorded_at == at.isoformat()
@@ -179,7 +184,6 @@ def models(handed_over: Iterable[Part]) -> tuple[ModelVersions, ...]:
 
 
 _ANYBODY = ("urn:filmroom:federation",)
-_SEGMENTATION = "SEG"
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,10 +204,7 @@ class _Reach:
     ) -> None:
         self._patient, self._outcome = patient, outcome
         self._tasks = permissions.tasks(db)
-        words = {
-            row.receipt: row.answer
-            for row in db.execute(sa.select(withdrawal_notice.c.receipt, withdrawal_notice.c.answer))
-        }
+        words = {row.receipt: (row.answer, row.refusal or "") for row in db.execute(sa.select(withdrawal_notice))}
         waiting = {row.receipt: row.message_id for row in db.execute(sa.select(outbox.c.receipt, outbox.c.message_id))}
         self.released: list[tuple[Part, str, datetime]] = []
         self.discarded: list[tuple[Part, str, datetime]] = []
@@ -221,7 +222,8 @@ class _Reach:
             else:
                 digest = receipt_digest(row.receipt)
                 ended = self.discarded if row.outcome == "discarded" else self.released
-                ended.append((replace(part, word=words.get(digest)), digest, at))
+                word, refusal = words.get(digest, (None, ""))
+                ended.append((replace(part, word=word, refusal=refusal), digest, at))
         self.waiting = tuple(kept)
         unfinished = sa.select(frozen_set).where(frozen_set.c.message_id.not_in(list(waiting.values())))
         found = (self._part(row, None) for row in db.execute(unfinished))
@@ -264,6 +266,7 @@ def _withdrawal(db: sa.Connection, entry: _Entry, gate: Gate, told: set[str]) ->
     answered = all(part.word is not None or digest not in told for part, digest in released)
     pending = db.execute(sa.select(withdrawal_notice.c.receipt).where(withdrawal_notice.c.answer.is_(None))).scalars()
     discarded = [(part, digest) for part, digest, at in reach.discarded if at <= since]
+    refused = any(part.refusal for part, _ in (*released, *discarded))
     unanswered = {digest for _, digest in (*released, *discarded)}.intersection(pending)
     return Withdrawal(
         row.number,
@@ -276,7 +279,7 @@ def _withdrawal(db: sa.Connection, entry: _Entry, gate: Gate, told: set[str]) ->
         stopped,
         tuple(part for part, _ in discarded),
         tuple(part for part, _ in released),
-        "completed" if answered and not (running or waiting or unanswered) else "recorded",
+        "refused" if refused else "completed" if answered and not (running or waiting or unanswered) else "recorded",
     )
 
 
@@ -286,7 +289,7 @@ def scope_in_words(root: Provision) -> str:
     if root.projects:
         limits.append(f"in the research project {' or '.join(root.projects)}")
     if root.modalities:
-        limits.append(f"of images of the kind {' or '.join(_KINDS.get(code, code) for code in root.modalities)}")
+        limits.append(f"of images of the kind {' or '.join(MODALITIES.get(code, code) for code in root.modalities)}")
     if root.data_period and root.data_period.start:
         limits.append(f"of images taken from {root.data_period.start:%d %B %Y} on")
     if root.data_period and root.data_period.end:
@@ -296,7 +299,7 @@ def scope_in_words(root: Provision) -> str:
     return f"any further use {', '.join(limits)}" if limits else "any further use of all images"
 
 
-_KINDS = {
+MODALITIES = {
     "MR": "magnetic resonance (MR)",
     "CT": "computed tomography (CT)",
     "CR": "X-ray (CR)",
@@ -305,6 +308,7 @@ _KINDS = {
     "US": "ultrasound (US)",
     "PT": "positron emission tomography (PT)",
 }
+"""Kinds of images that a withdrawal may be limited to, in words a patient understands."""
 
 
 def _everything_permitted() -> str:
@@ -335,16 +339,3 @@ def _entries(db: sa.Connection) -> list[_Entry]:
 def _by_command(resource: Mapping[str, object], patient: str) -> bool:
     """Whether `consents.withdraw` made it: it alone names the patient by the pseudonym."""
     return resource.get("patient") == {"identifier": {"value": patient}}
-
-
-def _catalogued(db: sa.Connection, patient: str) -> list[Study]:
-    columns = instance.c
-    query = (
-        sa.select(columns.StudyInstanceUID, columns.study_date, columns.Modality)
-        .where(columns.patient == patient, columns.Modality != _SEGMENTATION)
-        .distinct()
-    )
-    return [
-        Study(patient, uid, date.fromisoformat(day) if day else None, modality=modality)
-        for uid, day, modality in db.execute(query)
-    ]

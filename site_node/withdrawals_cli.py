@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from site_node import confirmation, withdrawals
+from site_node import confirmation, lineage, withdrawals
 from site_node.app import now, open_site
 from site_node.gate import Gate
-from site_node.terminal import Json, err, out
+from site_node.store import reading
+from site_node.terminal import By, Json, err, out
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,6 +42,7 @@ def list_withdrawals(context: typer.Context, as_json: Json = False) -> None:
         recorded = f"{one.recorded_at:%Y-%m-%d %H:%M}"
         table.add_row(str(one.number), recorded, one.came_by, one.scope, str(len(one.handed_over)), one.status)
     out.print(table)
+    _tell_refusals(site)
 
 
 @withdrawals_app.command("show")
@@ -61,12 +63,34 @@ def show_withdrawal(
         _tell("was discarded", found.discarded)
         _tell("handed over before", found.handed_over)
         _tell_models(found.models)
+        _tell_refusals(site)
     if confirmation is not None:
         write_confirmation(site, number, confirmation)
 
 
+@withdrawals_app.command("tell-again")
+def tell_again(context: typer.Context, by: By) -> None:
+    """Tell the coordinator once more of what it refused to hear, after the cause is mended; a running node does it."""
+    number = lineage.tell_again(open_site(context.obj).store, by, now())
+    out.print(f"{number} updates are told again" if number else "nothing was refused")
+
+
+def _tell_refusals(site: Site) -> None:
+    """Say what the coordinator refused to hear, and what to do."""
+    with reading(site.store).connect() as db:
+        refused = lineage.refusals(db)
+    for one in refused:
+        err.print(
+            f"refused since {one.refused_at:%Y-%m-%d %H:%M} UTC: {one.updates} updates of {one.run}: {one.reason}",
+            soft_wrap=True,
+        )
+    if refused:
+        err.print(lineage.WHAT_TO_DO, soft_wrap=True)
+
+
 def show_preview(preview: Preview) -> None:
     """Print what a withdrawal reaches."""
+    out.print(f"withdrawn: {preview.scope}")
     out.print(f"studies within it: {preview.studies}; the patient's other studies: {preview.remaining}")
     _tell("running, is stopped", preview.running)
     _tell("waiting, is discarded", preview.waiting)
@@ -94,6 +118,8 @@ def _gate(site: Site) -> Gate:
 def _tell(what: str, parts: Iterable[Part]) -> None:
     for part in parts:
         word = f"; the coordinator says: {part.word}" if part.word else ""
+        if part.refusal:
+            word = f"; the coordinator refuses to hear of it: {part.refusal}"
         out.print(f"{what}: {part.run} round {part.round} ({part.kind}), {part.studies} studies{word}", soft_wrap=True)
 
 

@@ -491,7 +491,7 @@ class Federation:
     def join_again(self, name: str) -> None:
         """Revoke a member and take it in again, with a new key and as a new node."""
         at, site = datetime.now(UTC), self.sites[name]
-        members.revoke(self.store, name, at)
+        members.revoke(self.store, name, lambda: at)
         site.key, site.node_id = Ed25519PrivateKey.generate(), site.node_id + 100
         self.grid.connect(site)
         with self.store.begin() as db:

@@ -53,7 +53,7 @@ def test_the_import_contracts_cover_every_package_and_every_module() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     layers = {name: c for c in contracts for name in c.get("containers", ())}
 
-    assert sorted(layers) == sorted(PACKAGES)
+    assert set(PACKAGES) <= layers.keys()
     assert all(contract["exhaustive"] for contract in layers.values())
 
 

@@ -14,7 +14,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from securesystemslib.dsse import Envelope
 from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined] # public name, listed without __all__
 
-from consent import ResearchPurpose, open_receipt, open_statistics, parse_purpose, sign_receipt, sign_statistics
+from consent import (
+    ResearchPurpose,
+    open_answer,
+    open_receipt,
+    open_statistics,
+    parse_purpose,
+    sign_answer,
+    sign_receipt,
+    sign_statistics,
+)
 from consent.statement import PAYLOAD_TYPE
 from coordinator.api import JoinForm
 from coordinator.config import CoordinatorConfig
@@ -22,8 +31,8 @@ from coordinator.receipt_keys import REFUSALS
 from coordinator.statistics import CHECKS as STATISTICS_CHECKS
 from coordinator.verification import CHECKS
 from models import UpdateFault, parse_task
-from site_node.archive.placement import MODES
-from site_node.config import ConsentServer, LockedCopies, LockedCopy, SiteConfig, Tiers
+from site_node.archive.tiers.placement import MODES
+from site_node.config import ArchiveSettings, ConsentServer, LockedCopies, LockedCopy, SiteConfig, Tiers
 from site_node.deidentify.conformance import markdown
 from site_node.deidentify.profile import Options
 from site_node.membership import Invitation
@@ -50,6 +59,7 @@ def test_the_readme_lists_exactly_what_leaves_the_hospital() -> None:
         ("### site.toml", SiteConfig),
         ("### site.toml, [consents]", ConsentServer),
         ("### site.toml, [deidentify]", Options),
+        ("### site.toml, [archive]", ArchiveSettings),
         ("### site.toml, [locked]", LockedCopies),
         ("### site.toml, [[locked.copies]]", LockedCopy),
         ("### site.toml, [tiers]", Tiers),
@@ -57,7 +67,10 @@ def test_the_readme_lists_exactly_what_leaves_the_hospital() -> None:
     ],
 )
 def test_every_configuration_key_is_documented_with_its_default(
-    title: str, kind: type[SiteConfig | ConsentServer | LockedCopies | LockedCopy | Tiers | Options | CoordinatorConfig]
+    title: str,
+    kind: type[
+        SiteConfig | ConsentServer | Options | ArchiveSettings | LockedCopies | LockedCopy | Tiers | CoordinatorConfig
+    ],
 ) -> None:
     rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", _section("docs/operating.md", title), re.MULTILINE)
     expected = [(field.name, field.default) for field in fields(kind)]
@@ -111,8 +124,11 @@ def test_the_protocol_names_every_refusal_and_no_other() -> None:
 
     notice = {f"notice-{why}" for why in ("malformed", "wrong-type", "bad-signature", "bad-statement")}
 
+    answer = {"too-large", "wrong-type", "bad-statement", "bad-signature", "not-certified", "not-in-time", "wrong-kind"}
+
     assert named == {
         *CHECKS,
+        *answer,
         *receipt,
         *notice,
         *faults,
@@ -155,6 +171,15 @@ def test_the_statistics_of_the_protocol_are_some_a_site_signs() -> None:
     assert sign_statistics(open_statistics(signed, key.public_key()), key) == signed
 
 
+def test_the_answer_to_a_withdrawal_of_the_protocol_is_one_a_coordinator_signs() -> None:
+    key = Ed25519PrivateKey.generate()
+    envelope = Envelope(rfc8785.dumps(json.loads(_example("Withdrawal"))), PAYLOAD_TYPE, {})
+    envelope.sign(CryptoSigner(key))
+    signed = rfc8785.dumps(envelope.to_dict())
+
+    assert sign_answer(open_answer(signed, key.public_key()), key) == signed
+
+
 def test_every_dependency_is_argued_in_a_decision() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *(d for extra in project["optional-dependencies"].values() for d in extra)]
@@ -178,8 +203,9 @@ def test_a_decision_says_context_options_choice_and_consequences(path: Path) -> 
         "ARCHITECTURE.md",
         *(
             f"docs/{p}.md"
-            for p in ("deidentification", "demo", "locked-copies", "protocol", "records", "threat-model", "withdrawal")
+            for p in ("archive", "deidentification", "demo", "locked-copies", "protocol", "records", "threat-model")
         ),
+        "docs/withdrawal.md",
     ],
 )
 def test_what_a_page_points_at_exists(page: str) -> None:

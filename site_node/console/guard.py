@@ -6,11 +6,15 @@ site, and a body that is too long or of unknown length are refused. An answer ru
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, TypeAlias
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
+
+from site_node.confirmation import STYLE
 
 # ASGI's own types (asgiref): a scope and events are plain mappings.
 Event: TypeAlias = MutableMapping[str, Any]
@@ -18,9 +22,11 @@ Receive: TypeAlias = Callable[[], Awaitable[Event]]
 Send: TypeAlias = Callable[[Event], Awaitable[None]]
 Application: TypeAlias = Callable[[Event, Receive, Send], Awaitable[None]]
 
+# The page for the patient has its style in it, since it is kept as one file: let in by its digest, and no other.
+_STYLE: Final = f"'sha256-{base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()}'"
 HEADERS: Final = {
     "Content-Security-Policy": (
-        "default-src 'none'; style-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+        f"default-src 'none'; style-src 'self' {_STYLE}; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -58,15 +64,24 @@ class Guard:
 
     def _refusal(self, method: str, headers: Headers) -> tuple[int, str] | None:
         if headers.get("host") not in self._hosts:
-            return MISDIRECTED, "this console answers to its own address alone"
+            return (
+                MISDIRECTED,
+                "This console answers to its own address alone: open the address that the command printed.",
+            )
         if method in {"GET", "HEAD"}:
             return None
         # 5.1 of the Fetch standard: a browser says of each POST where its form came from.
         if headers.get("origin") not in {f"http://{host}" for host in self._hosts}:
-            return FORBIDDEN, "this form does not come from this console"
+            return (
+                FORBIDDEN,
+                "This form does not come from this console. Nothing was changed: open the page there again.",
+            )
         length = headers.get("content-length", "")
         if not length.isdecimal():
-            return LENGTH_REQUIRED, "a body says how long it is"
+            return LENGTH_REQUIRED, "A body says how long it is. Nothing was changed: send the form from the page."
         if int(length) > self._max_bytes:
-            return TOO_LARGE, f"a body has at most {self._max_bytes} bytes"
+            return (
+                TOO_LARGE,
+                f"What is sent has at most {self._max_bytes} bytes. Nothing was changed: send a smaller file.",
+            )
         return None

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from site_node.accounts import Account
+    from site_node.consents import WithdrawalScope
 
 IDLE: Final = timedelta(minutes=15)
 LONGEST: Final = timedelta(hours=8)
 
 
 @dataclass(frozen=True, slots=True)
-class Preview:
-    """What a withdrawal of `patient` (pseudonym) will do, as it was shown; the form that follows names the ticket."""
+class Shown:
+    """A withdrawal of `patient` (pseudonym) whose preview was shown; the form that follows names the ticket."""
 
     patient: str
-    consents: int
-    studies: int
+    scope: WithdrawalScope
     ticket: str = field(default_factory=lambda: secrets.token_urlsafe(16))
 
 
@@ -36,7 +36,7 @@ class Session:
     began_at: datetime
     seen_at: datetime
     form_token: str = field(default_factory=lambda: secrets.token_urlsafe(32))
-    preview: Preview | None = None
+    shown: Shown | None = None
 
 
 class Sessions:

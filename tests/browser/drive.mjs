@@ -1,6 +1,7 @@
 // Does in a real Chromium what stdin says, one list of steps, and prints what was seen after each: address, title, text,
 // what axe finds against WCAG A and AA, and what the browser complained of. Steps: {go}, {type: {label: text}},
-// {write: text}, {choose: {label: path}}, {press: key}, {enter: true}, {button: name}, {link: first words}, {print: file}; `picture` keeps a screenshot.
+// {write: text}, {choose: {label: path}}, {check: label}, {open: summary}, {focus: words}, {press: key}, {enter: true},
+// {button: name}, {link: first words}, {print: file}; `picture` keeps a screenshot.
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { chromium } from "playwright-core";
@@ -21,6 +22,9 @@ const doing = {
   go: (path) => page.goto(base + path),
   type: async (fields) => { for (const [label, text] of Object.entries(fields)) await page.getByLabel(label).fill(text); },
   choose: async (fields) => { for (const [label, path] of Object.entries(fields)) await page.getByLabel(label).setInputFiles(path); },
+  check: (label) => page.getByLabel(label).check(),
+  open: (name) => page.locator("summary", { hasText: new RegExp(`^${name}$`) }).click(),
+  focus: (name) => page.locator("a, button, summary", { hasText: new RegExp(`^${name}$`) }).first().focus(),
   press: (key) => page.keyboard.press(key),
   enter: () => following(() => page.keyboard.press("Enter")),
   write: (text) => page.keyboard.type(text),

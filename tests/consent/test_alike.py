@@ -15,7 +15,7 @@ from consent.reading import Reading, Shape
 from consent.record import Clause, ConsentRecord, Kind, Period, Provision
 from tests.consent.records import AT, HUB, RESEARCH, STUDY, permit, record, record_lists, requests
 
-many = settings(max_examples=300, deadline=None)
+many = settings(max_examples=120, deadline=None)
 DAYS = (
     None,
     date(1899, 5, 1),

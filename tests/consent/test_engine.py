@@ -40,6 +40,7 @@ def test_every_module_a_decision_comes_from_counts_as_the_engine() -> None:
         "log",
         "merkle",
         "receipt",
+        "signer",
         "statement",
         "statistics",
         "succession",

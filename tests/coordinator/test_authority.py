@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
+from consent import SignerInvalid, signer_key
 from coordinator.authority import LEAF_LIFE, create_authority, write_private
 from coordinator.errors import PeerError
 from tests.coordinator.parts import signing_request
@@ -130,3 +131,30 @@ def test_a_request_that_is_not_a_self_signed_one_on_an_ec_key_is_refused(authori
 
 def test_a_certificate_made_now_is_valid_for_a_clock_a_little_behind(authority: Authority) -> None:
     assert signed_for(authority).not_valid_before_utc <= NOON - timedelta(minutes=4)
+
+
+def test_the_key_of_statements_is_made_once_for_its_owner_alone_and_its_certificate_renewed(
+    authority: Authority,
+) -> None:
+    issuer = authority.certificate.read_bytes()
+    first, same = (authority.statement_signer("north-sea", NOON) for _ in range(2))
+    later = NOON + LEAF_LIFE + timedelta(days=1)
+    renewed = authority.statement_signer("north-sea", later)
+
+    assert stat.S_IMODE((authority.folder / "statements.key").stat().st_mode) == 0o600
+    assert (first.certificate == same.certificate, first.certificate == renewed.certificate) == (True, False)
+    shown = ((first.certificate, NOON), (renewed.certificate, later))
+    keys = [signer_key(certificate, issuer, "north-sea", at).public_bytes_raw() for certificate, at in shown]
+    assert keys == [first.key.public_key().public_bytes_raw()] * 2
+    with pytest.raises(SignerInvalid, match="not-in-time"):
+        signer_key(first.certificate, issuer, "north-sea", later)
+
+
+def test_only_the_certificate_of_statements_of_this_federation_vouches_for_a_statement(authority: Authority) -> None:
+    issuer = authority.certificate.read_bytes()
+    member = signed_for(authority, "north-sea statements").public_bytes(Encoding.PEM)
+    another = authority.statement_signer("south-sea", NOON).certificate
+
+    for certificate in (member, another, authority.server_certificate.read_bytes(), issuer):
+        with pytest.raises(SignerInvalid, match="wrong-kind"):
+            signer_key(certificate, issuer, "north-sea", NOON)

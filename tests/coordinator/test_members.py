@@ -178,17 +178,17 @@ def test_a_revoked_member_takes_part_no_longer(office: Office) -> None:
         join(office, request(invited(office, site)))
     before = sites(office)
 
-    members.revoke(office.store, "north", NOON)
+    members.revoke(office.store, "north", lambda: NOON)
 
     assert (before, sites(office)) == (["north", "west"], ["west"])
     with pytest.raises(ConfigurationError, match="not a member"):
-        members.revoke(office.store, "north", NOON)
+        members.revoke(office.store, "north", lambda: NOON)
 
 
 def test_a_revoked_member_that_is_invited_again_joins_with_other_keys(office: Office) -> None:
     token = invited(office)
     old = join(office, request(token), how=lambda _key, _site: 7)
-    members.revoke(office.store, "north", NOON)
+    members.revoke(office.store, "north", lambda: NOON)
 
     with pytest.raises(PeerError, match="used"):
         join(office, request(token), how=lambda _key, _site: 8)
@@ -206,7 +206,7 @@ def test_a_revoked_member_that_is_invited_again_joins_with_other_keys(office: Of
 def test_a_certificate_lets_in_until_its_member_is_revoked(office: Office) -> None:
     shown = {site: fingerprint(join(office, request(invited(office, site)))) for site in ("north", "west")}
 
-    members.revoke(office.store, "north", NOON)
+    members.revoke(office.store, "north", lambda: NOON)
 
     assert {site: members.admits(office.store, one) for site, one in shown.items()} == {"north": False, "west": True}
     assert not members.admits(office.store, "")
@@ -214,7 +214,7 @@ def test_a_certificate_lets_in_until_its_member_is_revoked(office: Office) -> No
 
 def test_who_never_was_a_member_cannot_be_revoked(office: Office) -> None:
     with pytest.raises(ConfigurationError, match="not a member"):
-        members.revoke(office.store, "north", datetime.now(UTC))
+        members.revoke(office.store, "north", lambda: datetime.now(UTC))
 
 
 def test_a_members_receipt_key_is_the_one_it_sent(office: Office) -> None:
@@ -227,7 +227,7 @@ def test_a_members_receipt_key_is_the_one_it_sent(office: Office) -> None:
 def test_a_site_whose_key_was_revoked_is_invited_and_joins_with_another(office: Office) -> None:
     key = Ed25519PrivateKey.generate()
     join(office, request(invited(office)))
-    receipt_keys.revoke(office.store, "north", NOON)
+    receipt_keys.revoke(office.store, "north", lambda: NOON)
     assert sites(office) == []
 
     join(office, request(invited(office), receipt_key=public_pem(key.public_key())), how=lambda *_: 7)

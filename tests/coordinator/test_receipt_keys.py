@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from threading import Thread
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
@@ -15,6 +16,7 @@ from coordinator import members, receipt_keys
 from coordinator.errors import ConfigurationError, PeerError
 from coordinator.provenance import audit, provenance
 from coordinator.receipt_keys import take_over
+from coordinator.runs import describe
 from coordinator.store import member, retired_key
 from tests.coordinator.parts import public_pem
 from tests.federation import NAME, Federation, site_key
@@ -35,7 +37,7 @@ def federation(tmp_path: Path) -> Federation:
 
 def ask(federation: Federation, asked: Succession, name: str = "north") -> None:
     certificate = hashlib.sha256(public_pem(site_key(name).public_key())).hexdigest()
-    take_over(federation.store, NAME, certificate, asked, datetime.now(UTC))
+    take_over(federation.store, NAME, certificate, asked, lambda: datetime.now(UTC))
 
 
 def rotate(federation: Federation, new: Ed25519PrivateKey = NEW) -> None:
@@ -45,7 +47,7 @@ def rotate(federation: Federation, new: Ed25519PrivateKey = NEW) -> None:
 
 
 def revoke(federation: Federation) -> None:
-    receipt_keys.revoke(federation.store, "north", datetime.now(UTC))
+    receipt_keys.revoke(federation.store, "north", lambda: datetime.now(UTC))
 
 
 def in_force(federation: Federation) -> dict[str, str]:
@@ -100,6 +102,93 @@ def test_a_receipt_by_a_revoked_key_is_refused_and_those_before_can_be_verified(
     assert faults(federation) == []
 
 
+def test_a_receipt_that_arrives_after_the_membership_was_revoked_is_refused(federation: Federation) -> None:
+    before_the_answer(federation, 2, lambda made: members.revoke(made.store, "north", lambda: datetime.now(UTC)))
+    federation.train()
+
+    assert [federation.outcome(number, "north") for number in (1, 2)] == [("counted", ""), ("refused", "key-revoked")]
+    assert faults(federation) == []
+
+
+def ended_before_it_counted(federation: Federation) -> None:
+    rotate(federation)
+    change(federation, retired_key, until=before_round_2(federation))
+
+
+def began_after_it_counted(federation: Federation) -> None:
+    change(federation, member, key_since=datetime.now(UTC).isoformat())
+
+
+def was_revoked_before_it_counted(federation: Federation) -> None:
+    revoke(federation)
+    change(federation, member, key_revoked_at=before_round_2(federation))
+
+
+def left_before_it_counted(federation: Federation) -> None:
+    members.revoke(federation.store, "north", lambda: datetime.now(UTC))
+    change(federation, member, revoked_at=before_round_2(federation))
+
+
+def before_round_2(federation: Federation) -> str:
+    """Return a moment between the first and the second receipt of north."""
+    rows: Any = describe(federation.store, federation.run)["contributions"]
+    first, second = [row["at"] for row in rows if (row["site"], row["kind"]) == ("north", "train")][:2]
+    return datetime.fromtimestamp((first + second) / 2, UTC).isoformat()
+
+
+def change(federation: Federation, table: sa.Table, **values: object) -> None:
+    with federation.store.begin() as db:
+        columns = table.c
+        assert db.execute(sa.update(table).where(columns.node_id == "101").values(**values)).rowcount == 1
+
+
+ENDED = {
+    "gave way": (ended_before_it_counted, [2, 3]),
+    "began later": (began_after_it_counted, [1, 2, 3]),
+    "was revoked": (was_revoked_before_it_counted, [2, 3]),
+    "ended with the membership": (left_before_it_counted, [2, 3]),
+}
+
+
+@pytest.mark.parametrize("how", ENDED)
+def test_an_audit_finds_a_receipt_that_was_counted_while_its_key_was_not_in_force(
+    federation: Federation, how: str
+) -> None:
+    plant, rounds = ENDED[how]
+    federation.train()
+    assert faults(federation) == []
+
+    plant(federation)
+
+    said = "north: counted while the key that signed it was not in force"
+    last = [f"round 3, evaluate, {said}"]
+    assert sorted(faults(federation)) == sorted([f"round {number}, train, {said}" for number in rounds] + last)
+
+
+def test_a_key_that_is_being_asked_for_ends_afterwards(federation: Federation) -> None:
+    """Between the question whether a key counts and its answer no other connection ends it."""
+    read: list[datetime] = []
+
+    def clock() -> datetime:
+        read.append(datetime.now(UTC))
+        return read[-1]
+
+    threads = [Thread(target=receipt_keys.revoke, args=(federation.store, "north", clock))]
+
+    def on_statement(_c: object, _cur: object, statement: str, *_: object) -> None:
+        if statement.startswith("SELECT retired_key") and not threads[0].ident:
+            threads[0].start()
+            threads[0].join(0.3)
+            assert read == []
+
+    sa.event.listen(federation.store, "before_cursor_execute", on_statement)
+    fault = receipt_keys.why_not(federation.store, 101, key_id(site_key("north").public_key()).encode())
+    threads[0].join(30)
+
+    assert (fault, len(read)) == ("", 1)
+    assert receipt_keys.why_not(federation.store, 101, key_id(site_key("north").public_key()).encode()) == "key-revoked"
+
+
 # ------------------------------------------------------------------ the change itself
 
 
@@ -148,7 +237,7 @@ def test_another_members_certificate_changes_nothing(federation: Federation) -> 
     with pytest.raises(PeerError, match="key-not-signed"):
         ask(federation, signed_for(), "west")
     with pytest.raises(PeerError, match="not a member"):
-        take_over(federation.store, NAME, "0" * 64, signed_for(), datetime.now(UTC))
+        take_over(federation.store, NAME, "0" * 64, signed_for(), lambda: datetime.now(UTC))
 
 
 @pytest.mark.parametrize("name", ["north", "west"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import pytest
 import sqlalchemy as sa
@@ -143,7 +143,7 @@ def test_a_statement_by_another_key_is_not_the_members(house: House) -> None:
 def test_a_member_that_was_revoked_is_not_shown(house: House) -> None:
     house.tell(house.made())
 
-    members.revoke(house.store, "north", NOON)
+    members.revoke(house.store, "north", lambda: NOON)
 
     assert statistics.told(house.store, house.task) == []
 
@@ -180,10 +180,15 @@ class Line:
         return sign_statistics(made, self.keys[by or site])
 
 
+def no_signer() -> NoReturn:
+    """Statistics are answered without a word."""
+    raise AssertionError
+
+
 @pytest.fixture
 def line(consortium: Consortium, tmp_path: Path) -> Iterator[Line]:
     store = open_store(tmp_path / "coordinator.db")
-    pages = member_pages(store, FEDERATION, lambda: datetime.now(UTC), lambda _line: None)
+    pages = member_pages(store, FEDERATION, lambda: datetime.now(UTC), lambda _line: None, no_signer)
     admits = lambda certificate: members.admits(store, certificate)  # noqa: E731 -- as the service binds it
     address = (HOST, consortium.port)
     fleet = Fleet(tmp_path / "fleet.db", address, consortium.authority, pages, admits, 1.0, None)
@@ -219,7 +224,7 @@ def test_a_member_tells_its_own_and_nobody_elses(line: Line) -> None:
 
 
 def test_a_revoked_member_tells_nothing(line: Line) -> None:
-    members.revoke(line.store, "east", NOON)
+    members.revoke(line.store, "east", lambda: NOON)
 
     with pytest.raises(NotAMember):
         post_statistics(line.east.fleet_address, line.east, line.envelope("east"))

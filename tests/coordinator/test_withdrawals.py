@@ -95,7 +95,7 @@ def hand_in(folder: Path, site: str, envelope: bytes, answers: Any) -> None:
 
 
 @pytest.mark.parametrize("moment", RACES)
-def test_an_update_that_is_taken_back_before_the_close_by_another_process_is_not_in_the_model(
+def test_I5_an_update_taken_back_before_the_close_by_another_process_is_not_in_the_model(
     tmp_path: Path, moment: str
 ) -> None:
     federation = Federation(tmp_path)
@@ -120,7 +120,9 @@ def test_an_update_that_is_taken_back_before_the_close_by_another_process_is_not
     assert faults(federation) == []
 
 
-def test_a_notice_that_comes_while_the_round_is_being_closed_waits_and_is_answered_aggregated(tmp_path: Path) -> None:
+def test_I5_a_notice_that_comes_while_the_round_is_closed_waits_and_is_answered_aggregated(
+    tmp_path: Path,
+) -> None:
     federation = Federation(tmp_path, withdrawal_policy="keep")
     federation.train(rounds=1)
     spawn = multiprocessing.get_context("spawn")
@@ -145,7 +147,7 @@ def test_a_notice_that_comes_while_the_round_is_being_closed_waits_and_is_answer
     assert contained(federation) == [2]
 
 
-def test_the_quorum_is_asked_again_without_what_was_taken_back(tmp_path: Path) -> None:
+def test_I5_the_quorum_is_asked_again_without_what_was_taken_back(tmp_path: Path) -> None:
     federation = Federation(tmp_path)
     federation.train(rounds=1)
     federation.site("east").silent_once_in(2)
@@ -155,11 +157,12 @@ def test_the_quorum_is_asked_again_without_what_was_taken_back(tmp_path: Path) -
 
     assert federation.site("west").asked.count("train 2") == 2
     assert federation.outcome(2, "north") == ("counted", "")
+    assert federation.digests()[2] == mean_of(federation, 2, "east", "north", "west")
     assert any("north retracted" in line and "short of the quorum" in line for line in federation.said)
     assert faults(federation) == []
 
 
-def test_an_update_that_is_taken_back_before_it_arrives_is_not_counted(tmp_path: Path) -> None:
+def test_I5_an_update_that_is_taken_back_before_it_arrives_is_not_counted(tmp_path: Path) -> None:
     federation = Federation(tmp_path)
     federation.train(rounds=1)
     north = federation.site("north")
@@ -178,9 +181,11 @@ def test_an_update_that_is_taken_back_before_it_arrives_is_not_counted(tmp_path:
     assert said == [["retracted"]]
     assert federation.outcome(2, "north") == ("retracted", "")
     assert federation.digests()[2] == mean_of(federation, 2, "east", "west")
+    assert contained(federation) == []
+    assert faults(federation) == []
 
 
-def test_a_measurement_that_is_taken_back_before_it_is_kept_does_not_count(tmp_path: Path) -> None:
+def test_I5_a_measurement_that_is_taken_back_before_it_is_kept_does_not_count(tmp_path: Path) -> None:
     federation = Federation(tmp_path)
 
     def withdraw_first(answer: Answer) -> Answer:
@@ -193,6 +198,8 @@ def test_a_measurement_that_is_taken_back_before_it_is_kept_does_not_count(tmp_p
 
     assert federation.outcome(3, "north", "evaluate") == ("retracted", "")
     assert federation.outcome(3, "east", "evaluate") == ("counted", "")
+    assert withdrawals.standing(federation.store, federation.run).measured_with_withdrawn is False
+    assert faults(federation) == []
 
 
 # ------------------------------------------------------------------ who may withdraw what

@@ -11,12 +11,15 @@ import pytest
 import sqlalchemy as sa
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from fastapi import FastAPI, Response
 
-from consent import MAX_NOTICE_BYTES
+from consent import MAX_NOTICE_BYTES, open_answer, signer_key
 from coordinator import withdrawals
 from coordinator.api import member_pages
+from coordinator.app import now
 from coordinator.store import member
-from site_node.link import tls_context
+from site_node.errors import NotAMember, PeerError, PeerRefused
+from site_node.link import post_notice, tls_context
 from tests.coordinator.parts import new_identity
 from tests.federation import NAME, Federation
 
@@ -43,7 +46,9 @@ def said() -> list[str]:
 
 @pytest.fixture
 def listening(consortium: Consortium, federation: Federation, said: list[str]) -> Iterator[Fleet]:
-    pages = member_pages(federation.store, NAME, lambda: datetime.now(UTC), said.append)
+    pages = member_pages(
+        federation.store, NAME, now, said.append, lambda: consortium.authority.statement_signer(NAME, now())
+    )
     with consortium.running(pages=pages) as fleet:
         yield fleet
 
@@ -72,9 +77,58 @@ def test_a_member_hands_its_notice_in_and_hears_what_became_of_each_update(
 
     answers = [post(north, notice) for _ in range(2)]
 
-    assert [answer.json() for answer in answers] == [dict.fromkeys(receipts, "aggregated")] * 2
+    assert answers[0].content == answers[1].content
+    signed, certificate = (answers[0].json()[name].encode() for name in ("answer", "certificate"))
+    key = signer_key(certificate, consortium.authority.certificate.read_bytes(), NAME, datetime.now(UTC))
+    said_of = open_answer(signed, key)
+    assert {one.sha256: one.standing for one in said_of.receipts} == dict.fromkeys(receipts, "aggregated")
+    assert (said_of.federation, said_of.site, said_of.run) == (NAME, "north", federation.run)
+    assert said_of.notice == hashlib.sha256(notice).hexdigest()
     assert said == ["north: withdrawal: 2 aggregated"] * 2
     assert [row["digest"] for row in withdrawals.received(federation.store)] == [hashlib.sha256(notice).hexdigest()]
+
+
+@pytest.mark.usefixtures("listening")
+def test_a_site_reads_the_reason_of_a_refusal(consortium: Consortium, federation: Federation) -> None:
+    north = identity_of(consortium, federation, "north")
+
+    with pytest.raises(PeerRefused, match=r"^403 notice-bad-signature$"):
+        post_notice(north.fleet_address, north, federation.notice("east", 1))
+
+
+ANSWERS = {
+    (403, b'{"detail": "the notice is too \\u0007old"}'): (PeerRefused, "403 the notice is too old"),
+    (404, b""): (PeerRefused, "404"),
+    (410, b"gone"): (PeerRefused, "410"),
+    (413, b'{"detail": 7}'): (PeerRefused, "413"),
+    (422, b'{"detail": "' + 300 * b"x" + b'"}'): (PeerRefused, f"422 {'x' * 200}"),
+    (403, b"not a member"): (NotAMember, "no member of it"),
+    (408, b""): (PeerError, "answered 408"),
+    (429, b""): (PeerError, "answered 429"),
+    (500, b""): (PeerError, "answered 500"),
+    (503, b'{"detail": "busy"}'): (PeerError, "answered 503"),
+    (302, b""): (PeerError, "answered 302"),
+    (200, b"no"): (PeerError, "not JSON"),
+    (200, b'{"' + b"e" * 64 + b'": "aggregated"}'): (PeerError, "not signed"),
+    (200, b'{"answer": "", "certificate": 7}'): (PeerError, "malformed"),
+}
+
+
+def test_a_site_knows_which_refusals_are_for_good(consortium: Consortium, federation: Federation) -> None:
+    given = list(ANSWERS)
+    pages = FastAPI(openapi_url=None)
+    pages.post("/v1/members/withdrawals")(lambda: Response(given[0][1], given.pop(0)[0]))
+    north, found = identity_of(consortium, federation, "north"), {}
+    with consortium.running(pages=pages):
+        for answer in ANSWERS:
+            with pytest.raises(PeerError) as refused:
+                post_notice(north.fleet_address, north, b"a notice")
+            found[answer] = (type(refused.value), str(refused.value))
+
+    assert {answer: kind for answer, (kind, _) in found.items()} == {
+        answer: kind for answer, (kind, _) in ANSWERS.items()
+    }
+    assert [answer for answer, (_, said) in ANSWERS.items() if said not in found[answer][1]] == []
 
 
 @pytest.mark.usefixtures("listening")

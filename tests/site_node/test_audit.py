@@ -328,8 +328,8 @@ def test_a_round_that_overlooked_a_consent_is_found(hospital: Hospital, monkeypa
     """The site decides on a part of the consents it holds, and signs that."""
     with_files(hospital)
     hospital.withdraw("N3")
-    held = {PSEUDONYMS.patient(name): (number,) for number, name in enumerate(hospital.studies, start=1)}
-    monkeypatch.setattr("site_node.gate.held_numbers", lambda *_: held)
+    held = {PSEUDONYMS.patient(name): f"{number}" for number, name in enumerate(hospital.studies, start=1)}
+    monkeypatch.setattr("site_node.consents._active", lambda *_: held)
     for place in ("cohort.Decider.decide", "gate.decide_under"):
         monkeypatch.setattr(f"site_node.{place}", lambda *_: _permit())
 

@@ -50,7 +50,8 @@ def test_a_series_comes_with_its_slices_and_its_segmentation(store: sa.Engine) -
     add(store, "3", "b")
     label(store, "9", "a")
 
-    first, second = series_with_labels(store, "MR")
+    with store.connect() as db:
+        first, second = series_with_labels(db, "MR")
 
     assert [item.SOPInstanceUID for item in first.instances] == ["1", "2"]
     assert first.segmentation == Instance("deidentified/9.dcm", "sha-9", "9")
@@ -62,14 +63,16 @@ def test_a_series_comes_with_its_slices_and_its_segmentation(store: sa.Engine) -
 def test_another_modality_is_not_listed(store: sa.Engine) -> None:
     add(store, "1", "a", Modality="CT")
 
-    assert series_with_labels(store, "MR") == []
+    with store.connect() as db:
+        assert series_with_labels(db, "MR") == []
 
 
 def test_a_segmentation_of_another_patient_labels_nothing(store: sa.Engine) -> None:
     add(store, "1", "a")
     label(store, "9", "a", patient="P2")
 
-    (series,) = series_with_labels(store, "MR")
+    with store.connect() as db:
+        (series,) = series_with_labels(db, "MR")
 
     assert series.segmentation is None
 
@@ -79,7 +82,8 @@ def test_two_segmentations_leave_a_series_unlabelled(store: sa.Engine) -> None:
     label(store, "8", "a")
     label(store, "9", "a")
 
-    (series,) = series_with_labels(store, "MR")
+    with store.connect() as db:
+        (series,) = series_with_labels(db, "MR")
 
     assert series.segmentation is None
 
@@ -88,7 +92,8 @@ def test_a_series_that_two_patients_share_falls_apart_by_patient(store: sa.Engin
     add(store, "1", "a")
     add(store, "2", "a", patient="P2")
 
-    assert [series.patient for series in series_with_labels(store, "MR")] == ["P1", "P2"]
+    with store.connect() as db:
+        assert [series.patient for series in series_with_labels(db, "MR")] == ["P1", "P2"]
 
 
 def test_class_labels_find_their_images_and_a_later_one_replaces_an_earlier(
@@ -100,10 +105,12 @@ def test_class_labels_find_their_images_and_a_later_one_replaces_an_earlier(
     known = set_class_labels(store, {"1": 0, "7": 1})
     set_class_labels(store, {"1": 1})
 
-    (image,) = labelled_images(store, "CR")
+    with store.connect() as db:
+        (image,) = labelled_images(db, "CR")
     assert known == 1
     assert (image.instance.SOPInstanceUID, image.label) == ("1", 1)
-    assert labelled_images(store, "MR") == []
+    with store.connect() as db:
+        assert labelled_images(db, "MR") == []
 
 
 def test_the_summary_counts_outcomes_modalities_and_people(store: sa.Engine) -> None:

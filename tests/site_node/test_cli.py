@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import sqlalchemy as sa
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -19,10 +20,10 @@ from cryptography.x509.oid import NameOID
 
 from consent import Outcome, Request, Study, decide
 from site_node import permissions
-from site_node.app import create_site
+from site_node.app import create_site, open_site
 from site_node.config import SiteHome
 from site_node.consents import ConsentReader, current_epoch
-from site_node.store import consent_record, open_store
+from site_node.store import consent_record, open_store, withdrawal_notice
 from tests.site_node.hospital import TASK_DOCUMENT, TERMS, add_study, bundle, consent_of, grant
 
 if TYPE_CHECKING:
@@ -252,10 +253,10 @@ def test_no_bad_file_of_consents_ends_in_a_crash_or_in_a_permission(home: Path) 
     with store.connect() as db:
         held = ConsentReader().read(db, current_epoch(db))
     store.dispose()
-    request = Request(("CLINTRCH",), ("urn:filmroom:federation|demo",))
+    study, request = Study("p", "1.2", None), Request(("CLINTRCH",), ("urn:filmroom:federation|demo",))
     outcomes = {
-        decide([reading.record() for reading in readings], Study("p", "1.2", None), request, datetime.now(UTC)).outcome
-        for readings in held.values()
+        decide([reading.record() for reading in some.readings], study, request, datetime.now(UTC)).outcome
+        for some in held.values()
     }
     assert outcomes == {Outcome.REVIEW, Outcome.NO_CONSENT}
 
@@ -333,6 +334,21 @@ def test_a_preview_of_a_withdrawal_records_nothing(home: Path) -> None:
     assert PATIENT_ID not in done.stdout + done.stderr
     assert json.loads(run(home, "withdrawals", "list", "--json").stdout) == []
     assert run(home, "ledger").stdout.count("site:consent:withdrawn") == 0
+
+
+def test_what_the_coordinator_refused_to_hear_is_listed_with_what_to_do_and_told_again(home: Path) -> None:
+    notice = {"receipt": "e" * 64, "run": "run-1", "round": 1, "kind": "train", "found_at": "2026-06-01T12:00:00+00:00"}
+    refusal = {"refusal": "410 gone", "refused_at": "2026-06-02T12:00:00+00:00"}
+    with open_site(home).store.begin() as db:
+        db.execute(sa.insert(withdrawal_notice).values(**notice, **refusal))
+
+    listed = run(home, "withdrawals", "list")
+    again = [run(home, "withdrawals", "tell-again", "--by", "manager") for _ in range(2)]
+
+    assert "refused since 2026-06-02 12:00 UTC: 1 updates of run-1: 410 gone" in listed.stderr
+    assert "filmroom-site withdrawals tell-again" in listed.stderr
+    assert [done.stdout.strip() for done in again] == ["1 updates are told again", "nothing was refused"]
+    assert run(home, "withdrawals", "list").stderr == ""
 
 
 def test_a_withdrawal_is_listed_shown_and_confirmed_on_a_page_for_its_owner_alone(home: Path) -> None:

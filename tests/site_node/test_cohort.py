@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consent import Reading, Request, parse_consent
+from consent import Decider, Reading, Request, parse_consent
 from site_node.catalogue import Instance, Series
-from site_node.cohort import freeze, is_validation, split
+from site_node.cohort import Standing, freeze, is_validation, split
+from tests.consent import test_alike as alike
+from tests.consent.records import requests
 from tests.site_node.hospital import NOON, consent_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    import pytest
+
+    from consent import LegalBasis, Study, Verdict
+    from consent.record import ConsentRecord
 
 REQUEST = Request(("CLINTRCH",), ("urn:filmroom:federation|demo",))
 patients = st.text("ABCDEFGH234567", min_size=1, max_size=20)
@@ -55,6 +67,48 @@ def test_a_study_known_under_several_dates_must_be_permitted_for_each(dates: lis
 
     assert freeze(items, consents, REQUEST, NOON).items == ()
     assert freeze(within, consents, REQUEST, NOON).items == tuple(within)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    alike.patients(),
+    requests,
+    alike.bases,
+    st.lists(st.tuples(alike.moments, st.integers(0, 4), st.integers(0, 3)), min_size=2, max_size=6),
+)
+def test_what_stood_before_changes_no_verdict(
+    cohort: list[list[ConsentRecord]], request: Request, basis: LegalBasis, history: list[tuple[datetime, int, int]]
+) -> None:
+    """Freezes one after another, at moments in any order, while records of a patient come and go."""
+    read = [[Reading.of(one) for one in records] for records in cohort]
+    days = [day.isoformat() if day else None for day in alike.DAYS]
+    items = [series(f"s{n}", f"P{n}", f"{n}", days[n]) for n in range(len(read))]
+    before: dict[str, Standing] = {}
+    for at, changed, held in history:
+        consents = {f"P{n}": tuple(some[:held] if n == changed else some) for n, some in enumerate(read)}
+        again = freeze(items, consents, request, at, basis, "MR", before)
+        anew = freeze(items, consents, request, at, basis, "MR")
+        assert again == anew
+        assert {uid: one.trace for uid, one in again.verdicts.items()} == {u: v.trace for u, v in anew.verdicts.items()}
+        before = dict(again.standing)
+
+
+def test_a_study_is_decided_again_only_when_something_may_have_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    items = [series("s1", "A", "1"), series("s2", "B", "2")]
+    consents = {"A": record("A"), "B": record("B")}
+    first = freeze(items, consents, REQUEST, NOON)
+    decided, decide = [], Decider.decide
+
+    def noted(decider: Decider, readings: Sequence[Reading], study: Study) -> Verdict:
+        decided.append(study.patient)
+        return decide(decider, readings, study)
+
+    monkeypatch.setattr(Decider, "decide", noted)
+
+    assert freeze(items, consents, REQUEST, NOON, before=first.standing) == first
+    assert decided == []
+    assert freeze(items, consents | {"B": record("B", "deny")}, REQUEST, NOON, before=first.standing).studies == {"1"}
+    assert decided == ["B"]
 
 
 @given(patients, fractions, seeds)

@@ -33,7 +33,7 @@ def epoch(store: sa.Engine) -> int:
 def records(store: sa.Engine, patient_id: str) -> tuple[ConsentRecord, ...]:
     with store.connect() as db:
         found = consents.ConsentReader().read(db, consents.current_epoch(db))
-    return tuple(reading.record() for reading in found.get(PSEUDONYMS.patient(patient_id), ()))
+    return tuple(reading.record() for reading in found.get(PSEUDONYMS.patient(patient_id), consents.NONE_HELD).readings)
 
 
 def outcome(store: sa.Engine, patient_id: str) -> Outcome:
@@ -289,7 +289,7 @@ def test_a_reader_follows_the_epochs(store: sa.Engine) -> None:
     consents.withdraw(store, PSEUDONYMS.patient("A1"), NOON)
 
     with store.connect() as db:
-        assert len(reader.read(db, consents.current_epoch(db))[PSEUDONYMS.patient("A1")]) == 2
+        assert len(reader.read(db, consents.current_epoch(db))[PSEUDONYMS.patient("A1")].numbers) == 2
 
 
 def test_the_ledger_counts_and_names_nobody(store: sa.Engine) -> None:
@@ -345,3 +345,11 @@ def test_a_scope_that_cannot_be_stated_records_nothing(store: sa.Engine, scope: 
         consents.withdraw(store, PSEUDONYMS.patient("A1"), NOON, scope)
 
     assert not consents.is_known(store, PSEUDONYMS.patient("A1"))
+
+
+def test_an_error_of_the_database_names_no_value(store: sa.Engine) -> None:
+    with pytest.raises(sa.exc.IntegrityError) as fault, store.begin() as db:
+        db.execute(sa.insert(consent_record).values(consent_id="id", patient="PID-77-31", resource="Zwetschgenbaum"))
+
+    assert "consent_record" in str(fault.value)
+    assert not [value for value in ("PID-77-31", "Zwetschgenbaum") if value in str(fault.value)]

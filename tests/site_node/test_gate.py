@@ -14,6 +14,7 @@ from consent import Deny, ResearchPurpose
 from demo.task import TASK
 from models.task import Purpose
 from site_node import permissions, sources
+from site_node.archive import alarms
 from site_node.errors import ConfigurationError
 from site_node.gate import Gate, Snapshot
 from site_node.store import dataset, task
@@ -80,6 +81,11 @@ def without_an_assigned_dataset(hospital: Hospital) -> None:
     change(hospital, task, dataset=None)
 
 
+def with_an_alarm_of_the_archive(hospital: Hospital) -> None:
+    with hospital.store.begin() as db:
+        alarms.sound(db, ["unreadable"], NOON)
+
+
 MISSING: dict[Callable[[Hospital], None], str] = {
     without_task: "task: never approved here",
     without_dataset: "dataset: never approved here",
@@ -89,6 +95,7 @@ MISSING: dict[Callable[[Hospital], None], str] = {
     with_a_revoked_dataset: "dataset: revoked",
     Hospital.revoke: "task: revoked",
     with_another_modality: "dataset: another modality than the task's",
+    with_an_alarm_of_the_archive: "archive: an alarm is open: images changed as none may, and a person has to look",
     without_an_assigned_dataset: "dataset: none is assigned to this task",
 }
 

@@ -14,7 +14,7 @@ from PIL import Image
 from pydicom import dcmread
 from typer.testing import CliRunner
 
-from site_node import reidentification, review
+from site_node import reidentification, review, terminal
 from site_node.app import create_site, open_site
 from site_node.cli import app
 from site_node.deidentify.picture import Box
@@ -36,8 +36,9 @@ BOXES = ((1, 1, 3, 4), (5, 0, 8, 6))
 
 
 @pytest.fixture
-def home(root: Path) -> Path:
+def home(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the folder of a site with one held instance, in which there is nothing to hold it for any longer."""
+    monkeypatch.setattr(terminal.out, "width", 240)
     create_site(root, "north")
     (root / "identity" / "pseudonym.key").write_bytes(KEY)
     (root / "review").mkdir()
@@ -51,7 +52,7 @@ def home(root: Path) -> Path:
 
 
 def run(home: Path, *words: str | Path, code: int = 0, said: str = "") -> Result:
-    done = CliRunner().invoke(app, ["--home", str(home), *map(str, words)], input=said, env={"COLUMNS": "240"})
+    done = CliRunner().invoke(app, ["--home", str(home), *map(str, words)], input=said)
     assert done.exit_code == code, f"{done.output}\n{done.exception!r}"
     return done
 

@@ -185,6 +185,20 @@ def test_a_site_that_joined_again_with_a_new_key_begins_a_new_chain(hospital: Ho
     assert hospital.ask("m4", nonce="nonce-4", receipt_head=receipt_digest(envelope(hospital, 0))) == "abstain"
 
 
+def test_the_count_goes_on_over_a_change_of_the_receipt_key_within_a_run(hospital: Hospital) -> None:
+    """Else a withdrawal would show at the border of a range."""
+    hospital.ask()
+    hospital.key = generate_signing_key()
+    hospital.restart()
+    hospital.withdraw("N0")
+
+    hospital.ask("m2", round=2, nonce="nonce-2")
+    same_run = receipt(hospital).count_bucket
+    hospital.ask("m3", run="run-2", nonce="nonce-3")
+
+    assert (same_run, receipt(hospital).count_bucket) == ("4-7", "2-3")
+
+
 def test_the_count_of_a_run_that_takes_up_another_goes_on_from_the_rounds_it_carried_over(hospital: Hospital) -> None:
     hospital.ask()
     carried = receipt_digest(envelope(hospital))

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy as sa
 
-from site_node import confirmation, withdrawals
+from site_node import confirmation, lineage, withdrawals
 from site_node.consents import ALL, WithdrawalScope
-from site_node.errors import ConfigurationError, PeerError
+from site_node.errors import ConfigurationError, PeerError, PeerRefused
 from site_node.store import consent_record, metadata, participation
 from tests.site_node.hospital import NOON, PROJECT, PSEUDONYMS, Hospital, PowerCut, add_study, consent_of, lost_line
 from tests.site_node.test_lineage import Coordinator, notices
 
 if TYPE_CHECKING:
+    from consent import Standing
     from site_node.withdrawals import Part, Preview, Withdrawal
 
 SECOND = timedelta(seconds=1)
@@ -115,7 +116,7 @@ def test_a_scope_that_cannot_be_stated_is_not_previewed(hospital: Hospital) -> N
 
 @pytest.mark.parametrize("word", ["retracted", "aggregated", "unknown"])
 def test_a_withdrawal_is_completed_once_every_notice_is_answered_and_a_restart_forgets_nothing(
-    hospital: Hospital, word: str
+    hospital: Hospital, word: Standing
 ) -> None:
     hospital.ask()
     hospital.clock.now += SECOND
@@ -132,6 +133,25 @@ def test_a_withdrawal_is_completed_once_every_notice_is_answered_and_a_restart_f
     assert ([part.word for part in found.handed_over], found.status) == ([word], "completed")
     assert bool(found.models) is (word == "aggregated")
     assert withdrawals.find(hospital.store, hospital.gate, number, hospital.clock.now) == found
+
+
+def test_a_withdrawal_whose_notice_is_refused_says_so_to_the_manager_and_on_the_page(hospital: Hospital) -> None:
+    hospital.ask()
+    hospital.clock.now += SECOND
+    hospital.withdraw("N0")
+    coordinator = Coordinator(hospital)
+    coordinator.refuses["run-1"] = PeerRefused("403 notice-bad-signature")
+    telling = notices(hospital, coordinator)
+    telling.look()
+    telling.send()
+
+    (found,) = recorded(hospital)
+    assert ([part.refusal for part in found.handed_over], found.status) == (["403 notice-bad-signature"], "refused")
+    assert "refused to hear of it" in confirmation.page(found, "north")
+
+    lineage.tell_again(hospital.store, "manager", hospital.clock.now)
+    (found,) = recorded(hospital)
+    assert ([part.refusal for part in found.handed_over], found.status) == ([""], "recorded")
 
 
 def test_work_that_a_withdrawal_stopped_is_on_its_record_and_on_no_other(hospital: Hospital) -> None:

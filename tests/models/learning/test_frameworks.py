@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from models.learning.frameworks import COMPILER, OPTIONAL
 
 HERE = Path(__file__).parent
@@ -18,6 +20,7 @@ def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_every_component_builds_and_trains_without_what_is_left_out() -> None:
     tests = [str(HERE / name) for name in ("test_build.py", "test_train.py", "test_evaluate.py")]
 

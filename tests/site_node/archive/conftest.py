@@ -1,89 +1,82 @@
-"""One hardened lock server for all tests of the archive, and a site that uses it."""
+"""A site with an archive in a folder, and a folder of originals: two studies of two patients."""
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
-from consent import Permit
-from site_node.archive import sealing, worm
-from site_node.archive.sealing import Member
-from site_node.archive.series import Series, Term
-from site_node.archive.worm import Copy, Locking
-from site_node.config import LockedCopies
-from tests.site_node.archive import servers
+from site_node.app import create_site
+from site_node.archive.snapshot import Archive
+from site_node.config import ArchiveSettings, SiteConfig, SiteHome
+from site_node.store import open_store
+from tests.site_node.dicom_files import file_bytes, mr_slice
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
     import sqlalchemy as sa
 
-    from consent import Deny
-    from site_node.archive.worm import LockedObject
-    from tests.site_node.archive.servers import Ours
-
-LATER = datetime.now(UTC).replace(microsecond=0) + timedelta(days=2)
-TERM = Term(LATER, LATER)
+SIDE = 192  # a slice is larger than 64 KiB, as the attacks expect
+DAYS = ("20260312", "20260401")
 
 
-@pytest.fixture(scope="session")
-def lock_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ours]:
-    """Yield a running lock server; tests take buckets of their own."""
-    started = servers.ours(tmp_path_factory.mktemp("locks") / "server")
-    yield started
-    started.process.kill()
+@dataclass(frozen=True)
+class Place:
+    """A site, its archive, and where the originals lie."""
 
-
-@dataclass(slots=True)
-class Site:
-    """A site with a folder of files, and copies at one or more buckets."""
-
+    home: SiteHome
     store: sa.Engine
-    root: Path
-    images: Path
-    copies: list[Copy]
-    said: list[str] = field(default_factory=list)
+    originals: Path
+    archive: Archive
 
-    def locking(self, *copies: Copy) -> Locking:
-        """Return the site's side, as a process that just started has it."""
-        seal = sealing.open_seal(self.root)
-        chosen = list(copies) or self.copies
-        return Locking(self.store, self.root, seal, chosen, lambda: datetime.now(UTC), self.said.append, {})
 
-    def series(self, files: Mapping[str, bytes], uid: str = "1.2.3") -> Series:
-        """Write files, and return them as a series."""
-        self.images.mkdir(exist_ok=True)
-        members = []
-        for name, content in files.items():
-            (self.images / name).write_bytes(content)
-            members.append(Member(name, len(content), hashlib.sha256(content).hexdigest()))
-        return Series(uid, "patient", "CT", date(2020, 1, 1), tuple(members))
+def slice_bytes(study: int, number: int, **attributes: object) -> bytes:
+    """Return a slice of a study as a file: a smooth picture with noise, so that codecs have something to do."""
+    rng = np.random.default_rng((study, number))
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    uid = f"1.2.826.0.1.3680043.99.{study}"
+    picture = (1000 + 3 * rows + columns * study + rng.normal(0, 8, (SIDE, SIDE))).astype("<u2")
+    values: dict[str, object] = {
+        "Rows": SIDE,
+        "Columns": SIDE,
+        "BitsStored": 12,
+        "HighBit": 11,
+        "PixelData": picture.tobytes(),
+        "StudyInstanceUID": uid,
+        "SOPInstanceUID": f"{uid}.{number}",
+        "PatientID": f"MRN-{study}",
+        "StudyDate": DAYS[study],
+    }
+    ds = mr_slice(number, **(values | attributes))
+    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
+    return file_bytes(ds)
 
-    def lock(self, series: Series, *copies: Copy, term: Term = TERM) -> LockedObject:
-        """Lock a series at every copy."""
-        return self.locking(*copies).lock(series, self.images, "P1", term)
 
-    def standing(self, locked: LockedObject, at: datetime | None = None, domains: int = 2) -> Permit | Deny:
-        """Return whether an object is protected, all endpoints being compliant."""
-        with self.store.connect() as db:
-            known = worm.records(db, locked.name)
-        configured = LockedCopies(copies=tuple(copy.settings for copy in self.copies), domains=domains)
-        compliant = {copy.name: Permit() for copy in self.copies}
-        return worm.standing(locked, known, compliant, configured, at or datetime.now(UTC))
+def fill(originals: Path, slices: int = 2) -> None:
+    """Write the originals of two studies, and a file that is none."""
+    for study in range(2):
+        folder = originals / f"study-{study}"
+        folder.mkdir(parents=True)
+        for number in range(slices):
+            (folder / f"{number}.dcm").write_bytes(slice_bytes(study, number))
+    (originals / "readme.txt").write_text("no image\n")
 
 
 @pytest.fixture
-def site(lock_server: Ours, store: sa.Engine, root: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Site:
-    """Return a site with two copies, in buckets of this test's own."""
-    sealing.make_keys(root)
-    own = hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:12]
-    copies = []
-    for name, domain in (("basement", "hospital"), ("partner", "partner")):
-        bucket = f"{name}-{own}"
-        copies.append(Copy(lock_server.copy(name, bucket, domain), lock_server.bucket(bucket)))
-    return Site(store, root, tmp_path / "images", copies)
+def place(tmp_path: Path) -> Iterator[Place]:
+    """Yield a site whose archive is configured and not yet made."""
+    originals = tmp_path / "originals"
+    fill(originals)
+    home = SiteHome(tmp_path / "north")
+    create_site(home.root, "north")
+    settings = f'name = "north"\n[archive]\nrepository = "{tmp_path / "repo"}"\noriginals = "{originals}"\n'
+    (home.root / "site.toml").write_text(settings)
+    store = open_store(home.database)
+    config = SiteConfig("north", archive=ArchiveSettings(str(tmp_path / "repo"), str(originals)))
+    yield Place(home, store, originals, Archive(home, config, store, lambda: datetime.now(UTC)))
+    store.dispose()

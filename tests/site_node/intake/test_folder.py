@@ -222,7 +222,8 @@ def test_a_segmentation_is_read_by_another_library_and_found_with_its_series(
 
     take_in(inbox, root, store)
 
-    (series,) = series_with_labels(store, "MR")
+    with store.connect() as db:
+        (series,) = series_with_labels(db, "MR")
     assert series.segmentation is not None
     read = hd.seg.segread(root / series.segmentation.path)
     uids = [PSEUDONYMISER.uid(sop_uid(number)) for number in range(3)]
@@ -235,7 +236,8 @@ def test_the_catalogue_knows_pseudonyms_and_the_true_date(inbox: Path, root: Pat
 
     take_in(inbox, root, store)
 
-    (series,) = series_with_labels(store, "MR")
+    with store.connect() as db:
+        (series,) = series_with_labels(db, "MR")
     assert series.patient == PSEUDONYMISER.patient(PATIENT_ID)
     assert series.StudyInstanceUID == PSEUDONYMISER.uid(STUDY_UID)
     assert series.study_date == "2026-03-12"
@@ -312,7 +314,10 @@ def test_progress_hears_of_every_file(inbox: Path, root: Path, store: sa.Engine)
 
 
 @pytest.mark.timeout(900)  # some hundred pictures are read for text
-@pytest.mark.parametrize("package", ["pydicom.data", "pynetdicom.tests", "data_store"])
+@pytest.mark.parametrize(
+    "package",
+    ["pynetdicom.tests", *(pytest.param(name, marks=pytest.mark.slow) for name in ("pydicom.data", "data_store"))],
+)
 def test_every_real_file_of_a_package_has_one_outcome(package: str, root: Path, store: sa.Engine) -> None:
     spec = find_spec(package.partition(".")[0]) and find_spec(package)
     if spec is None or not spec.submodule_search_locations:

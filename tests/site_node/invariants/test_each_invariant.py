@@ -71,7 +71,7 @@ def reason(ward: Ward) -> str:
 def test_I1_a_withdrawal_before_any_operation_counts_up_to_the_commit_and_from_there_on_it_is_too_late(
     ward: Ward,
 ) -> None:
-    """The ward holds each commit against the ledger; here, besides, one moment parts the releases from the rest."""
+    """The ward holds each commit against the ledger; here, besides, no round ends in between."""
     operations(ward)
     answers = []
     for number in count(1):
@@ -82,10 +82,14 @@ def test_I1_a_withdrawal_before_any_operation_counts_up_to_the_commit_and_from_t
 
     rows = ward.site.rows(participation)
     used = [row["outcome"] == "released" and ward.site.studies["N0"] in json.loads(row["studies"]) for row in rows]
-    last = max(number for number, answer in enumerate(answers) if answer == "abstain")
-    assert set(answers[last + 1 :]) == {"release"}
-    assert not any(uses for uses, answer in zip(used[1:], answers, strict=True) if answer == "abstain")
-    assert 10 < last < len(answers) - 4
+    first = answers.index("abstain")
+    ended = list(zip(answers, used[1:], strict=True))
+    # Not permitted when the round began, then void, and released with the study once it was committed. How many
+    # operations a round has depends on the shape of the consent log: where it commits is not the same in each.
+    assert set(ended[:first]) == {("release", False)}
+    assert set(ended[first:]) == {("abstain", False), ("release", True)}
+    assert answers.count("abstain") > 10
+    assert answers[first:-1].count("release") > 0  # the last one had come to its end before
 
 
 def test_I1_a_receipt_names_the_epoch_of_its_commit_whenever_another_patient_consents(ward: Ward) -> None:

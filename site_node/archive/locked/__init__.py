@@ -1,0 +1,1 @@
+"""Locked copies: each series sealed at the site, and locked in S3 (Object Lock, COMPLIANCE) until its legal date."""

@@ -1,0 +1,408 @@
+"""The staging folder: what the next snapshot will hold, kept beside the originals and brought up to date.
+
+    manifest.jsonl                 one line per study: its identifiers, how many files, the digests of its two lists
+    studies/ab/<digest>/instances.jsonl   one line per file: path, digest, header
+    studies/ab/<digest>/pixels.jsonl      one line per file: parts, and the digest of the decoded pixels
+    studies/ab/<digest>/px/               the parts
+
+An edited header changes the first list alone. `index.db` beside the folder remembers of each file what the operating
+system told of it (size, times, inode): what has not changed is not read. It is a cache: without it everything is read
+once. The staged files are remembered likewise, and a study in which one of them was touched is staged anew.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections import defaultdict
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import sqlalchemy as sa
+
+from site_node.archive import anomaly
+from site_node.archive.decoding import Decoder
+from site_node.archive.index import good, original, staged
+from site_node.archive.layout import Entry, Grid, Part, split, write
+from site_node.away import SCRATCH, SUFFIX
+from site_node.errors import ArchiveError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+
+INSTANCES, PIXELS, MANIFEST = "instances.jsonl", "pixels.jsonl", "manifest.jsonl"
+STATE = "state"
+_BATCH = 64
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+
+
+class Stat(NamedTuple):
+    """What the operating system tells of a file; the change time cannot be set by whoever merely writes files."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """What staging did: files there now, files read for it, files gone, and what could not be staged (path, why)."""
+
+    files: int
+    read: int
+    gone: int
+    problems: tuple[tuple[str, str], ...] = ()
+    findings: tuple[anomaly.Finding, ...] = ()
+
+
+@dataclass(slots=True)
+class _Batch:
+    entries: list[tuple[Entry, Stat]] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+
+
+def stat_of(path: Path) -> Stat:
+    """Return what the operating system tells of a file."""
+    told = path.stat()
+    return Stat(told.st_size, told.st_mtime_ns, told.st_ctime_ns, told.st_ino)
+
+
+def walk(roots: Mapping[str, Path]) -> Iterator[tuple[str, Path, Stat]]:
+    """Yield every regular file below the roots: its name (that of its root first), its path, what is told of it.
+
+    Marks of files that are away are no files of the hospital.
+    """
+    for root, top in sorted(roots.items()):
+        for parent, folders, names in os.walk(top, onerror=_raise):
+            folders[:] = sorted(set(folders) - {SCRATCH})
+            for name in sorted(names):
+                path = Path(parent, name)
+                if not name.endswith(SUFFIX) and path.is_file() and not path.is_symlink():
+                    with suppress(FileNotFoundError):  # deleted this moment
+                        yield f"{root}/{path.relative_to(top)}", path, stat_of(path)
+
+
+def _raise(error: OSError) -> None:
+    raise ArchiveError(f"a folder of the originals cannot be read: {error.strerror}") from error
+
+
+class Elsewhere(Protocol):
+    """The files that lie at the site's locked copies and not in its folder."""
+
+    def proven(self) -> Collection[Path]:
+        """Return the files that are away and whose marks are the site's own."""
+
+    def recall(self, path: Path) -> None:
+        """Bring a file back.
+
+        Raises: OSError if it cannot be had.
+        """
+
+
+class Staging:
+    """A staging folder and its index; `elsewhere` tells, at a site with tiers, which files are away."""
+
+    def __init__(self, folder: Path, index: sa.Engine, elsewhere: Elsewhere | None = None) -> None:
+        self.folder = folder
+        self._index = index
+        self._elsewhere = elsewhere
+
+    def update(
+        self,
+        roots: Mapping[str, Path],
+        watch: anomaly.Watch,
+        *,
+        read_all: bool = False,
+        progress: Callable[[int, int], None] = lambda _done, _total: None,
+    ) -> Staged:
+        """Bring the folder up to date with the originals below the roots, and return what was done.
+
+        `watch` hears of each known image that is no longer what it was, as soon as that is seen.
+        """
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._distrust(read_all=read_all)
+        self._recall_unread(roots)
+        found, todo, gone = self._compare(roots)
+        watch.look(self._index, _seen(found, todo), gone)
+        problems: list[tuple[str, str]] = []
+        batch = _Batch()
+        with Decoder() as decoder:
+            for done, name in enumerate(todo, 1):
+                path, told = found[name]
+                try:
+                    batch.entries.append((split(path, name, self.folder, decoder), told))
+                except ArchiveError as error:
+                    problems.append((name, str(error)))
+                except OSError as error:
+                    if error.errno in _NO_ROOM:
+                        raise
+                    problems.append((name, "cannot be read"))  # the system's own words name the path
+                if len(batch.entries) == _BATCH:
+                    self._commit(batch, watch)
+                    batch = _Batch()
+                progress(done, len(todo))
+        batch.gone = gone
+        self._commit(batch, watch)
+        self._write_manifest()
+        with self._index.connect() as db:
+            findings = watch.judge(db)
+            files = db.execute(sa.select(sa.func.count()).select_from(original)).scalar_one()
+        return Staged(files, len(todo) - len(problems), len(gone), tuple(problems), findings)
+
+    def look(self, roots: Mapping[str, Path], watch: anomaly.Watch) -> tuple[anomaly.Finding, ...]:
+        """Return what a quick look at the originals finds, without reading pixels and without staging anything."""
+        found, todo, gone = self._compare(roots)
+        return watch.look(self._index, _seen(found, todo), gone)
+
+    def _compare(self, roots: Mapping[str, Path]) -> tuple[dict[str, tuple[Path, Stat]], list[str], list[str]]:
+        """Return the files below the roots, which of them are new or changed, and which known ones are gone."""
+        found = {name: (path, told) for name, path, told in walk(roots)}
+        known = self._known()
+        todo = [name for name, (_, told) in found.items() if known.get(name) != told]
+        is_away = self._away(roots)
+        return found, todo, [name for name in known if name not in found and name not in is_away]
+
+    def _recall_unread(self, roots: Mapping[str, Path]) -> None:
+        """Bring back the files that are away and were never staged, or have to be staged anew."""
+        known = self._known()
+        for name, path in self._away(roots).items():
+            if (name not in known or known[name].size < 0) and self._elsewhere is not None:
+                try:
+                    self._elsewhere.recall(path)
+                except OSError as error:
+                    if error.errno in _NO_ROOM:
+                        raise
+                    raise ArchiveError("a file that is away and was not staged cannot be recalled") from error
+
+    def _away(self, roots: Mapping[str, Path]) -> dict[str, Path]:
+        """Return the files below the roots that are away, by name."""
+        proven = self._elsewhere.proven() if self._elsewhere is not None else ()
+        tops = {root: top.resolve() for root, top in roots.items()}
+        return {
+            f"{root}/{path.relative_to(top)}": path
+            for path in proven
+            for root, top in tops.items()
+            if path.is_relative_to(top)
+        }
+
+    def put_state(self, name: str, content: bytes) -> None:
+        """Keep a file of the site's state, if it is another than the one kept."""
+        target = self.folder / STATE / name
+        if target.exists() and target.read_bytes() == content:
+            return
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write(target, (content,))
+
+    def trim_state(self, names: Iterable[str]) -> None:
+        """Forget files of the state that are not among `names`."""
+        for path in (self.folder / STATE).rglob("*"):
+            if path.is_file() and str(path.relative_to(self.folder / STATE)) not in set(names):
+                path.unlink()
+
+    def accept(self) -> None:
+        """Take what is staged now for what images have to stay."""
+        with self._index.begin() as db:
+            db.execute(sa.delete(good))
+            db.execute(sa.insert(good).from_select(list(good.c.keys()), anomaly.pairs()))
+
+    def _known(self) -> dict[str, Stat]:
+        columns = original.c
+        query = sa.select(columns.path, columns.size, columns.mtime_ns, columns.ctime_ns, columns.inode)
+        with self._index.connect() as db:
+            return {row.path: Stat(*row[1:]) for row in db.execute(query)}
+
+    def _distrust(self, *, read_all: bool) -> None:
+        """Forget the originals of every study in whose staged files something is not as it was written."""
+        with self._index.begin() as db:
+            columns = staged.c
+            rows = db.execute(sa.select(columns.name, columns.size, columns.mtime_ns, columns.ctime_ns, columns.inode))
+            written = {row.name: Stat(*row[1:]) for row in rows}
+            here = {str(path.relative_to(self.folder)): path for path in _files(self.folder / "studies")}
+            touched = {_study(name) for name in written.keys() - here.keys()}
+            for name, path in here.items():
+                if written.get(name) != stat_of(path):
+                    path.unlink()
+                    touched.add(_study(name))
+            if read_all:
+                touched = {_study(name) for name in written}
+            for study in touched:
+                for name in (INSTANCES, PIXELS):  # made anew, with all that is read again
+                    (self.folder / study / name).unlink(missing_ok=True)
+                db.execute(sa.update(original).where(original.c.study == study).values(size=-1))
+
+    def _commit(self, batch: _Batch, watch: anomaly.Watch) -> None:
+        """Write the lists of the studies in the batch, and then remember the files."""
+        with self._index.begin() as db:
+            changed: dict[str, dict[str, Entry | None]] = defaultdict(dict)
+            paths = [*batch.gone, *(entry.path for entry, _ in batch.entries)]
+            for path in paths:
+                row = db.execute(sa.select(original.c.study).where(original.c.path == path)).first()
+                if row is not None:
+                    changed[row.study][path] = None
+            for entry, _ in batch.entries:
+                changed[entry.study][entry.path] = entry
+            for study, entries in changed.items():
+                self._relist(db, study, entries)
+            for path in paths:
+                db.execute(sa.delete(original).where(original.c.path == path))
+            for entry, told in batch.entries:
+                db.execute(sa.insert(original).values(_row(entry, told)))
+            watch.saw(db, [entry.path for entry, _ in batch.entries])
+
+    def _relist(self, db: sa.Connection, study: str, changed: Mapping[str, Entry | None]) -> None:
+        folder = self.folder / study
+        entries: dict[str, Entry] = {entry.path: entry for entry in read_lists(folder)} if folder.exists() else {}
+        entries |= {path: entry for path, entry in changed.items() if entry is not None}
+        entries = {path: entry for path, entry in entries.items() if changed.get(path, entry) is not None}
+        kept = {part.name for entry in entries.values() for part in entry.parts}
+        if entries:
+            write_lists(folder, [entries[path] for path in sorted(entries)])
+            kept |= {INSTANCES, PIXELS}
+        for path in _files(folder):
+            if str(path.relative_to(folder)) not in kept:
+                path.unlink()
+        db.execute(sa.delete(staged).where(staged.c.study == study))
+        rows = [
+            {"name": str(path.relative_to(self.folder)), "study": study} | stat_of(path)._asdict()
+            for path in _files(folder)
+        ]
+        if rows:
+            db.execute(sa.insert(staged), rows)
+
+    def _write_manifest(self) -> None:
+        with self._index.connect() as db:
+            studies = db.scalars(sa.select(original.c.study).distinct().order_by(original.c.study)).all()
+        lines = (_line(_of_study(self.folder, study)) for study in studies)
+        content = b"".join(lines)
+        path = self.folder / MANIFEST
+        if not path.exists() or path.read_bytes() != content:
+            write(path, (content,))
+
+
+def _seen(found: Mapping[str, tuple[Path, Stat]], names: Iterable[str]) -> dict[str, anomaly.Seen]:
+    return {name: anomaly.Seen(found[name][0], found[name][1].inode) for name in names}
+
+
+def write_lists(folder: Path, entries: Iterable[Entry]) -> None:
+    """Write the two lists of a study; one that would be the same is left as it is."""
+    entries = list(entries)
+    for name, of in ((INSTANCES, _instance), (PIXELS, _pixels)):
+        content = b"".join(_line(of(entry)) for entry in entries)
+        path = folder / name
+        if not path.exists() or path.read_bytes() != content:
+            write(path, (content,))
+
+
+def read_lists(folder: Path) -> list[Entry]:
+    """Return the files of a study from its two lists, in the order of their paths; none if there are no lists.
+
+    Raises: ArchiveError if they do not fit each other.
+    """
+    if not (folder / INSTANCES).exists():
+        return []
+    try:
+        pixels = {told["path"]: told for told in _lines(folder / PIXELS)}
+        return [_entry(told, pixels[told["path"]]) for told in _lines(folder / INSTANCES)]
+    except (KeyError, ValueError, TypeError, OSError) as error:
+        raise ArchiveError("a study's lists are damaged") from error
+
+
+def read_manifest(folder: Path) -> list[dict[str, Any]]:
+    """Return the studies of a staging folder, or of a restored one.
+
+    Raises: ArchiveError if the manifest is not there or cannot be read.
+    """
+    try:
+        return list(_lines(folder / MANIFEST))
+    except (ValueError, OSError) as error:
+        raise ArchiveError("the snapshot's manifest is missing or damaged") from error
+
+
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _of_study(folder: Path, study: str) -> dict[str, Any]:
+    instances = list(_lines(folder / study / INSTANCES))
+    return {
+        "study": study,
+        "StudyInstanceUID": instances[0]["StudyInstanceUID"],
+        "PatientID": sorted({told["PatientID"] for told in instances}),
+        "StudyDate": sorted({told["StudyDate"] for told in instances}),
+        "files": len(instances),
+        INSTANCES: digest_of(folder / study / INSTANCES),
+        PIXELS: digest_of(folder / study / PIXELS),
+    }
+
+
+def _instance(entry: Entry) -> dict[str, Any]:
+    # Latin-1: each byte a character, so that a person can read the header, and it costs little beside its neighbours.
+    return {
+        "path": entry.path,
+        "sha256": entry.sha256,
+        "mtime": entry.mtime,
+        "StudyInstanceUID": entry.StudyInstanceUID,
+        "PatientID": entry.PatientID,
+        "StudyDate": entry.StudyDate,
+        "is_dicom": entry.is_dicom,
+        "prefix": entry.prefix.decode("latin-1"),
+    }
+
+
+def _pixels(entry: Entry) -> dict[str, Any]:
+    return {
+        "path": entry.path,
+        "SOPInstanceUID": entry.SOPInstanceUID,
+        "grid": entry.grid,
+        "parts": entry.parts,
+        "pixels": entry.pixels,
+    }
+
+
+def _entry(instance: dict[str, Any], pixels: dict[str, Any]) -> Entry:
+    told = {key: value for key, value in instance.items() if key != "prefix"}
+    return Entry(
+        **told,
+        prefix=instance["prefix"].encode("latin-1"),
+        SOPInstanceUID=pixels["SOPInstanceUID"],
+        parts=tuple(Part(*part) for part in pixels["parts"]),
+        grid=Grid(*pixels["grid"]) if pixels["grid"] else None,
+        pixels=pixels["pixels"],
+    )
+
+
+def _row(entry: Entry, told: Stat) -> dict[str, Any]:
+    return {
+        "path": entry.path,
+        **told._asdict(),
+        "study": entry.study,
+        "SOPInstanceUID": entry.SOPInstanceUID,
+        "pixels": entry.pixels,
+        "is_dicom": entry.is_dicom,
+    }
+
+
+def _line(told: dict[str, Any]) -> bytes:
+    return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open("rb") as file:
+        for line in file:
+            yield json.loads(line)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for parent, _, names in os.walk(folder):
+        yield from (Path(parent, name) for name in names)
+
+
+def _study(name: str) -> str:
+    return "/".join(name.split("/")[:3])

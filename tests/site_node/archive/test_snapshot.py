@@ -1,0 +1,354 @@
+"""What a snapshot reports as kept is kept: with real restic, killed processes, full disks and flipped bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from benchmarks.attacks import encrypt
+from site_node.archive import alarms
+from site_node.archive.repository import read_settings
+from site_node.archive.snapshot import Wanted
+from site_node.config import SiteHome
+from site_node.errors import ArchiveAlarm, ArchiveError, ConfigurationError
+from site_node.store import open_store
+from tests.site_node.archive.conftest import DAYS, Place, slice_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PROGRAM = Path(sys.executable).parent / "filmroom-site"
+pytestmark = pytest.mark.skipif(shutil.which("restic") is None, reason="needs restic")
+
+
+def run(place: Place, *arguments: str | Path, said: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [PROGRAM, "--home", place.home.root, "archive", *arguments],
+        input=said,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
+    )
+
+
+def below(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def archived(place: Place) -> Place:
+    """Return a site of which a snapshot was taken."""
+    place.archive.create()
+    place.archive.take()
+    return place
+
+
+def test_everything_comes_back_and_the_unchanged_is_not_read_again(place: Place, tmp_path: Path) -> None:
+    place.archive.create()
+
+    first, second = place.archive.take(), place.archive.take()
+    restored = place.archive.restore(tmp_path / "back", Wanted())
+
+    assert (first.files, first.read, second.read) == (5, 5, 0)
+    assert [one.id for one in place.archive.repository.snapshots()] == [first.id, second.id]
+    assert below(tmp_path / "back" / "originals") == below(place.originals)
+    assert (restored.files, restored.missing) == (5, 0)
+    assert sorted(path.name for path in (tmp_path / "back").iterdir()) == ["originals"]
+    for secret in ("password", "recovery.key"):
+        assert (place.home.root / "archive" / secret).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_study_a_patient_or_a_day_comes_back_alone(archived: Place, tmp_path: Path) -> None:
+    whole = below(archived.originals)
+    wanted = [(Wanted(StudyInstanceUID="1.2.826.0.1.3680043.99.0"), 0), (Wanted(PatientID="MRN-1"), 1)]
+    wanted += [(Wanted(StudyDate=DAYS[0]), 0)]
+
+    for number, (what, study) in enumerate(wanted):
+        archived.archive.restore(tmp_path / str(number), what)
+
+        here = {path: content for path, content in whole.items() if path.startswith(f"study-{study}/")}
+        assert below(tmp_path / str(number) / "originals") == here
+
+
+@pytest.mark.slow
+def test_the_commands_of_a_restore_end_as_their_help_says(place: Place, tmp_path: Path) -> None:
+    place.archive.create()
+    place.archive.take()
+
+    done = [
+        run(place, "restore", tmp_path / "patient", "--patient", said="MRN-1\n"),
+        run(place, "restore", tmp_path / "day", "--day", f"{DAYS[0][:4]}-{DAYS[0][4:6]}-{DAYS[0][6:]}"),
+        run(place, "restore", tmp_path / "none", "--study", "1.2.3"),
+        run(place, "restore", tmp_path / "day", "--everything"),  # not a clean place
+        run(place, "restore", tmp_path / "what"),
+    ]
+
+    assert [one.returncode for one in done] == [0, 0, 1, 4, 2]
+    for name, study in (("patient", 1), ("day", 0)):
+        here = below(tmp_path / name / "originals")
+        assert here == {path: c for path, c in below(place.originals).items() if path.startswith(f"study-{study}/")}
+    assert not any("MRN" in one.stdout + one.stderr for one in done)
+
+
+def test_a_flipped_bit_is_found_by_the_check_and_told_by_the_restore(archived: Place, tmp_path: Path) -> None:
+    pack = max((tmp_path / "repo" / "data").rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
+    pack.chmod(0o600)
+    damaged = bytearray(pack.read_bytes())
+    damaged[len(damaged) // 3] ^= 1
+    pack.write_bytes(damaged)
+
+    with pytest.raises(ArchiveError, match="restic check failed"):
+        archived.archive.check()
+    with pytest.raises(ArchiveError, match="restic restore failed"):
+        archived.archive.restore(tmp_path / "back", Wanted())
+
+
+@pytest.mark.slow
+def test_an_attack_is_an_alarm_that_pauses_and_names_the_last_good_snapshot(place: Place, tmp_path: Path) -> None:
+    place.archive.create()
+    good = place.archive.take()
+    whole = below(place.originals)
+    encrypt(place.originals / "study-0" / "0.dcm")
+
+    attacked = run(place, "snapshot")
+
+    assert attacked.returncode == 7
+    assert f"last good snapshot is {good.id[:12]}" in attacked.stderr
+    assert "study-0" not in attacked.stdout + attacked.stderr
+    with place.store.connect() as db:
+        alarm = alarms.open_alarm(db)
+        assert alarm is not None
+        assert alarms.last_good(db) == good.id
+    assert run(place, "forget").returncode == 7
+    shown = run(place, "alarm", "--paths", "--json")
+    assert json.loads(shown.stdout)["files"] == [{"kind": "unreadable", "path": "originals/study-0/0.dcm"}]
+    # The last good snapshot is what a restore takes.
+    assert run(place, "restore", tmp_path / "back", "--everything").returncode == 0
+    assert below(tmp_path / "back" / "originals") == whole
+
+    shutil.copy(tmp_path / "back" / "originals" / "study-0" / "0.dcm", place.originals / "study-0" / "0.dcm")
+    assert run(place, "snapshot").returncode == 7  # until a person has looked
+    assert run(place, "clear", "--by", "ana", "--reason", "restored").returncode == 0
+    assert run(place, "snapshot").returncode == 0
+    assert run(place, "alarm").returncode == 0
+
+
+@pytest.mark.slow
+def test_a_change_that_was_meant_is_accepted_and_one_that_was_not_alarms_again(place: Place) -> None:
+    place.archive.create()
+    place.archive.take()
+    (place.originals / "study-0" / "0.dcm").write_bytes(slice_bytes(0, 0, PixelData=bytes(2 * 192 * 192)))
+    assert not place.archive.take().is_good
+
+    place.archive.clear("ana", "not looked at", accept=False)
+    assert not place.archive.take().is_good
+    place.archive.clear("ana", "the scanner was repaired", accept=True)
+
+    assert place.archive.take().is_good
+    with pytest.raises(ConfigurationError, match="no alarm is open"):
+        place.archive.clear("ana", "again", accept=False)
+
+
+def test_the_site_itself_comes_back_with_its_keys_wrapped(place: Place, tmp_path: Path) -> None:
+    place.archive.create()
+    place.archive.take()
+
+    place.archive.restore(tmp_path / "back", Wanted(), with_state=True)
+
+    back = SiteHome(tmp_path / "back" / "site")
+    assert back.pseudonym_key.read_bytes() == place.home.pseudonym_key.read_bytes()
+    assert back.pseudonym_key.stat().st_mode & 0o777 == 0o600
+    assert (back.root / "site.toml").read_bytes() == (place.home.root / "site.toml").read_bytes()
+    with closing(sqlite3.connect(back.database)) as db:
+        entries = {entry for (entry,) in db.execute("SELECT entry FROM ledger")}
+    assert "site:archive:created" in entries
+    key = place.home.pseudonym_key.read_bytes()
+    assert not any(key in content for content in below(place.archive.staging).values())
+
+    (place.home.root / "archive" / "recovery.key").write_text("00" * 64)
+    with pytest.raises(ArchiveError, match="recovery key is another"):
+        place.archive.restore(tmp_path / "other", Wanted(), with_state=True)
+
+
+@pytest.mark.slow
+def test_a_touched_staging_folder_is_not_believed(place: Place, tmp_path: Path) -> None:
+    place.archive.create()
+    place.archive.take()
+    part = next((place.archive.staging / "studies").rglob("*.jph"))
+    part.write_bytes(b"encrypted" + part.read_bytes()[9:])
+    next((place.archive.staging / "studies").rglob("pixels.jsonl")).unlink()
+
+    place.archive.take()
+
+    place.archive.restore(tmp_path / "back", Wanted())
+    assert below(tmp_path / "back" / "originals") == below(place.originals)
+
+
+@pytest.mark.slow
+def test_a_file_whose_time_was_set_back_is_read_all_the_same(place: Place) -> None:
+    place.archive.create()
+    place.archive.take()
+    path = place.originals / "study-0" / "0.dcm"
+    times = path.stat()
+    path.write_bytes(slice_bytes(0, 0, PatientName="OTHER^NAME"))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    assert place.archive.take().read == 1
+    assert place.archive.take(read_all=True).read == 5
+
+
+@pytest.mark.slow
+def test_a_file_that_cannot_be_read_leaves_no_snapshot_that_counts(place: Place) -> None:
+    place.archive.create()
+    (place.originals / "study-0" / "0.dcm").chmod(0)
+    command = f"{PROGRAM} --home {place.home.root} archive snapshot"
+
+    # Root reads what nobody may, unless that is taken from it.
+    without = ["/sbin/capsh", "--drop=cap_dac_override,cap_dac_read_search", "--", "-c", command]
+    done = subprocess.run(without, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert "1 files could not be staged" in done.stderr
+    assert place.archive.repository.snapshots() == []
+
+
+def test_originals_that_are_not_mounted_stop_the_snapshot(place: Place) -> None:
+    place.archive.create()
+    place.archive.take()
+    place.originals.rename(place.originals.with_name("elsewhere"))
+
+    with pytest.raises(ConfigurationError, match="is it mounted"):
+        place.archive.take()
+
+
+@pytest.mark.slow
+def test_the_schedule_keeps_one_good_snapshot_a_day_and_not_while_an_alarm_is_open(place: Place) -> None:
+    place.archive.create()
+    taken = [place.archive.take() for _ in range(3)]
+
+    place.archive.forget()
+
+    assert [one.id for one in place.archive.repository.snapshots()] == [taken[-1].id]
+    with place.store.begin() as db:
+        alarms.sound(db, ["missing"], place.archive._clock())  # noqa: SLF001 -- the moment of the site
+    with pytest.raises(ArchiveAlarm, match="no snapshot is forgotten"):
+        place.archive.forget()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after_s", [0.9, 1.4, 1.9, 2.4])
+def test_a_snapshot_that_is_killed_counts_whole_or_not_at_all(place: Place, tmp_path: Path, after_s: float) -> None:
+    place.archive.create()
+    first = place.archive.take()
+    before = below(place.originals)
+    for number in range(10, 40):
+        (place.originals / "study-1" / f"{number}.dcm").write_bytes(slice_bytes(1, number))
+
+    process = subprocess.Popen([PROGRAM, "--home", place.home.root, "archive", "snapshot"], start_new_session=True)
+    time.sleep(after_s)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+    with place.store.connect() as db:
+        counted = alarms.last_good(db)
+    place.archive.restore(tmp_path / "killed", Wanted(), first.id)
+    assert below(tmp_path / "killed" / "originals") == before
+    taken = place.archive.take()
+    assert {first.id, counted, taken.id} <= {one.id for one in place.archive.repository.snapshots()}
+    place.archive.check()
+    place.archive.restore(tmp_path / "back", Wanted())
+    assert below(tmp_path / "back" / "originals") == below(place.originals)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Yield a file system of one megabyte."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["/bin/mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("may not mount")
+    yield folder
+    subprocess.run(["/bin/umount", folder], check=True)
+
+
+@pytest.mark.slow
+def test_a_full_repository_leaves_no_snapshot_that_counts(place: Place, small_disk: Path) -> None:
+    toml = place.home.root / "site.toml"
+    toml.write_text(toml.read_text().replace(str(small_disk.parent / "repo"), str(small_disk / "repo")))
+    assert run(place, "init").returncode == 0
+    noise = random.Random(1)  # noqa: S311 -- bytes that do not compress
+    (place.originals / "large.bin").write_bytes(noise.randbytes(2 << 20))
+
+    full = run(place, "snapshot")
+
+    assert full.returncode == 1
+    assert "restic backup failed" in full.stderr
+    assert json.loads(run(place, "list", "--json").stdout) == []
+    (place.originals / "large.bin").unlink()
+    for path in (small_disk / "repo" / "data").rglob("*"):
+        if path.is_file():
+            path.unlink()  # what a person makes room with
+    assert run(place, "snapshot").returncode == 0
+
+
+@pytest.mark.slow
+def test_a_full_staging_disk_is_told_and_leaves_no_snapshot_that_counts(place: Place, small_disk: Path) -> None:
+    place.archive.create()
+    (place.home.root / "archive" / "staging").symlink_to(small_disk)
+    noise = random.Random(1)  # noqa: S311 -- bytes that do not compress
+    (place.originals / "large.bin").write_bytes(noise.randbytes(2 << 20))
+
+    full = run(place, "snapshot")
+
+    assert full.returncode == 6
+    assert "No space left" in full.stderr
+    assert place.archive.repository.snapshots() == []
+
+
+def test_what_a_store_asks_for_comes_from_a_secret_file(tmp_path: Path) -> None:
+    path = tmp_path / "s3.env"
+    path.write_text("# S3\nAWS_ACCESS_KEY_ID=a\nAWS_SECRET_ACCESS_KEY=b=c\n")
+    path.chmod(0o644)
+    with pytest.raises(ConfigurationError, match="open to others"):
+        read_settings(path)
+    path.chmod(0o600)
+
+    assert read_settings(path) == {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b=c"}
+    for wrong in ("RESTIC_PASSWORD=x", "PATH=/tmp", "hunter2"):
+        path.write_text(wrong)
+        with pytest.raises(ConfigurationError, match="line 1 is not a setting") as told:
+            read_settings(path)
+        assert "hunter2" not in str(told.value)
+
+
+def test_two_snapshots_are_not_taken_at_once(place: Place) -> None:
+    place.archive.create()
+    with place.archive._alone():  # noqa: SLF001 -- what another process holds
+        assert run(place, "snapshot").returncode == 4
+
+
+def test_without_an_archive_the_commands_say_so(place: Place) -> None:
+    (place.home.root / "site.toml").write_text('name = "north"\n')
+
+    done = run(place, "snapshot")
+
+    assert done.returncode == 4
+    assert "name its repository" in done.stderr
+    open_store(place.home.database).dispose()
