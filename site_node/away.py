@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,6 +81,15 @@ def remove(paths: Iterable[Path]) -> None:
     """Take the marks of files away."""
     for path in paths:
         mark_of(path).unlink(missing_ok=True)
+
+
+def clear(folder: Path) -> None:
+    """Take away what a killed process left half done: files that came back and have no place yet, and half a mark."""
+    shutil.rmtree(folder / SCRATCH, ignore_errors=True)
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            if name.endswith(_PART):
+                Path(parent, name).unlink()
 
 
 def below(folder: Path) -> Iterator[Path]:

@@ -190,6 +190,7 @@ class Tiering:
     def settle(self) -> dict[str, Group]:
         """Bring what a killed run left to a state with a name, and return the objects that are away."""
         with alone(self.root):
+            away.clear(self.folder)
             groups = self._groups(complain=True)
             for name, group in list(groups.items()):
                 if not group.missing:

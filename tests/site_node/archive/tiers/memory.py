@@ -49,8 +49,13 @@ def _audit(event: str, arguments: tuple[object, ...]) -> None:
     if event == "open" and not (isinstance(arguments[2], int) and arguments[2] & 3):
         return  # only reads
     _living.step()
-    if event == "os.remove" and _living.on_remove is not None:
-        _living.on_remove(str(arguments[0]))
+    life = _living
+    if event == "os.remove" and life.on_remove is not None:
+        watch(None)  # looking is no step
+        try:
+            life.on_remove(str(arguments[0]))
+        finally:
+            watch(life)
 
 
 def watch(life: Life | None) -> None:
