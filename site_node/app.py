@@ -26,14 +26,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from consent import Permit
-    from site_node.archive.locked.s3 import Bucket
+    from site_node.archive.locked.places import Places
     from site_node.archive.locked.sealing import Seal
     from site_node.archive.locked.worm import Copy
     from site_node.archive.snapshot import Archive
     from site_node.archive.tiers.recall import Recalling
     from site_node.archive.tiers.tiering import Bar, Tiering
-    from site_node.config import LockedCopy
     from site_node.intake.folder import Intake
 
 
@@ -117,16 +115,15 @@ def open_tiering(site: Site, bar: Bar, say: Callable[[str], None]) -> Tiering:
     from site_node.archive.tiers.tiering import Tiering  # noqa: PLC0415 -- as above
 
     folder, clock, root = tier_folder(site), Clock(site.store), site.home.root
-    verdicts = lock_verdicts(site, clock.now())
-    places = open_copies(site)
-    refused = {copy.name: verdict.reason for copy in places if isinstance(verdict := verdicts[copy.name], Deny)}
+    verdicts, copies = lock_places(site).verdicts(clock.now()), open_copies(site)
+    refused = {copy.name: verdict.reason for copy in copies if isinstance(verdict := verdicts[copy.name], Deny)}
     for name, reason in refused.items():
         say(f"refused: {name} is not compliant: {reason}")
-    usable = [copy for copy in places if copy.name not in refused]
+    usable = [copy for copy in copies if copy.name not in refused]
     locking = Locking(site.store, root, archive_seal(site), usable, clock.now, say, refused)
     return Tiering(
         site.store, root, folder, site.config.tiers, site.config.locked, locking,
-        lambda: lock_verdicts(site, clock.now()), site.pseudonymiser.patient, bar, say,
+        lambda: lock_places(site).verdicts(clock.now()), site.pseudonymiser.patient, bar, say,
     )  # fmt: skip
 
 
@@ -150,46 +147,26 @@ def open_copies(site: Site) -> list[Copy]:
     """Return the places of locked copies; those of snapshots are none."""
     from site_node.archive.locked.worm import Copy  # noqa: PLC0415 -- few commands need it
 
-    return [Copy(copy, open_bucket(site, copy)) for copy in site.config.locked.copies if not copy.snapshots]
+    places = lock_places(site)
+    return [Copy(copy, places.bucket(copy)) for copy in site.config.locked.copies if not copy.snapshots]
 
 
-def open_bucket(site: Site, copy: LockedCopy, name: str | None = None, *, anonymous: bool = False) -> Bucket:
-    """Return a bucket of a copy's endpoint, the copy's own unless another is named; nothing is asked of it yet.
+def lock_places(site: Site) -> Places:
+    """Return where the site's locked copies lie."""
+    from site_node.archive.locked.places import Places  # noqa: PLC0415 -- boto3 is slow to import, and few commands need it
 
-    Raises: ConfigurationError if its credentials or certificates are missing.
-    """
-    from site_node.archive.locked import credentials  # noqa: PLC0415 -- few commands need it
-    from site_node.archive.locked.s3 import Bucket  # noqa: PLC0415 -- boto3 is slow to import, and few commands need it
-
-    root = site.home.root
-    known = None if anonymous else credentials.read(root / copy.credentials.removeprefix("file:"))
-    authority = root / copy.authority_file if copy.authority_file else None
-    if authority is not None and not authority.exists():
-        raise ConfigurationError(f"locked.copies.authority_file: {authority} is missing")
-    return Bucket(copy.endpoint, copy.region, name or copy.bucket, known, authority)
+    return Places(site.home.root, site.config.locked, site.store)
 
 
-def lock_verdicts(site: Site, at: datetime) -> dict[str, Permit | Deny]:
-    """Return by the copies' names whether each is compliant, as its last probe says."""
-    from site_node.archive.locked import probe_log, sealing  # noqa: PLC0415 -- few commands need it
-
-    try:
-        key = sealing.read_signing_key(site.home.root).public_key()
-    except ConfigurationError:
-        return {copy.name: Deny("never probed") for copy in site.config.locked.copies}
-    with site.store.connect() as db:
-        return {copy.name: probe_log.verdict(db, copy, key, at) for copy in site.config.locked.copies}
-
-
-def open_archive(site: Site) -> Archive:
-    """Return the site's archive.
+def open_archive(site: Site, as_of: datetime | None = None) -> Archive:
+    """Return the site's archive; with `as_of`, as its locked copy was then, to be read only.
 
     Raises: ConfigurationError if the site has none.
     """
     from site_node.archive.snapshot import Archive  # noqa: PLC0415 -- as above
 
     elsewhere = open_recalling(site, lambda _line: None) if site.config.tiers.mode else None
-    return Archive(site.home, site.config, site.store, now, elsewhere)
+    return Archive(site.home, site.config, site.store, now, as_of, elsewhere)
 
 
 def open_vault(site: Site, pseudonymiser: Pseudonymiser) -> reidentification.Vault:

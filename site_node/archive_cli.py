@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path  # noqa: TC003 -- Typer reads the annotation
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,23 +13,31 @@ import typer
 from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 
+from site_node import alarms
 from site_node.app import open_archive, open_site
-from site_node.archive import alarms
-from site_node.errors import ArchiveAlarm, ArchiveError
+from site_node.errors import ArchiveAlarm, ArchiveError, ClockRefused, EndpointError, NotCompliant
 from site_node.terminal import By, Json, ask_patient, confirm_at_terminal, err, out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from site_node.archive.locked.rolling import Extended
     from site_node.archive.snapshot import Archive
+    from site_node.errors import SiteError
 
 archive_app = typer.Typer(
     no_args_is_help=True, help="Snapshots of the images and of the site, and the alarm over them."
 )
 
 
-def _archive(context: typer.Context) -> Archive:
-    return open_archive(open_site(context.obj))
+AsOf = Annotated[
+    datetime | None,
+    typer.Option("--as-of", help="As a locked copy was then (UTC): past what was hidden or written over since."),
+]
+
+
+def _archive(context: typer.Context, as_of: datetime | None = None) -> Archive:
+    return open_archive(open_site(context.obj), as_of.replace(tzinfo=UTC) if as_of else None)
 
 
 @archive_app.command("init")
@@ -54,18 +63,25 @@ def take_snapshot(
     archive = _archive(context)
     with _bars() as (staging, storing):
         taken = archive.take(read_all=read_all, staging=staging, storing=storing)
-    if as_json:
-        print(json.dumps(asdict(taken)))
-    else:
+    if not as_json:
         out.print(f"snapshot {taken.id[:12]}: {taken.files} files; {taken.read} read, {taken.gone} gone")
+    extended, not_locked = _lock(archive)
+    if as_json:
+        print(json.dumps(asdict(taken) | {"lock": asdict(extended) if extended else None}, default=str))
+    elif extended is not None:
+        out.print(extended.line, soft_wrap=True)
     if not taken.is_good:
+        if not_locked:
+            err.print(f"not locked: {not_locked}", soft_wrap=True)
         _alarm(context)
+    if not_locked:
+        raise not_locked
 
 
 @archive_app.command("list")
-def list_snapshots(context: typer.Context, as_json: Json = False) -> None:
+def list_snapshots(context: typer.Context, as_of: AsOf = None, as_json: Json = False) -> None:
     """List the snapshots as the repository shows them."""
-    listed = _archive(context).repository.snapshots()
+    listed = _archive(context, as_of).repository.snapshots()
     rows = [{"id": one.id, "at": one.at.isoformat(), "good": one.is_good} for one in listed]
     if as_json:
         print(json.dumps(rows))
@@ -86,6 +102,7 @@ def restore_files(
     everything: Annotated[bool, typer.Option("--everything", help="All that the snapshot holds.")] = False,
     state: Annotated[bool, typer.Option("--state", help="The site's database, configuration and keys too.")] = False,
     snapshot: Annotated[str, typer.Option(help="Else the last good one.")] = "",
+    as_of: AsOf = None,
     as_json: Json = False,
 ) -> None:
     """Restore a study, a patient, a day or everything to a clean place; each file is compared with its digest."""
@@ -93,7 +110,7 @@ def restore_files(
 
     if everything == bool(study or patient or day):
         raise typer.BadParameter("say what: --study, --patient, --day, or --everything")
-    archive = _archive(context)
+    archive = _archive(context, as_of)
     wanted = Wanted(study, ask_patient() if patient else "", day.replace("-", ""))
     with _bars() as (rebuilding, _):
         restored = archive.restore(target, wanted, snapshot, with_state=state, progress=rebuilding)
@@ -166,6 +183,18 @@ def clear_alarm(
     confirm_at_terminal("may these images be trained on again?")
     number = archive.clear(by, reason, accept=accept)
     out.print(f"alarm {number} is cleared; take a snapshot now")
+
+
+def _lock(archive: Archive) -> tuple[Extended | None, SiteError | None]:
+    """Push the locks of a locked copy forward; return what that did, and why a snapshot is not called locked."""
+    try:
+        with _bars() as (extending, _):
+            extended = archive.lock(extending)
+    except (NotCompliant, ClockRefused, EndpointError) as error:
+        return None, error
+    if extended is None or not extended.faults:
+        return extended, None
+    return extended, ArchiveError(f"the snapshot is not called locked: {'; '.join(extended.problems)}")
 
 
 def _alarm(context: typer.Context) -> None:

@@ -34,7 +34,7 @@ from site_node.audit_events_cli import write_audit_events
 from site_node.config import ConsentServer
 from site_node.console_cli import accounts_app, console_app
 from site_node.disclosures_cli import account_for_disclosures
-from site_node.errors import ArchiveAlarm, ConfigurationError, EndpointError, PeerError, SiteError
+from site_node.errors import ArchiveAlarm, ConfigurationError, EndpointError, NotCompliant, PeerError, SiteError
 from site_node.gate import Gate
 from site_node.locked_cli import locked_app
 from site_node.requests_cli import requests_app
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 
 EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (TaskRefused, 3),
+    (NotCompliant, 3),
     (ConfigurationError, 4),
     (PeerError, 5),
     (EndpointError, 5),

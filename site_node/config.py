@@ -34,6 +34,7 @@ _Settings = TypeVar(
 _TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
 _TEXTS = "tuple[str, ...]"
 _NUMBERS = "Mapping[str, int]"
+LOCKED = "locked:"  # archive.repository: and the name of a copy of [[locked.copies]] that holds snapshots
 MAX_YEARS = 100  # a lock cannot be undone: a slip of the pen must not keep an image for a thousand years
 TIER_MODES = ("second-copy", "active-archive", "failover", "production-in-cloud", "complete-cloud")
 _GB = 10**9
@@ -227,6 +228,12 @@ class SiteConfig:
             if not getattr(self, key).startswith(KEY_SCHEMES):
                 raise ConfigurationError(f"{key}: must be a reference, {' or '.join(KEY_SCHEMES)}")
         self._check_witnesses()
+        self._check_repository()
+
+    def _check_repository(self) -> None:
+        name = self.archive.repository.removeprefix(LOCKED)
+        if name != self.archive.repository and name not in {copy.name for copy in self.locked.copies if copy.snapshots}:
+            raise ConfigurationError(f"archive.repository: no copy {name!r} with snapshots = true in [[locked.copies]]")
 
     def _check_witnesses(self) -> None:
         try:

@@ -7,6 +7,7 @@ SiteError
 │   └── PeerRefused      it answered, and will not have this: asking again is of no use
 │       └── NotAMember   it does not have this site as a member, or no longer
 ├── ClockRefused         the machine's clock went back, or jumped ahead: expiry is not judged by it
+├── NotCompliant         an endpoint withstood no probe, or too long ago: nothing is called locked there
 ├── LockedCopyInvalid    a locked copy, or what should become one, is not what it must be
 ├── EndpointError        an S3 endpoint that holds locked copies
 │   ├── EndpointUnreachable  gave no answer; nothing is known of what was asked
@@ -44,6 +45,10 @@ class NotAMember(PeerRefused):
 
 class ClockRefused(SiteError):
     """The machine's clock cannot be trusted to judge whether something has expired."""
+
+
+class NotCompliant(SiteError):
+    """An endpoint must not be called compliant: its probe failed, or is too old, or was never made."""
 
 
 class LockedCopyInvalid(SiteError):

@@ -36,7 +36,7 @@ from consent import (
     still_stands,
 )
 from site_node import access_requests, permissions, sources
-from site_node.archive.alarms import open_alarm
+from site_node.alarms import open_alarm
 from site_node.catalogue import holds_all, labelled_images, series_with_labels
 from site_node.cohort import Cohort, freeze
 from site_node.consents import NONE_HELD, ConsentReader, came_and_went, current_epoch, last_number

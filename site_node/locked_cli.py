@@ -16,8 +16,8 @@ from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 
 from consent import Deny, Permit
-from site_node.app import Site, now, open_site
-from site_node.errors import ConfigurationError
+from site_node.app import Site, archive_seal, lock_places, now, open_site
+from site_node.errors import ConfigurationError, EndpointError, LockedCopyInvalid, NotCompliant
 from site_node.terminal import By, Json, ask_patient, err, out
 
 if TYPE_CHECKING:
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from site_node.archive.locked.clock import Clock
-    from site_node.archive.locked.probe import ProbeResult, Target
-    from site_node.archive.locked.s3 import Bucket
-    from site_node.archive.locked.sealing import Seal
+    from site_node.archive.locked.probe import ProbeResult
     from site_node.archive.locked.worm import LockedObject, Locking
     from site_node.config import LockedCopy
 
@@ -37,7 +35,6 @@ ERROR, REFUSED, UNREACHABLE = 1, 3, 5
 _SHOWN_DIGITS = 16
 _REGION = "us-east-1"
 
-CopyName = Annotated[str, typer.Argument(help="The name of a copy in [[locked.copies]].")]
 Names = Annotated[list[str] | None, typer.Argument(help="Names of objects, or how they begin.")]
 OfPatient = Annotated[bool, typer.Option("--patient", help="All of one patient; the PatientID is asked for.")]
 
@@ -87,8 +84,10 @@ def add_member(
     if server is None:
         raise ConfigurationError(f"{folder} holds no lock server")
     administrator = credentials.read(server.credentials)
-    for bucket in lock_server.buckets_of(name):
-        _have(Bucket(server.endpoint, _REGION, bucket, administrator, server.authority), make=True)
+    for bucket_name in lock_server.buckets_of(name):
+        bucket = Bucket(server.endpoint, _REGION, bucket_name, administrator, server.authority)
+        if not bucket.is_there():
+            bucket.make()
     account = lock_server.add_member(server, name)
     out.print(f"{name} may use bucket {name} at {server.endpoint}", soft_wrap=True)
     out.print(f"give it {account} by a safe way, and {server.authority}", soft_wrap=True)
@@ -124,26 +123,29 @@ def probe_copies(
     from site_node.archive.locked import probe, probe_log  # noqa: PLC0415 -- boto3 is slow to import, and few commands need it
 
     site = open_site(context.obj)
-    clock = _clock(site)
-    _seal(site)
-    results, failed = [], False
-    for copy in _chosen(site, name):
-        target = _target(site, copy)
-        for bucket in (target.real, target.scratch):
-            _have(bucket, make=make_buckets)
-        with _bar(f"probing {copy.name}") as heard:
-            result = probe.run(
-                target, timedelta(days=site.config.locked.probe_days), clock.now(), now, time.sleep, heard
-            )
+    clock, places = _clock(site), lock_places(site)
+    archive_seal(site)
+    validity = timedelta(days=site.config.locked.probe_days)
+    results, unreachable = [], False
+    for copy in places.chosen(name):
+        try:
+            places.have(copy, make=make_buckets)
+            with _bar(f"probing {copy.name}") as heard:
+                result = probe.run(places.target(copy), validity, clock.now(), now, time.sleep, heard)
+        except EndpointError as error:
+            unreachable = True
+            _say(f"{copy.name}: {error}: not probed")
+            continue
         probe_log.keep(site.store, result, _signing_key(site))
-        failed = failed or bool(result.failed)
         results.append(result)
         if not as_json:
             _tell_probe(copy, result)
     if as_json:
         print(json.dumps([result.model_dump(mode="json") for result in results]))
-    if failed:
+    if any(result.failed for result in results):
         raise typer.Exit(REFUSED)
+    if unreachable:
+        raise typer.Exit(UNREACHABLE)
 
 
 @locked_app.command("put")
@@ -164,15 +166,21 @@ def put(
     with _bar("reading") as heard:
         found = series.find(folder, heard)
     made: dict[str, LockedObject] = {}
+    changed = 0
     with _bar("locking") as heard:
         for done, one in enumerate(found.series, start=1):
             term = series.term(one, site.config.locked, locking.now())
-            locked = locking.lock(one, folder, site.pseudonymiser.patient(one.PatientID), term)
-            made[locked.name] = locked
+            try:
+                locked = locking.lock(one, folder, site.pseudonymiser.patient(one.PatientID), term)
+            except LockedCopyInvalid as error:
+                changed += 1
+                _say(f"not locked: a series of {len(one.members)} files: {error}")
+            else:
+                made[locked.name] = locked
             heard(done, len(found.series))
     for sha256, why in found.passed_over:
         err.print(f"not locked: file {sha256[:_SHOWN_DIGITS]}: {why}")
-    _conclude(site, locking, list(made.values()), len(found.passed_over), as_json=as_json)
+    _conclude(site, locking, list(made.values()), len(found.passed_over) + changed, as_json=as_json)
 
 
 @locked_app.command("resume")
@@ -212,7 +220,7 @@ def list_objects(
     """Show every object, until when it is locked, where, and whether it is protected; asks no endpoint."""
     site = open_site(context.obj)
     moment = _clock(site).now()
-    verdicts = _verdicts(site, moment)
+    verdicts = lock_places(site).verdicts(moment)
     rows = [_row(site, locked, verdicts, moment) for locked in _chosen_objects(site, names, of_patient=of_patient)]
     if as_json:
         print(json.dumps(rows))
@@ -253,35 +261,30 @@ def hold(
 @locked_app.command("extend")
 def extend(
     context: typer.Context,
-    name: CopyName,
-    prefix: Annotated[str, typer.Argument(help="Where the snapshot repository lies in the bucket.")] = "",
-    days: Annotated[int | None, typer.Option(help="For how long from now; else `rolling_days` of the copy.")] = None,
+    name: Annotated[str | None, typer.Argument(help="A copy that holds snapshots; without it, all that do.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Push the lock of every version forward, never back: for the snapshot repository. Run it by a timer."""
+    """Push the locks of snapshots forward by `rolling_days`, and none back. Run it by a timer, daily."""
     from site_node.archive.locked import rolling  # noqa: PLC0415 -- few commands need it
 
     site = open_site(context.obj)
-    moment = _clock(site).now()
-    (copy,) = _chosen(site, name)
-    verdict = _verdicts(site, moment)[copy.name]
-    if isinstance(verdict, Deny):
-        err.print(f"refused: {copy.name} is not compliant: {verdict.reason}", soft_wrap=True)
-        raise typer.Exit(REFUSED)
-    rolling_days = copy.rolling_days if days is None else days
-    until = (moment + timedelta(days=rolling_days)).replace(microsecond=0)
-    with _bar("extending") as heard:
-        extended = rolling.extend(_bucket(site, copy), prefix, until, heard)
-    for key, fault in extended.faults:
-        err.print(f"not extended: {key}: {fault}", soft_wrap=True)
+    places, moment = lock_places(site), _clock(site).now()
+    copies = [copy for copy in places.chosen(name) if copy.snapshots]
+    if not copies:
+        raise ConfigurationError("no copy holds snapshots: `snapshots = true` in [[locked.copies]] says which does")
+    told = {}
+    for copy in copies:
+        places.require(copy, moment)
+        with _bar(f"extending {copy.name}") as heard:
+            done = rolling.extend(places.bucket(copy), moment, timedelta(days=copy.rolling_days), heard)
+        for problem in done.problems:
+            _say(f"{copy.name}: {problem}")
+        told[copy.name] = done
+        if not as_json:
+            out.print(f"{copy.name}: {done.line}", soft_wrap=True)
     if as_json:
-        print(json.dumps(asdict(extended) | {"until": until.isoformat()}))
-    else:
-        out.print(
-            f"{extended.versions} versions, {extended.extended} extended now; locked until {until:%Y-%m-%d %H:%M} UTC"
-            + (f", but for {len(extended.faults)}" if extended.faults else "")
-        )
-    if extended.faults:
+        print(json.dumps({name: asdict(done) for name, done in told.items()}, default=str))
+    if any(done.faults for done in told.values()):
         raise typer.Exit(ERROR)
 
 
@@ -302,7 +305,6 @@ def restore(
     """Bring series back, byte for byte, past what was written over them or hides them; needs the site's keys alone."""
     from site_node.archive.locked import recovery  # noqa: PLC0415 -- few commands need it
     from site_node.archive.locked.sealing import open_seal  # noqa: PLC0415 -- as above
-    from site_node.errors import EndpointError  # noqa: PLC0415 -- as above
 
     site = open_site(context.obj)
     seal = open_seal(site.home.root)
@@ -310,35 +312,32 @@ def restore(
     wanted = None
     if names or of_patient:
         wanted = {locked.name for locked in _chosen_objects(site, names, of_patient=of_patient)}
-    total, unreachable = recovery.Restored(0, 0, 0, ()), 0
-    lost: tuple[tuple[str, str], ...] = ()
-    for source in _chosen(site, copy):
-        if source.snapshots:
-            continue
+    places = lock_places(site)
+    sources = [source for source in places.chosen(copy) if not source.snapshots]
+    total, answered = recovery.Restored(0, 0, 0, ()), False
+    for source in sources:
         try:
             with _bar(f"restoring from {source.name}") as heard:
-                done = recovery.restore(_bucket(site, source), seal, wanted, target, moment, heard)
+                done = recovery.restore(places.bucket(source), seal, wanted, target, moment, heard)
         except EndpointError as error:
-            err.print(f"{source.name}: {error}", soft_wrap=True)
-            unreachable += 1
+            _say(f"{source.name}: {error}")
             continue
+        answered = True
         total = recovery.Restored(
             total.objects + done.objects, total.files + done.files, total.bytes + done.bytes, done.lost
         )
-        lost = done.lost
-        if not lost:
+        if not done.lost:
             break
-        wanted = {name for name, _ in lost}
-    else:
-        if unreachable == len(_chosen(site, copy)):
-            raise typer.Exit(UNREACHABLE)
-    for name, why in lost:
+        wanted = {name for name, _ in done.lost}
+    if not answered:
+        raise typer.Exit(UNREACHABLE)
+    for name, why in total.lost:
         err.print(f"not restored: {name[:_SHOWN_DIGITS]}: {why}", soft_wrap=True)
     if as_json:
         print(json.dumps(asdict(total)))
     else:
         out.print(f"{total.objects} objects, {total.files} files, {total.bytes} bytes in {target}", soft_wrap=True)
-    if lost:
+    if total.lost:
         raise typer.Exit(ERROR)
 
 
@@ -358,87 +357,24 @@ def _clock(site: Site) -> Clock:
     return Clock(site.store)
 
 
-def _seal(site: Site) -> Seal:
-    """Return the site's seal; a site without any locked copy is given its keys."""
-    from site_node.archive.locked import sealing  # noqa: PLC0415 -- few commands need it
-
-    if not _objects(site):
-        sealing.make_keys(site.home.root)
-    return sealing.open_seal(site.home.root)
-
-
 def _signing_key(site: Site) -> Ed25519PrivateKey:
     from site_node.archive.locked.sealing import read_signing_key  # noqa: PLC0415 -- few commands need it
 
     return read_signing_key(site.home.root)
 
 
-def _chosen(site: Site, name: str | None) -> tuple[LockedCopy, ...]:
-    copies = site.config.locked.copies
-    if not copies:
-        raise ConfigurationError("no place for locked copies: name one in [[locked.copies]] of site.toml")
-    chosen = tuple(copy for copy in copies if name in {None, copy.name})
-    if not chosen:
-        raise ConfigurationError(
-            f"no copy {name!r} in [[locked.copies]]: there are {', '.join(c.name for c in copies)}"
-        )
-    return chosen
-
-
-def _bucket(site: Site, copy: LockedCopy, name: str | None = None, *, anonymous: bool = False) -> Bucket:
-    from site_node.archive.locked import credentials  # noqa: PLC0415 -- few commands need it
-    from site_node.archive.locked.s3 import Bucket  # noqa: PLC0415 -- boto3 is slow to import, and few commands need it
-
-    root = site.home.root
-    known = None if anonymous else credentials.read(root / copy.credentials.removeprefix("file:"))
-    authority = root / copy.authority_file if copy.authority_file else None
-    if authority is not None and not authority.exists():
-        raise ConfigurationError(f"locked.copies.authority_file: {authority} is missing")
-    return Bucket(copy.endpoint, copy.region, name or copy.bucket, known, authority)
-
-
-def _target(site: Site, copy: LockedCopy) -> Target:
-    from site_node.archive.locked.probe import Target  # noqa: PLC0415 -- as above
-
-    return Target(
-        _bucket(site, copy),
-        _bucket(site, copy, copy.scratch_bucket),
-        _bucket(site, copy, copy.scratch_bucket, anonymous=True),
-        copy.back_doors,
-    )
-
-
-def _have(bucket: Bucket, *, make: bool) -> None:
-    if bucket.is_there():
-        return
-    if not make:
-        raise ConfigurationError(f"{bucket.endpoint}: bucket {bucket.name} is missing: --make-buckets makes it")
-    bucket.make()
-
-
-def _verdicts(site: Site, at: datetime) -> dict[str, Permit | Deny]:
-    from site_node.archive.locked import probe_log, sealing  # noqa: PLC0415 -- few commands need it
-
-    try:
-        key = sealing.read_signing_key(site.home.root).public_key()
-    except ConfigurationError:
-        return {copy.name: Deny("never probed") for copy in site.config.locked.copies}
-    with site.store.connect() as db:
-        return {copy.name: probe_log.verdict(db, copy, key, at) for copy in site.config.locked.copies}
-
-
 def _locking(site: Site) -> Locking:
     """Return the site's side of its copies; those that are not compliant are left out, and said.
 
-    Ends the command if none is left.
+    Raises: NotCompliant if none is left.
     """
     from site_node.archive.locked.worm import Copy, Locking  # noqa: PLC0415 -- boto3 is slow to import, and few commands need it
 
-    clock = _clock(site)
-    verdicts = _verdicts(site, clock.now())
+    clock, places = _clock(site), lock_places(site)
+    verdicts = places.verdicts(clock.now())
     copies = []
     refused: dict[str, str] = {}
-    for copy in _chosen(site, None):
+    for copy in places.chosen():
         verdict = verdicts[copy.name]
         if copy.snapshots:
             continue
@@ -446,10 +382,10 @@ def _locking(site: Site) -> Locking:
             err.print(f"refused: {copy.name} is not compliant: {verdict.reason}", soft_wrap=True)
             refused[copy.name] = verdict.reason
             continue
-        copies.append(Copy(copy, _bucket(site, copy)))
+        copies.append(Copy(copy, places.bucket(copy)))
     if not copies:
-        raise typer.Exit(REFUSED)
-    return Locking(site.store, site.home.root, _seal(site), copies, clock.now, _say, refused)
+        raise NotCompliant("no copy is left to lock anything at")
+    return Locking(site.store, site.home.root, archive_seal(site), copies, clock.now, _say, refused)
 
 
 def _say(line: str) -> None:
@@ -495,7 +431,7 @@ def _row(site: Site, locked: LockedObject, verdicts: dict[str, Permit | Deny], a
 def _conclude(site: Site, locking: Locking, objects: list[LockedObject], bad: int, *, as_json: bool) -> None:
     """Say how many objects are protected now, and why the others are not; the exit code tells the worst."""
     moment = locking.now()
-    verdicts = _verdicts(site, moment)
+    verdicts = lock_places(site).verdicts(moment)
     rows = [_row(site, locked, verdicts, moment) for locked in objects]
     protected = sum(row["state"] == "protected" for row in rows)
     reasons = sorted({row["state"] for row in rows if row["state"] != "protected"})

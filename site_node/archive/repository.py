@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from site_node.errors import ArchiveError, ConfigurationError
-from site_node.keys import read_secret
+from site_node.archive import programs
+from site_node.errors import ArchiveError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,8 +23,6 @@ if TYPE_CHECKING:
 
 GOOD, SUSPECT = "good", "suspect"
 _PASSED_ON = ("PATH", "HOME", "TMPDIR", "LANG", "SSL_CERT_FILE", "SSL_CERT_DIR")
-_SETTING = re.compile(r"^(AWS|RCLONE|RESTIC|AZURE|GOOGLE|B2|OS|ST)_[A-Z0-9_]+$")
-_NEVER = ("RESTIC_PASSWORD", "RESTIC_PASSWORD_COMMAND", "RESTIC_REPOSITORY")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +40,22 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class Repository:
-    """Where snapshots are kept: a folder, or any address that restic knows."""
+class Store:
+    """Where a repository lies: a folder or any address that restic knows, with its environment and options."""
 
     address: str
+    settings: Mapping[str, str] = field(default_factory=dict, repr=False)
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """A repository of snapshots."""
+
+    store: Store
     password_file: Path
     cache: Path
     host: str
-    settings: Mapping[str, str]
 
     def create(self) -> None:
         """Make the repository.
@@ -140,11 +144,9 @@ class Repository:
         _judge(arguments[0], process.returncode, complaint)
 
     def _start(self, arguments: Sequence[str], folder: Path | None = None) -> subprocess.Popen[str]:
-        program = shutil.which("restic")
-        if program is None:
-            raise ConfigurationError("restic is not installed: apt-get install restic")
+        program = programs.find("restic", "apt-get install restic")
         files = ("--password-file", str(self.password_file.absolute()), "--cache-dir", str(self.cache.absolute()))
-        where = ("--repo", self.address, *files)
+        where = ("--repo", self.store.address, *files, *self.store.options)
         return subprocess.Popen(  # noqa: S603 -- no shell, a fixed program
             [program, *where, *arguments],
             stdin=subprocess.DEVNULL,
@@ -152,31 +154,16 @@ class Repository:
             stderr=subprocess.PIPE,
             text=True,
             cwd=folder,
-            env={name: os.environ[name] for name in _PASSED_ON if name in os.environ} | dict(self.settings),
+            env={name: os.environ[name] for name in _PASSED_ON if name in os.environ} | dict(self.store.settings),
         )
-
-
-def read_settings(path: Path) -> dict[str, str]:
-    """Return what a store asks for, from a file (mode 0600) of lines NAME=value.
-
-    Raises: ConfigurationError naming the line, never its value.
-    """
-    settings = {}
-    for number, line in enumerate(read_secret(path).decode("utf-8", "replace").splitlines(), 1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        name, equals, value = line.partition("=")
-        if not equals or not _SETTING.match(name) or name in _NEVER:
-            raise ConfigurationError(f"{path}: line {number} is not a setting that restic may have")
-        settings[name] = value
-    return settings
 
 
 def _judge(verb: str, code: int, complaint: str) -> None:
     if code == 0:
         return
-    told = [line.removeprefix("Fatal: ").strip() for line in complaint.splitlines() if not line.startswith("{")]
+    told = [line.strip() for line in complaint.splitlines() if not line.startswith("{")]
     errors = [json.loads(line) for line in complaint.splitlines() if line.startswith("{")]
     told += [str(one.get("error", {}).get("Err", one.get("error", ""))) for one in errors]
-    words = [line for line in told if line]
+    fatal = [line.removeprefix("Fatal: ").strip() for line in complaint.splitlines() if line.startswith("Fatal: ")]
+    words = fatal or [line for line in told if line]
     raise ArchiveError(f"restic {verb} failed ({code}): {words[-1] if words else 'no reason given'}")

@@ -14,17 +14,23 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from site_node import ledger
-from site_node.archive import alarms, state
+from site_node import alarms, ledger
+from site_node.archive import state
 from site_node.archive.anomaly import ORIGINALS, Finding, Watch
 from site_node.archive.index import open_index
 from site_node.archive.layout import rebuild
-from site_node.archive.repository import GOOD, SUSPECT, Repository, Snapshot, read_settings
+from site_node.archive.locked.clock import Clock
+from site_node.archive.locked.places import Places
+from site_node.archive.locked.rolling import extend
+from site_node.archive.repository import GOOD, SUSPECT, Repository, Snapshot
 from site_node.archive.staging import INSTANCES, MANIFEST, PIXELS, Staging, digest_of, read_lists, read_manifest
+from site_node.archive.stores import store_of
+from site_node.config import LOCKED
 from site_node.errors import ArchiveAlarm, ArchiveError, ConfigurationError
 from site_node.keys import make_file, read_secret
 
@@ -35,8 +41,9 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from site_node.archive.layout import Entry
+    from site_node.archive.locked.rolling import Extended
     from site_node.archive.staging import Elsewhere
-    from site_node.config import SiteConfig, SiteHome
+    from site_node.config import LockedCopy, SiteConfig, SiteHome
 
 # What a site keeps of images below its own folder, beside the originals that the hospital keeps.
 _OWN_FOLDERS = ("deidentified", "review", "quarantine", "outbox")
@@ -86,7 +93,7 @@ class Wanted:
 
 
 class Archive:
-    """The archive of one site."""
+    """The archive of one site; with `as_of` its repository is read as it was then, and nothing is written to it."""
 
     def __init__(
         self,
@@ -94,6 +101,7 @@ class Archive:
         config: SiteConfig,
         store: sa.Engine,
         clock: Callable[[], datetime],
+        as_of: datetime | None = None,
         elsewhere: Elsewhere | None = None,
     ) -> None:
         self._home = home
@@ -104,18 +112,28 @@ class Archive:
         self._root = home.root / "archive"
         if not self._config.repository:
             raise ConfigurationError("no archive: name its repository in [archive] of site.toml")
-        settings = read_settings(home.root / self._config.settings_file) if self._config.settings_file else {}
-        self.repository = Repository(
-            self._address(), home.root / self._config.password_file, self._root / "cache", config.name, settings
-        )
+        self._places = Places(home.root, config.locked, store)
+        lies = store_of(home.root, self._config, self._places, as_of)
+        self.repository = Repository(lies, home.root / self._config.password_file, self._root / "cache", config.name)
 
     @property
     def staging(self) -> Path:
         """The staging folder."""
         return self._root / "staging"
 
+    @property
+    def _locked_copy(self) -> LockedCopy | None:
+        """The locked copy that the repository lies in, if it does."""
+        name = self._config.repository.removeprefix(LOCKED)
+        return None if name == self._config.repository else self._places.chosen(name)[0]
+
     def create(self) -> None:
-        """Make the password, the recovery key and the repository; what is there already is used."""
+        """Make the password, the recovery key and the repository; what is there already is used.
+
+        Raises: NotCompliant if the repository is to lie in a locked copy that may not be called one; ArchiveError.
+        """
+        if self._locked_copy is not None:  # restic would make a bucket that is missing, without Object Lock
+            self._places.require(self._locked_copy, Clock(self._store).now())
         self._root.mkdir(mode=0o700, exist_ok=True)
         password = self.repository.password_file
         if not password.exists():
@@ -177,6 +195,18 @@ class Archive:
         if is_good:
             stage.accept()
         return Taken(made, done.files, done.read, done.gone, is_good)
+
+    def lock(self, heard: Callable[[int, int], None] = lambda _done, _total: None) -> Extended | None:
+        """Push the locks of the repository forward, where it lies in a locked copy; None where it does not.
+
+        Raises: NotCompliant if nothing there may be called locked; ClockRefused; EndpointError.
+        """
+        copy = self._locked_copy
+        if copy is None:
+            return None
+        at = Clock(self._store).now()
+        self._places.require(copy, at)
+        return extend(self._places.bucket(copy), at, timedelta(days=copy.rolling_days), heard)
 
     def look(self) -> tuple[Finding, ...]:
         """Take the quick look at the originals, which reads no pixels, and sound the alarm if it is one."""
@@ -301,10 +331,6 @@ class Archive:
                 raise ConfigurationError("archive.originals: no folder is there; is it mounted?")
             roots[ORIGINALS] = originals
         return roots
-
-    def _address(self) -> str:
-        address = self._config.repository
-        return address if ":" in address else str((self._home.root / address).resolve())
 
     def _recovery_file(self) -> Path:
         return self._home.root / self._config.recovery_key_file

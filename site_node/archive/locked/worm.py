@@ -136,6 +136,8 @@ def _wanting(
         return record.fault
     if record.until < locked.until or record.hold < locked.hold:
         return "locked for too short"
+    if record.until <= at and not record.hold:
+        return "its lock has ended"
     if not timedelta(0) <= at - record.verified_at <= timedelta(days=settings.verify_days):
         return "not read back for too long"
     return f"not compliant ({verdict.reason})" if isinstance(verdict, Deny) else ""

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.attacks import encrypt
-from site_node.archive import alarms
-from site_node.archive.repository import read_settings
+from site_node import alarms
 from site_node.archive.snapshot import Wanted
+from site_node.archive.stores import read_settings
 from site_node.config import SiteHome
 from site_node.errors import ArchiveAlarm, ArchiveError, ConfigurationError
 from site_node.store import open_store

@@ -39,6 +39,11 @@ def lock_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ours]:
     started.process.kill()
 
 
+def own_name(begin: str, request: pytest.FixtureRequest) -> str:
+    """Return the name of a bucket of one test's own."""
+    return f"{begin}-{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:12]}"
+
+
 @dataclass(slots=True)
 class Site:
     """A site with a folder of files, and copies at one or more buckets."""
@@ -81,9 +86,8 @@ class Site:
 def site(lock_server: Ours, store: sa.Engine, root: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Site:
     """Return a site with two copies, in buckets of this test's own."""
     sealing.make_keys(root)
-    own = hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:12]
     copies = []
     for name, domain in (("basement", "hospital"), ("partner", "partner")):
-        bucket = f"{name}-{own}"
+        bucket = own_name(name, request)
         copies.append(Copy(lock_server.copy(name, bucket, domain), lock_server.bucket(bucket)))
     return Site(store, root, tmp_path / "images", copies)

@@ -15,7 +15,7 @@ from site_node.archive.locked.locks import COMPLIANCE, Lock
 from site_node.archive.locked.s3 import Bucket
 from site_node.archive.locked.series import Term
 from site_node.archive.locked.worm import Copy
-from site_node.config import LockedCopies
+from site_node.config import LockedCopies, LockedCopy
 from site_node.errors import EndpointUnreachable, LockedCopyInvalid
 from tests.site_node.archive.locked.conftest import LATER
 
@@ -205,7 +205,8 @@ def test_reading_back_finds_what_was_damaged_and_takes_the_protection_away(site:
 
 def test_a_copy_that_does_not_answer_keeps_its_record_and_grows_old(site: Site) -> None:
     basement, partner = site.copies
-    locked = site.lock(site.series(FILES))
+    late = LATER + timedelta(days=365)
+    locked = site.lock(site.series(FILES), term=Term(late, late))
 
     site.locking(unreachable(basement), partner).verify(locked)
 
@@ -213,6 +214,18 @@ def test_a_copy_that_does_not_answer_keeps_its_record_and_grows_old(site: Site) 
     old = site.standing(locked, at=datetime.now(UTC) + timedelta(days=91))
     assert isinstance(old, Deny)
     assert "not read back for too long" in old.reason
+
+
+@pytest.mark.parametrize(("hold", "reason"), [(False, "vault: its lock has ended"), (True, "")])
+def test_what_is_past_its_date_is_protected_only_while_it_is_held(hold: bool, reason: str) -> None:  # noqa: FBT001 -- the one thing that differs
+    copy = LockedCopy("vault", "https://locks.example.org", "images", "file:vault.ini", "hospital")
+    locked = worm.LockedObject("name", "series", "P1", "CT", None, 1, 1, LATER, hold)
+    record = worm.CopyRecord("vault", worm.place_of(copy), "v1", "00", 1, LATER, hold, LATER, "")
+    settings = LockedCopies(copies=(copy,), domains=1)
+
+    standing = worm.standing(locked, {"vault": record}, {"vault": Permit()}, settings, LATER)
+
+    assert standing == (Deny(reason) if reason else Permit())
 
 
 def test_two_copies_in_one_domain_do_not_protect(site: Site) -> None:

@@ -1,4 +1,4 @@
-"""Alarms of the archive and its snapshots, on the site's record.
+"""Alarms over the hospital's images and the snapshots of them, on the site's record.
 
 An open alarm denies all training: the gate asks. A person clears it.
 """
