@@ -6,17 +6,20 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install test test-slow fhir-server browser demo bench peers mutants lint clean
+.PHONY: install test suite test-slow fhir-server s3-double browser demo bench peers mutants lint clean
 install: $(STAMP)
 
+# Nothing is compiled ahead (--no-compile): most of what is installed is never imported, and what is, is compiled then,
+# once, whatever the environment says: else each of the many processes of a test would compile all it imports.
 # torch by itself: its version is ours, its build the machine's. Where only a CUDA build is found, a machine
 # without a GPU is spared gigabytes by naming an index with the CPU build: make install TORCH_INDEX=URL
 $(STAMP): requirements.lock torch.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -r torch.lock $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
-	$(BIN)/pip install --quiet --require-hashes --no-deps -r requirements.lock
-	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	$(BIN)/pip install --quiet --no-compile -r torch.lock $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	$(BIN)/pip install --quiet --no-compile --require-hashes --no-deps -r requirements.lock
+	$(BIN)/pip install --quiet --no-compile --no-deps --no-build-isolation -e .
 	$(BIN)/pip check
 	touch $@
 
@@ -26,15 +29,28 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint fhir-server browser
-	$(BIN)/pytest --numprocesses auto --dist loadfile --durations 20
+# What reads the code goes beside what runs it.
+test:
+	$(MAKE) --jobs 2 lint suite
+
+# In the order of the folders: files with few and long tests would else come last, and one process alone would have them.
+suite: install fhir-server browser
+	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --durations 20
 
 # A FHIR server that is not ours, in an environment of its own: the tests start it and read consents from it.
 fhir-server: .venv-fhir/.installed
 
 .venv-fhir/.installed: tests/fhir-server.lock
 	$(PYTHON) -m venv .venv-fhir
-	.venv-fhir/bin/pip install --quiet --require-hashes --no-deps -r $<
+	.venv-fhir/bin/pip install --quiet --no-compile --require-hashes --no-deps -r $<
+	touch $@
+
+# An S3 double that keeps no lock, likewise: the slow tests show that the probe sees it.
+s3-double: .venv-s3/.installed
+
+.venv-s3/.installed: tests/s3-double.lock
+	$(PYTHON) -m venv .venv-s3
+	.venv-s3/bin/pip install --quiet --no-compile --require-hashes --no-deps -r $<
 	touch $@
 
 # What drives the machine's Chromium through the console, and axe, which looks at its pages.
@@ -43,7 +59,7 @@ browser: tests/browser/node_modules/.package-lock.json
 tests/browser/node_modules/.package-lock.json: tests/browser/package-lock.json
 	npm ci --silent --no-audit --no-fund --prefix tests/browser
 
-test-slow: install fhir-server
+test-slow: install fhir-server s3-double
 	$(BIN)/pytest -m slow
 
 # make demo DATA=folder uses a folder of your own labelled DICOM (see docs/demo.md).
@@ -58,7 +74,7 @@ peers: .venv-peers/.installed
 
 .venv-peers/.installed: benchmarks/peers/requirements.txt
 	$(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/pip install --quiet -r $<
+	.venv-peers/bin/pip install --quiet --no-compile -r $<
 	touch $@
 
 # Which small changes of the consent decision no test would notice; each has to be explained in docs/consent.md.
@@ -66,4 +82,4 @@ mutants: install
 	$(BIN)/python -m tools.mutation $(MODULES)
 
 clean:
-	rm -rf $(VENV) .venv-peers .venv-fhir tests/browser/node_modules demo-out build *.egg-info
+	rm -rf $(VENV) .venv-peers .venv-fhir .venv-s3 tests/browser/node_modules demo-out build *.egg-info

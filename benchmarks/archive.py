@@ -224,7 +224,7 @@ def _alarmed(originals: Path, case: Path, change: Change) -> float:
     staging = Staging(case / "staging", index)
     watch: Callable[[], Watch] = lambda: Watch(MASS, _deaf)  # noqa: E731 -- one for each staging
     staging.update({"originals": folder}, watch())
-    staging.accept()
+    staging.accept("first")
     for path in sorted(folder.iterdir()):
         change(path)
     found = staging.update({"originals": folder}, watch()).findings

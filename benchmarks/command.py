@@ -19,7 +19,7 @@ from benchmarks.meter import cpu_of_ended_s
 from demo.consortium import COMMANDS, CommandFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 REPORT: Final = "report.csv"
 _EVERY_S: Final = 0.01
@@ -101,15 +101,15 @@ class Site:
         return told([*self._start, *arguments])
 
 
-def told(command: Sequence[str], **environment: str) -> str:
-    """Run a command and return what it printed.
+def told(command: Sequence[str], *, codes: Collection[int] = (0,), **environment: str) -> str:
+    """Run a command and return what it printed; `codes` are those of a run that went well.
 
     Raises: CommandFailed.
     """
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env={**os.environ, "NO_COLOR": "1", **environment}
     )
-    if done.returncode:
+    if done.returncode not in codes:
         raise CommandFailed(command, done.returncode, done.stdout + done.stderr)
     return done.stdout
 

@@ -30,7 +30,7 @@ from consent.access_request import (
 from consent.alike import Decider, stands_until, still_stands
 from consent.audit_event import GateDecision, audit_event
 from consent.basis import CONSENT, BasisKind, LegalBasis, decide_under, parse_legal_basis
-from consent.bundle import MAX_BYTES, split_bundle
+from consent.bundle import MAX_BYTES, read_json, split_bundle
 from consent.checkpoint import (
     COSIGNATURE,
     MAX_REQUEST_BYTES,
@@ -86,7 +86,7 @@ from consent.errors import (
     StatisticsInvalid,
     UnreadableConsent,
 )
-from consent.fhir import ParsedConsent, parse_consent
+from consent.fhir import ParsedConsent, parse_consent, patient_id, updated_at
 from consent.log import BATCH, BATCH_LEVEL, Entry, batch_of, entry_leaf, record_digest
 from consent.merkle import (
     EMPTY_ROOT,
@@ -142,6 +142,7 @@ from consent.withdrawal import (
     Standing,
     WithdrawalAnswer,
     WithdrawalNotice,
+    is_answer_to,
     open_answer,
     open_notice,
     sign_answer,
@@ -264,6 +265,7 @@ __all__ = [
     "federation_recipient",
     "generate_signing_key",
     "inclusion_proof",
+    "is_answer_to",
     "is_succession",
     "key_id",
     "leaf_hash",
@@ -286,11 +288,13 @@ __all__ = [
     "parse_legal_basis",
     "parse_purpose",
     "parse_verifier",
+    "patient_id",
     "permits_dataset",
     "permits_project",
     "permits_sources",
     "permits_task",
     "range_bounds",
+    "read_json",
     "read_request",
     "receipt_digest",
     "record_digest",
@@ -310,6 +314,7 @@ __all__ = [
     "study_key",
     "succeed",
     "tree_root",
+    "updated_at",
     "verify_consistency",
     "verify_excluded",
     "verify_included",

@@ -47,15 +47,43 @@ def split_bundle(data: bytes, max_bytes: int = MAX_BYTES) -> Iterator[tuple[str,
     """Yield each resource of a Bundle, of NDJSON or of a single resource, under its id or position.
 
     What is broken is yielded as an UnreadableConsent in its place; nothing is raised. Resources
-    that share an id are all broken: which of them holds cannot be told.
+    that share an id count once if they are the same, else all are broken: which of them holds cannot be told.
     """
     entries = list(_entries(data, max_bytes))
-    times = Counter(found.key for found in entries)
+    copies: dict[str, list[_Entry]] = {}
+    for found in entries:
+        if found.key is not None:
+            copies.setdefault(found.key, []).append(found.entry)
+    yielded: set[str] = set()
     for position, key, entry in entries:
-        if key is not None and times[key] > 1:
-            yield key, UnreadableConsent("id: appears more than once in this file")
-        else:
+        if key is None or len(copies[key]) == 1:
             yield key or position, entry
+        elif not _are_one(copies[key]):
+            names = entry.names if isinstance(entry, UnreadableConsent) else entry
+            yield key, UnreadableConsent("id: appears more than once in this file", names)
+        elif key not in yielded:
+            yielded.add(key)
+            yield key, entry
+
+
+def _are_one(copies: list[_Entry]) -> bool:
+    broken = any(isinstance(copy, UnreadableConsent) for copy in copies)
+    return not broken and len({json.dumps(copy, sort_keys=True) for copy in copies}) == 1
+
+
+def read_json(data: bytes) -> object:
+    """Return one JSON text in UTF-8, UTF-16 or UTF-32.
+
+    Raises: UnreadableConsent if it is none, or one object in it names an element twice.
+    """
+    try:
+        document = _load(data.decode(json.detect_encoding(data)).removeprefix("\ufeff"))
+    except UnicodeError as error:
+        raise UnreadableConsent("not a text in UTF-8, UTF-16 or UTF-32") from error
+    fault = _fault(document)
+    if fault is not None:
+        raise fault
+    return document
 
 
 class _Found(NamedTuple):
@@ -77,16 +105,26 @@ def _entries(data: bytes, max_bytes: int) -> Iterator[_Found]:
         yield _Found("file", None, UnreadableConsent("not a text in UTF-8, UTF-16 or UTF-32"))
         return
     lines = [line for line in _LINE_END.split(text) if line.strip()]
-    if len(lines) > 1 and all(line.lstrip().startswith("{") for line in lines):
+    if len(lines) > 1 and all(line.lstrip().startswith("{") for line in lines) and not _is_document(text, lines[0]):
         for number, line in enumerate(lines, start=1):
             yield _found(f"line {number}", _load(line), line)
         return
     yield from _of_document(text)
 
 
+def _is_document(text: str, first: str) -> bool:
+    """Whether lines which all begin an object are one JSON text: a Bundle, sound or not, with an entry to a line."""
+    if not isinstance(_load(first), UnreadableConsent):
+        return False
+    return _names_at(first, 1).get("resourceType") == "Bundle" or not isinstance(_load(text), UnreadableConsent)
+
+
 def _of_document(text: str) -> Iterator[_Found]:
     """Yield the resources of one JSON text: a Bundle's, or the one it is."""
     document = _load(text)
+    if text.lstrip().startswith("<"):
+        yield _Found("file", None, UnreadableConsent("XML, where only JSON is read"))
+        return
     if isinstance(document, UnreadableConsent):
         yield from _salvaged(text, document)
         return
@@ -157,7 +195,8 @@ def _found(position: str, value: object, text: str = "", depth: int = 1) -> _Fou
         return _Found(position, _key(value), _resource(value))
     if not isinstance(value, UnreadableConsent):
         value = UnreadableConsent("resource: missing or not an object")
-    return _Found(position, _key(value.names or _names_at(text, depth)), value)
+    key = _key(value.names or _names_at(text, depth))
+    return _Found(position, key, UnreadableConsent(str(value), _sound(value.names or {})))
 
 
 def _load(text: str) -> object:
@@ -201,7 +240,17 @@ def _names_at(text: str, depth: int) -> dict[str, object]:
 
 
 def _resource(value: dict[str, object]) -> _Entry:
-    """Return `value` if it has bounded depth and no broken parts."""
+    """Return `value` if it has bounded depth and no broken parts; else the fault, with the parts that are sound."""
+    fault = _fault(value)
+    return value if fault is None else UnreadableConsent(str(fault), _sound(value))
+
+
+def _sound(names: Mapping[str, object]) -> dict[str, object]:
+    return {name: part for name, part in names.items() if _fault({name: part}) is None}
+
+
+def _fault(value: object) -> UnreadableConsent | None:
+    """Return what is wrong with a value of JSON, if it has broken parts or no bounded depth."""
     level: list[object] = [value]
     for _ in range(MAX_DEPTH):
         broken = [part for part in level if isinstance(part, UnreadableConsent)]
@@ -211,7 +260,7 @@ def _resource(value: dict[str, object]) -> _Entry:
             return UnreadableConsent("a text is not Unicode")
         level = [part for parent in level for part in _parts(parent)]
         if not level:
-            return value
+            return None
     return UnreadableConsent(f"nested deeper than {MAX_DEPTH}")
 
 

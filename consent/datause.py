@@ -1,8 +1,8 @@
 """Whether a research purpose keeps to a dataset's terms of use (Data Use Ontology, DUO).
 
 What the facts at hand cannot decide is left to people (MANUAL). Codes are compared as they stand:
-the ontology makes NPU and NCU kinds of NPUNCU, which inverts their strictness. Diseases match
-exactly or through ancestors the caller supplies; no disease ontology is included.
+the ontology makes NPU and NCU kinds of NPUNCU, which inverts their strictness. No ontology of
+diseases is included: whether one that is not named is a kind of one that is, people decide.
 
 Source: DUO release 2021-02-23 (EBISPOT/DUO, CC-BY-4.0); matching after DUOS v4 and REMS.
 """
@@ -252,13 +252,9 @@ def match_data_use(
     use: DataUse,
     purpose: ResearchPurpose,
     at: datetime,
-    ancestors: Mapping[str, frozenset[str]] = MappingProxyType({}),
 ) -> DataUseVerdict:
-    """Compare `purpose` with every term of `use`; all have to approve.
-
-    `ancestors` maps a disease to those it is a kind of.
-    """
-    case = _Case(use, purpose, at, ancestors)
+    """Compare `purpose` with every term of `use`; all have to approve."""
+    case = _Case(use, purpose, at)
     answers = {use.permission: _PERMISSION_RULES.get(use.permission, _unknown)(case)}
     for modifier in use.modifiers:
         rule = _MODIFIER_RULES.get(modifier.code, _unknown)
@@ -277,7 +273,6 @@ class _Case:
     use: DataUse
     purpose: ResearchPurpose
     at: datetime
-    ancestors: Mapping[str, frozenset[str]]
     values: frozenset[str] = frozenset()
 
 
@@ -317,24 +312,16 @@ def _health(case: _Case) -> DataUseDecision:
 def _disease(case: _Case) -> DataUseDecision:
     if not case.purpose.diseases:
         return DENY if case.purpose.methods_development is False else MANUAL
-    if not _diseases_match(case):
-        return DENY
-    # The ontology does not say whether a disease's origins in a population are research on it.
-    return APPROVE if case.purpose.ancestry is False else MANUAL
-
-
-def _diseases_match(case: _Case) -> bool:
-    """Whether every disease studied is one of the dataset's or a kind of one."""
-    allowed = frozenset(case.use.diseases)
-    return bool(case.purpose.diseases) and all(
-        allowed & ({disease} | case.ancestors.get(disease, frozenset())) for disease in case.purpose.diseases
-    )
+    # What is not named may be a kind of what is. The ontology does not say whether a disease's origins in a population
+    # are research on it.
+    named = frozenset(case.purpose.diseases) <= frozenset(case.use.diseases)
+    return APPROVE if named and case.purpose.ancestry is False else MANUAL
 
 
 def _no_methods(case: _Case) -> DataUseDecision:
     if not case.purpose.methods_development:
         return MANUAL if case.purpose.methods_development is None else APPROVE
-    return MANUAL if case.use.permission == "DS" and _diseases_match(case) else DENY
+    return MANUAL if case.use.permission == "DS" and case.purpose.diseases else DENY
 
 
 def _ethics(case: _Case) -> DataUseDecision:
@@ -399,8 +386,9 @@ _NOT_STATED: Final = "not stated, or nothing to compare it with"
 _WHY: Final = {
     ("CC", MANUAL): "use for care is not excluded, and these terms do not name it",
     ("COL", MANUAL): "no signed agreement to collaborate is stated",
-    ("DS", DENY): "a disease studied is none of the dataset's, or none is stated",
-    ("DS", MANUAL): "methods without a disease, or ancestry beside it, or no research",
+    ("DS", DENY): "no disease is stated",
+    ("DS", MANUAL): "whether a disease studied is a kind of the dataset's is for people to decide, and so are methods"
+    " without a disease, ancestry beside it and use that is no research",
     ("GRU", MANUAL): "the use is no research",
     ("GS", DENY): "a participant is in another country",
     ("GS", MANUAL): _NOT_STATED,
@@ -417,7 +405,7 @@ _WHY: Final = {
     ("NCU", DENY): "the use is commercial",
     ("NCU", MANUAL): _NOT_STATED,
     ("NMDS", DENY): "methods are developed",
-    ("NMDS", MANUAL): "methods on the dataset's own disease, or not stated",
+    ("NMDS", MANUAL): "methods on a disease the dataset may be for, or not stated",
     ("NPOA", DENY): "ancestry is studied",
     ("NPOA", MANUAL): _NOT_STATED,
     ("NPU", DENY): "a participant is for profit",

@@ -12,7 +12,7 @@ from typing import Final
 from consent.datause import RELEASE
 
 POLICY_VERSION: Final = "filmroom-gate/1: consent AND data use AND grant AND task"
-ENGINE_VERSION: Final = "filmroom-engine/1"
+ENGINE_VERSION: Final = "filmroom-engine/2"
 TERMINOLOGY: Final = f"THO 7.0.1, DUO {RELEASE}, MII 1.1.0"
 DECIDING: Final = (
     "access", "alike", "basis", "broad", "datause", "decision", "fhir", "purpose", "reading", "record", "rules",

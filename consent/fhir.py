@@ -13,7 +13,7 @@ from __future__ import annotations
 import calendar
 import re
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import MAXYEAR, UTC, datetime
 from typing import (
     TYPE_CHECKING,
     Annotated,
@@ -72,13 +72,23 @@ _CATEGORIES: Final = {
 }
 """Consent categories that R5 has in place of a scope; directives about care say nothing on research."""
 _POLICY_OIDS: Final = frozenset(f"{broad.SYSTEM.removeprefix('urn:oid:')}.{policy}" for policy in broad.POLICIES)
-_DISSENTS: Final = frozenset({"OPTOUT", "OPTOUTE"})
+_AGREEING: Final = {"permit": frozenset({"OPTIN"}), "deny": frozenset({"OPTIN", "OPTOUT", "OPTOUTE"})}
+"""The policy rules that are known to say nothing else than the root beside them."""
+_DIRECTIVES: Final = frozenset({
+    "EMRGONLY", "GRANTORCHOICE", "IMPLIED", "IMPLIEDD", "NOCONSENT", "NOPP", "OPTIN", "OPTINR", "OPTOUT", "OPTOUTE",
+})  # fmt: skip
+"""The consent directives of HL7 v3-ActCode (ActConsentDirective, THO 7.0.1); its other codes name laws or acts."""
 ACTIONS: Final = frozenset({"access", "collect", "correct", "disclose", "use"})
 _RECIPIENT_ROLES: Final = frozenset({"IRCP", "PRCP"})
 FHIR_ID: Final = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 _LOCAL_PATIENT: Final = re.compile(r"Patient/([A-Za-z0-9\-.]{1,64})")
+_REFERENCED_TYPE: Final = re.compile(r"(?:.*/)?([A-Za-z]+)/[A-Za-z0-9\-.]{1,64}(?:/_history/.*)?", re.DOTALL)
+_PATIENT_TYPES: Final = frozenset({None, "Patient", "http://hl7.org/fhir/StructureDefinition/Patient"})
+_CURRENT_USES: Final = frozenset({None, "usual", "official", "temp", "secondary"})
+_OID: Final = re.compile(r"(?:urn:oid:)?([0-2](?:\.(?:0|[1-9][0-9]*))+)", re.IGNORECASE | re.ASCII)
 _MODALITY: Final = re.compile(r"[A-Z][A-Z0-9]{1,15}")
 _ELEMENT_NAME: Final = re.compile(r"_?[a-z][A-Za-z]{0,40}")
+_LAST: Final = datetime.max.replace(tzinfo=UTC)
 _PARTIAL_DATE: Final = re.compile(r"(\d{4})(?:-(\d{2})(?:-(\d{2}))?)?", re.ASCII)
 _DATE_AND_TIME: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?(Z|[+-]\d{2}:\d{2})", re.ASCII)
 _FLIPPED: Final = {Kind.PERMIT: Kind.DENY, Kind.DENY: Kind.PERMIT}
@@ -113,14 +123,14 @@ def parse_consent(resource: Mapping[str, object], patient_system: str = "") -> P
     if not isinstance(consent_id, str) or not FHIR_ID.fullmatch(consent_id):
         raise UnreadableConsent("id: missing or not a FHIR id")
     release = _R4 if "patient" in resource else _R5
-    patient_id = _patient_id(resource.get("patient", resource.get("subject")), patient_system)
+    patient = patient_id(resource, patient_system)
     try:
         record = release.model_validate(dict(resource)).record()
         if record.review is None and _is_modified(resource):
             record = replace(record, review="modifierExtension: unknown element")
     except ValidationError as error:
         record = _for_review(resource, consent_id, _explain(error))
-    return ParsedConsent(patient_id, record, _updated_at(resource))
+    return ParsedConsent(patient, record, updated_at(resource))
 
 
 # ------------------------------------------------------------------ elements
@@ -136,6 +146,9 @@ def _first_and_last(text: str) -> tuple[datetime, datetime]:
         instant = datetime.fromisoformat(text)
         if instant.year < EARLIEST_YEAR:
             raise ValueError("too early")
+        if instant.year == MAXYEAR:
+            # An offset can carry it past the last instant there is, which it then stands for.
+            instant = min(instant, _LAST)
         return instant, instant if "." in text else instant.replace(microsecond=999_999)
     partial = _PARTIAL_DATE.fullmatch(text)
     if partial is None:
@@ -154,11 +167,11 @@ def _check_date(text: str) -> str:
     return text
 
 
-def _check_verified(verifications: list[object]) -> list[object]:
+def _check_verified(verified: bool) -> bool:  # noqa: FBT001 -- a validator's one argument
     """Refuse a consent of which its source says that it is not verified."""
-    if any(isinstance(one, dict) and one.get("verified") is False for one in verifications):
+    if not verified:
         raise ValueError("not verified")
-    return verifications
+    return verified
 
 
 def _check_scope(concept: _Concept) -> _Concept:
@@ -188,7 +201,6 @@ class _Element(BaseModel):
 
 _Some = Annotated[list[_T], Field(min_length=1)]
 _Date = Annotated[str, AfterValidator(_check_date)]
-_Verifications = Annotated[list[object], AfterValidator(_check_verified)]
 
 
 class _Coding(_Element):
@@ -228,12 +240,26 @@ class _Reference(_Element):
         return found or [UNRESOLVED]
 
 
+def _check_patient(reference: _Reference) -> _Reference:
+    """Refuse a group or anybody who is no patient, and an identifier that holds no more."""
+    referred = _REFERENCED_TYPE.fullmatch(reference.reference or "")
+    use = reference.identifier.use if reference.identifier else None
+    if reference.type not in _PATIENT_TYPES or (referred and referred[1] != "Patient") or use not in _CURRENT_USES:
+        raise ValueError("not a patient, or not as one is known today")
+    return reference
+
+
+_PatientReference = Annotated[_Reference, AfterValidator(_check_patient)]
+
+
 class _Period(_Element):
     start: _Date | None = None
     end: _Date | None = None
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
+        if self.start is None and self.end is None:
+            raise ValueError("no bound")
         self.value()
         return self
 
@@ -262,23 +288,31 @@ class _Actor(_Element):
         return self.reference.names() if self.receives() and self.reference else [UNRESOLVED]
 
 
+def _check_actors(actors: list[_Actor]) -> list[_Actor]:
+    """Refuse projects beside recipients: the entries are alternatives, so that nobody can tell what is meant."""
+    if len({actor.project() is None for actor in actors}) > 1:
+        raise ValueError("projects beside recipients")
+    return actors
+
+
 class _Data(_Element):
     meaning: Literal["instance", "related", "dependents", "authoredby"]
     reference: _Reference
 
     def uid(self) -> str:
-        """Return the StudyInstanceUID, if it is given and meant by itself."""
+        """Return the DICOM UID, if it is given as one (PS3.5 section 9) and meant by itself."""
         name = self.reference.names()[-1]
         system, _, value = name.partition("|")
+        uid = _OID.fullmatch(value.strip())
         known = self.meaning == "instance" and system == DICOM_UID_SYSTEM
-        return value.removeprefix("urn:oid:") if known else UNRESOLVED
+        return uid[1] if known and uid else UNRESOLVED
 
 
 class _Narrowing(_Element):
     """What R4 and R5 provisions have in common."""
 
     period: _Period | None = None
-    actor: _Some[_Actor] = _NONE
+    actor: Annotated[_Some[_Actor], AfterValidator(_check_actors)] = _NONE
     action: _Some[_Concept] = _NONE
     security_label: _Some[_Coding] = _NONE
     purpose: _Some[_Coding] = _NONE
@@ -313,8 +347,7 @@ class _Narrowing(_Element):
             modalities=self.modalities(),
             security_labels=tuple(map(_label, self.security_label)),
             children=tuple(children),
-            # One list holds both kinds of actors, and its entries are alternatives: nobody can tell what is meant.
-            unknown=self._limits_content() or others or bool(projects and recipients),
+            unknown=self._limits_content() or others,
         )
 
 
@@ -359,6 +392,14 @@ def _scope(concept: _Concept) -> Scope | None:
 # ------------------------------------------------------------------ releases
 
 
+class _Verification(_Element):
+    verified: Annotated[bool, AfterValidator(_check_verified)]
+    verification_type: object = None
+    verified_by: object = None
+    verified_with: object = None
+    verification_date: object = None
+
+
 class _Resource(_Element):
     """What R4 and R5 consents have in common; implicitRules is left out, hence unknown."""
 
@@ -370,7 +411,7 @@ class _Resource(_Element):
     contained: list[object] = _NONE
     identifier: list[object] = _NONE
     category: _Some[_Concept] = _NONE
-    verification: _Verifications = _NONE
+    verification: list[_Verification] = _NONE
 
 
 class _R4Nested(_Narrowing):
@@ -397,6 +438,10 @@ class _R4Nested(_Narrowing):
 class _R4Root(_R4Nested):
     provision_: Annotated[list[_R4Nested], Field(alias="provision", min_length=1)] = _NONE
 
+    def permits(self) -> bool:
+        """Whether the root or an exception to it permits anything."""
+        return self.type == "permit" or any(child.type == "permit" for child in self.provision_)
+
     def tree(self) -> Provision:
         """Return the root and its exceptions, each with the decision it states."""
         nested = [child.provision(Kind(child.type)) for child in self.provision_]
@@ -406,7 +451,7 @@ class _R4Root(_R4Nested):
 class _R4(_Resource):
     status: Literal["draft", "proposed", "active", "rejected", "inactive", "entered-in-error"]
     scope: Annotated[_Concept, AfterValidator(_check_scope)]
-    patient: _Reference
+    patient: _PatientReference
     date_time: _Date | None = None
     performer: list[object] = _NONE
     organization: list[object] = _NONE
@@ -439,13 +484,21 @@ class _R4(_Resource):
         return broad.CATEGORY in codes or any(rule.names_policy() for rule in rules)
 
     def _contradiction(self, *, is_broad: bool) -> str | None:
-        root, rule = self.provision, self.policy_rule
-        if rule and root.type == "permit" and any(coding.code in _DISSENTS for coding in rule.coding):
-            return "policyRule: opts out where provision.type permits"
+        root = self.provision
+        if root.permits():
+            if self.policy_rule and not self._agrees(self.policy_rule, is_broad=is_broad):
+                return "policyRule: not known to say what provision.type says"
+            if _category(self.category) is Scope.OTHER:
+                return "category: on care, where provision permits"
         plain = root.type == "deny" and root.model_fields_set <= {"id", "extension", "type", "period", "provision_"}
         if is_broad and not plain:
             return "provision: more than a broad consent has at its root"
         return None
+
+    def _agrees(self, rule: _Concept, *, is_broad: bool) -> bool:
+        """Whether the policy rule is known to agree with the root; a broad consent says all it says by its policies."""
+        codes = [coding.code if coding.system == ACT_CODE_SYSTEM else None for coding in rule.coding]
+        return (is_broad or bool(codes)) and _AGREEING[self.provision.type].issuperset(codes)
 
 
 class _R5Nested(_Narrowing):
@@ -467,7 +520,7 @@ class _R5Rule(_R5Nested):
 
 class _R5(_Resource):
     status: Literal["draft", "active", "inactive", "not-done", "entered-in-error", "unknown"]
-    subject: _Reference
+    subject: _PatientReference
     date: _Date | None = None
     period: _Period | None = None
     grantor: list[object] = _NONE
@@ -476,7 +529,7 @@ class _R5(_Resource):
     controller: list[object] = _NONE
     source_attachment: list[object] = _NONE
     source_reference: list[object] = _NONE
-    regulatory_basis: list[object] = _NONE
+    regulatory_basis: _Some[_Concept] = _NONE
     policy_basis: object = None
     policy_text: list[object] = _NONE
     decision: Literal["permit", "deny"]
@@ -493,24 +546,38 @@ class _R5(_Resource):
             period=self.period.value() if self.period else None,
             root=Provision(kind, children=rules),
             scope=_category(self.category),
+            review=self._contradiction(),
         )
+
+    def _contradiction(self) -> str | None:
+        """Say what contradicts the decision: a consent directive not known to agree with it, as policyRule in R4."""
+        bases = (coding for concept in self.regulatory_basis for coding in concept.coding)
+        directives = {coding.code for coding in bases if coding.system == ACT_CODE_SYSTEM} & _DIRECTIVES
+        permits = self.decision == "permit" or bool(self.provision)
+        if permits and not _AGREEING[self.decision].issuperset(directives):
+            return "regulatoryBasis: not known to say what decision says"
+        return None
 
 
 # ------------------------------------------------------------------ what is not understood
 
 
-def _patient_id(patient: object, system: str) -> str:
-    """Return the identifier's value, else the id of a reference local to this hospital.
+def patient_id(resource: Mapping[str, object], system: str) -> str:
+    """Return the value of the patient's identifier, else the id of a reference local to this hospital.
 
     With a `system` only an identifier of that system will do.
+
+    Raises: UnreadableConsent if there is none.
     """
+    patient = resource.get("patient", resource.get("subject"))
     fields = patient if isinstance(patient, dict) else {}
     identifier = fields.get("identifier")
-    value = identifier.get("value") if isinstance(identifier, dict) else None
-    if system and not (isinstance(identifier, dict) and identifier.get("system") == system):
-        raise UnreadableConsent("patient: not named by an identifier of the site's patient_system")
+    named = identifier if isinstance(identifier, dict) and system in ("", identifier.get("system")) else {}
+    value = named.get("value")
     if isinstance(value, str) and value.strip():
         return value
+    if system:
+        raise UnreadableConsent("patient: not named by an identifier of the site's patient_system")
     reference = fields.get("reference")
     local = _LOCAL_PATIENT.fullmatch(reference) if isinstance(reference, str) else None
     if local is None:
@@ -532,7 +599,8 @@ def _is_modified(resource: Mapping[str, object]) -> bool:
     return False
 
 
-def _updated_at(resource: Mapping[str, object]) -> datetime | None:
+def updated_at(resource: Mapping[str, object]) -> datetime | None:
+    """Return meta.lastUpdated, if there is one."""
     meta = resource.get("meta")
     return _instant(meta.get("lastUpdated")) if isinstance(meta, dict) else None
 

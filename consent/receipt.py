@@ -50,6 +50,16 @@ class Bucket:
         """The smallest count of the range."""
         return int(self.label.partition("-")[0])
 
+    @property
+    def slack(self) -> int:
+        """How far outside the range a count may be, and the range still stand for it."""
+        return max(1, self.lowest // 8)
+
+    @property
+    def fewest(self) -> int:
+        """The smallest count the range stands for."""
+        return max(1, self.lowest - self.slack)
+
 
 def count_bucket(n: int) -> Bucket:
     """Return the range `n` lies in: 16 to 31 is `16-31` with weight 24.
@@ -72,9 +82,7 @@ def bucket_with_hysteresis(n: int, previous: Bucket | None) -> Bucket:
     current = count_bucket(n)
     if previous is None:
         return current
-    low = previous.lowest
-    slack = max(1, low // 8)
-    return previous if low - slack <= n <= 2 * low - 1 + slack else current
+    return previous if previous.fewest <= n <= 2 * previous.lowest - 1 + previous.slack else current
 
 
 def _bucket_from(low: int) -> Bucket:

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
+from unicodedata import normalize
 
 from consent.purpose import MLTRAINING, conflicts, covers
 from consent.record import UNRESOLVED, Kind, Match, Outcome, Period, Provision
@@ -175,16 +177,23 @@ def _recipient(rule: Provision, case: Case) -> Match:
 
 
 def _same_party(named: str, asked: str) -> Match:
-    """Compare two references; those of different systems may mean the same party."""
+    """Compare two references; those of different systems, or spelled alike, may mean the same party."""
     if named == asked:
         return Match.YES
-    comparable = named != UNRESOLVED and _system(named) == _system(asked)
+    comparable = named != UNRESOLVED and _system(named) == _system(asked) and _spelled(named) != _spelled(asked)
     return Match.NO if comparable else Match.UNKNOWN
 
 
 def _system(reference: str) -> str:
     system, bar, _ = reference.partition("|")
     return system + bar if bar else reference.rpartition("/")[0]
+
+
+@lru_cache(maxsize=4096)
+def _spelled(name: str) -> str:
+    """Return a name without what two people write differently: case, width, blanks around it and its system."""
+    folded = normalize("NFKC", normalize("NFKC", name).casefold())
+    return "|".join(part.strip() for part in folded.split("|"))
 
 
 def _study_date(rule: Provision, case: Case) -> Match:
@@ -204,7 +213,10 @@ def _modality(rule: Provision, case: Case) -> Match:
 
 
 def _project(rule: Provision, case: Case) -> Match:
-    return _is_one_of(rule.projects, case.project)
+    match = _is_one_of(rule.projects, case.project)
+    if match is Match.NO and case.project and _spelled(case.project) in map(_spelled, rule.projects):
+        return Match.UNKNOWN
+    return match
 
 
 def _is_one_of(named: tuple[str, ...], fact: str | None) -> Match:

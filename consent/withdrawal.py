@@ -6,6 +6,7 @@ each receipt with a `Standing`. Which receipts are affected is found inside the 
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
 from pydantic import AwareDatetime, Field, model_validator
@@ -120,6 +121,14 @@ _ANSWER: Final = StatementForm(
 def sign_answer(answer: WithdrawalAnswer, key: Ed25519PrivateKey) -> bytes:
     """Return the signed envelope of `answer`; `key` is the one the coordinator signs statements with."""
     return _ANSWER.sign(answer, key)
+
+
+def is_answer_to(answer: WithdrawalAnswer, envelope: bytes, notice: WithdrawalNotice) -> bool:
+    """Return whether `answer` speaks of `notice`, which was told in `envelope`, and of each of its receipts."""
+    told = (notice.federation, notice.site, notice.run, hashlib.sha256(envelope).hexdigest())
+    named = {receipt.sha256 for receipt in notice.receipts}
+    said = (answer.federation, answer.site, answer.run, answer.notice)
+    return (*said, {receipt.sha256 for receipt in answer.receipts}) == (*told, named)
 
 
 def open_answer(envelope: bytes, key: Ed25519PublicKey, max_bytes: int = MAX_NOTICE_BYTES) -> WithdrawalAnswer:

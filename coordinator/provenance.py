@@ -17,9 +17,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from consent import NoticeInvalid, ReceiptInvalid, key_id, open_notice, open_receipt, receipt_digest
+from coordinator.completeness import gaps
 from coordinator.errors import ConfigurationError, RunFailed
 from coordinator.receipt_keys import all_keys
-from coordinator.runs import RunRecord, describe
+from coordinator.runs import RunRecord, describe, mean_metrics, place_of, rows_of
 from coordinator.store import contribution, withdrawal_notice, withdrawn_receipt
 from coordinator.verification import Refused, read_expected, verify
 from models import bundle_files, bundle_texts, canonical, layout_digest, task_digest
@@ -47,8 +48,9 @@ def provenance(store: sa.Engine, federation: str, run: str, task: Task) -> dict[
         "derived_from": _lineage(record),
         "contains_withdrawn": _is_flagged(record),
         "receipt_keys": {site: [term.pem.decode() for term in terms] for site, terms in all_keys(store).items()},
-        "rounds": [_round(record, row) for row in _rows(record, "rounds")],
-        "evaluation": [_contribution(row) for row in _rows(record, "contributions") if row["kind"] == "evaluate"],
+        "rounds": [_round(record, row) for row in rows_of(record, "rounds")],
+        "measured": _measured(record),
+        "evaluation": [_contribution(row) for row in rows_of(record, "contributions") if row["kind"] == "evaluate"],
     }
 
 
@@ -85,12 +87,21 @@ def audit(store: sa.Engine, run: str, folder: Path) -> list[str]:
     run, round, task and base model, and it came while the key it names was in force. The model of each round is the
     base of the next, the models on disk are the ones on record, and the receipts and the consent logs of each site
     follow one another. Rounds carried over are those of the run they come from, the notices of withdrawal were signed
-    by their members, and nothing was counted that was answered to be in no model.
+    by their members, and nothing was counted that was answered to be in no model. Nothing of the run is gone
+    (`coordinator.completeness`).
     """
-    record = describe(store, run)
-    terms = all_keys(store)
-    keys = {site: [_key(term.pem) for term in had] for site, had in terms.items()}
-    rounds = _rows(record, "rounds")
+    try:
+        record, terms = describe(store, run), all_keys(store)
+        keys = {site: [_key(term.pem) for term in had] for site, had in terms.items()}
+    except (ValueError, TypeError, AttributeError):
+        return ["a row of the run or of a member is damaged"]
+    unknown = sorted({row["site"] for row in rows_of(record, "contributions")} - keys.keys())
+    if unknown:
+        return [f"{site}: has contributions and is no member" for site in unknown]
+    rounds = rows_of(record, "rounds")
+    if not rounds:
+        begun = record["state"] == "finished" or rows_of(record, "contributions")
+        return ["no round of the run is on record"] if begun else []
     before, after = ({row["round"]: row[f"model_{side}"] for row in rounds} for side in ("before", "after"))
     faults = [
         f"round {row['round']}: starts from another model than round {last['round']} made"
@@ -99,7 +110,7 @@ def audit(store: sa.Engine, run: str, folder: Path) -> list[str]:
     ]
     kept = RunRecord(store, folder, run)
     faults += [fault for row in rounds for fault in _model_faults(kept, row["round"])]
-    counted = [row for row in _rows(record, "contributions") if row["outcome"] == "counted"]
+    counted = [row for row in rows_of(record, "contributions") if row["outcome"] == "counted"]
     verified: list[_Verified] = []
     for row in counted:
         models = before if row["kind"] == "train" else after
@@ -109,14 +120,15 @@ def audit(store: sa.Engine, run: str, folder: Path) -> list[str]:
         if isinstance(answer, _Verified):
             verified.append(answer)
         else:
-            faults += [f"{_where(row)}: {fault}" for fault in answer]
+            faults += [f"{place_of(row)}: {fault}" for fault in answer]
     faults += [*_lineage_faults(store, record), *_withdrawal_faults(store, record, keys)]
-    return faults or _chain_faults(verified)
+    missing = gaps(store, record, [one.row for one in verified], keys)
+    return [*(faults or _chain_faults(verified)), *missing]
 
 
 def receipt_count(store: sa.Engine, run: str) -> int:
     """Return how many updates of the run were counted."""
-    rows = _rows(describe(store, run), "contributions")
+    rows = rows_of(describe(store, run), "contributions")
     return sum(row["outcome"] == "counted" for row in rows)
 
 
@@ -166,7 +178,7 @@ def _term_faults(row: Mapping[str, Any], terms: Sequence[Term]) -> list[str]:
     named = [term for term in terms if key_id(_key(term.pem)) in row["receipt"]]
     if all(term.holds(came) for term in named):
         return []
-    return [f"{_where(row)}: counted while the key that signed it was not in force"]
+    return [f"{place_of(row)}: counted while the key that signed it was not in force"]
 
 
 def _chain_faults(verified: Sequence[_Verified]) -> list[str]:
@@ -176,28 +188,23 @@ def _chain_faults(verified: Sequence[_Verified]) -> list[str]:
         before = last.get((one.key_id, one.row["made_in"]))
         if before is not None:
             if one.evidence.receipt.prev != receipt_digest(before.row["receipt"].encode()):
-                faults.append(f"{_where(one.row)}: does not follow the receipt counted before")
+                faults.append(f"{place_of(one.row)}: does not follow the receipt counted before")
             log = before.evidence.recheck
             if (one.expected.log_size, one.expected.log_root) != (log.size, log.root.hex()):
-                faults.append(f"{_where(one.row)}: its consent log does not follow the one accepted before")
+                faults.append(f"{place_of(one.row)}: its consent log does not follow the one accepted before")
         last[one.key_id, one.row["made_in"]] = one
     return faults
-
-
-def _where(row: Mapping[str, Any]) -> str:
-    return f"round {row['round']}, {row['kind']}, {row['site']}"
 
 
 def _lineage_faults(store: sa.Engine, record: Mapping[str, object]) -> list[str]:
     """Return where a round that was carried over is not that of the run it comes from."""
     if record["derived_from"] is None:
-        foreign = [row for name in ("rounds", "contributions") for row in _rows(record, name)]
+        foreign = [row for name in ("rounds", "contributions") for row in rows_of(record, name)]
         return [f"round {row['round']}: made in another run" for row in foreign if row["made_in"] != record["run"]]
     earlier, last = describe(store, str(record["derived_from"])), int(str(record["carried_rounds"]))
     own, theirs = _carried(record, last), _carried(earlier, last)
-    beyond = sorted(
-        {row["round"] for row in _rows(record, "rounds") if (row["made_in"] == record["run"]) is (row["round"] <= last)}
-    )
+    rounds = rows_of(record, "rounds")
+    beyond = sorted({row["round"] for row in rounds if (row["made_in"] == record["run"]) is (row["round"] <= last)})
     return [
         *(f"round {number}: is not as run {earlier['run']} made it" for number in own if own[number] != theirs[number]),
         *(f"round {number}: not carried over as the run's lineage says" for number in beyond),
@@ -207,10 +214,10 @@ def _lineage_faults(store: sa.Engine, record: Mapping[str, object]) -> list[str]
 def _carried(record: Mapping[str, object], last: int) -> dict[int, list[tuple[Any, ...]]]:
     """Return what makes each round up to `last`: its models, and the receipts that were counted."""
     made: dict[int, list[tuple[Any, ...]]] = {number: [] for number in range(last + 1)}
-    for row in _rows(record, "rounds"):
+    for row in rows_of(record, "rounds"):
         if row["round"] <= last:
             made[row["round"]].append((row["model_before"], row["model_after"], row["made_in"]))
-    for row in _rows(record, "contributions"):
+    for row in rows_of(record, "contributions"):
         if row["round"] <= last and row["kind"] == "train":
             made[row["round"]].append((row["site"], row["outcome"], row["receipt"], row["made_in"]))
     return made
@@ -218,8 +225,8 @@ def _carried(record: Mapping[str, object], last: int) -> dict[int, list[tuple[An
 
 def _withdrawal_faults(store: sa.Engine, record: Mapping[str, object], keys: _Keys) -> list[str]:
     """Return the notices on this run that their member did not sign, and what was counted against an answer."""
-    runs = {row["made_in"] for row in _rows(record, "rounds")} | {record["run"]}
-    closed = {row["round"] for row in _rows(record, "rounds")}
+    runs = {row["made_in"] for row in rows_of(record, "rounds")} | {record["run"]}
+    closed = {row["round"] for row in rows_of(record, "rounds")}
     counted = sa.and_(
         withdrawn_receipt.c.receipt == contribution.c.receipt_digest, withdrawn_receipt.c.site == contribution.c.site
     )
@@ -245,7 +252,7 @@ def _withdrawal_faults(store: sa.Engine, record: Mapping[str, object], keys: _Ke
 
 
 def _signed(notice: sa.Row[Any], keys: _Keys) -> bool:
-    for key in keys[notice.site]:
+    for key in keys.get(notice.site, ()):
         try:
             return bool(open_notice(notice.envelope, key).run == notice.run)
         except NoticeInvalid:
@@ -260,7 +267,7 @@ def _lineage(record: Mapping[str, object]) -> dict[str, object] | None:
 
 
 def _is_flagged(record: Mapping[str, object]) -> bool:
-    in_model = any(row["contains_withdrawn"] for row in _rows(record, "rounds"))
+    in_model = any(row["contains_withdrawn"] for row in rows_of(record, "rounds"))
     return in_model or bool(record["measured_with_withdrawn"])
 
 
@@ -275,22 +282,26 @@ def _round(record: Mapping[str, object], row: Mapping[str, Any]) -> dict[str, An
         "seconds": row["closed_at"] - row["opened_at"],
         "contributions": [
             _contribution(made)
-            for made in _rows(record, "contributions")
+            for made in rows_of(record, "contributions")
             if made["round"] == row["round"] and made["kind"] == "train"
         ],
     }
 
 
+def _measured(record: Mapping[str, object]) -> dict[str, float]:
+    """Return what the sites measured of the final model, together."""
+    made = [row for row in rows_of(record, "contributions") if row["kind"] == "evaluate"]
+    return mean_metrics((row["weight"], row["metrics"]) for row in made if row["outcome"] == "counted")
+
+
 def _contribution(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what others may know: an update that was taken back reads as an abstention, whatever its reason."""
-    kept = ("site", "outcome", "reason", "weight", "update", "metrics", "receipt")
+    """Return what others may know: an update that was taken back reads as an abstention, whatever its reason.
+
+    What a site's metrics were stays with the coordinator; their mean is in the round.
+    """
+    kept = ("site", "outcome", "reason", "weight", "update", "receipt")
     told = {"retracted": "abstained"}.get(row["outcome"], row["outcome"])
     return {key: row[key] for key in kept} | {"outcome": told}
-
-
-def _rows(record: Mapping[str, object], name: str) -> list[dict[str, Any]]:
-    rows: Any = record[name]
-    return list(rows)
 
 
 def _signer(row: Mapping[str, Any], keys: _Keys) -> Ed25519PublicKey:

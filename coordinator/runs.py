@@ -14,8 +14,9 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from safetensors import SafetensorError
@@ -363,6 +364,19 @@ def withdrawn_from(db: sa.Connection, name: str, kind: str = "train") -> int | N
     return first
 
 
+def mean_metrics(reported: Iterable[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
+    """Return the mean of each metric over those that report it, each by its weight."""
+    reported = list(reported)
+    weights: Counter[str] = Counter()
+    for weight, metrics in reported:
+        weights.update(dict.fromkeys(metrics, weight))
+    means = dict.fromkeys(weights, 0.0)
+    for weight, metrics in reported:
+        for name, value in metrics.items():
+            means[name] += value * (weight / weights[name])  # shares first: a huge value does not overflow
+    return means
+
+
 def describe(store: sa.Engine, name: str) -> dict[str, object]:
     """Return a run's whole record as plain values.
 
@@ -423,3 +437,14 @@ def _write(path: Path, content: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def rows_of(record: Mapping[str, object], name: str) -> list[dict[str, Any]]:
+    """Return the rounds or the contributions of what `describe` returned."""
+    rows: Any = record[name]
+    return list(rows)
+
+
+def place_of(row: Mapping[str, Any]) -> str:
+    """Return where a contribution was made, as an auditor reads it."""
+    return f"round {row['round']}, {row['kind']}, {row['site']}"

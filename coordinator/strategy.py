@@ -24,7 +24,7 @@ from coordinator import members
 from coordinator.errors import RunFailed, UpdateRetracted
 from coordinator.folding import OrderedMean
 from coordinator.receipt_keys import why_not
-from coordinator.runs import Closing, Contribution, LogState, without
+from coordinator.runs import Closing, Contribution, LogState, mean_metrics, without
 from coordinator.verification import Expected, Refused, verify
 from models import (
     UpdateRefused,
@@ -487,16 +487,7 @@ def _initial(reply: Message, *, whole: bool) -> tuple[tuple[str, str], Arrays] |
 
 
 def _mean_metrics(made: Iterable[Contribution]) -> MetricRecord:
-    """Return the weighted mean of each metric over the contributions that report it."""
-    made = list(made)
-    weights: Counter[str] = Counter()
-    for one in made:
-        weights.update(dict.fromkeys(one.metrics or {}, one.weight))
-    means = dict.fromkeys(weights, 0.0)
-    for one in made:
-        for name, value in (one.metrics or {}).items():
-            means[name] += value * (one.weight / weights[name])  # shares first: a huge value does not overflow
-    return MetricRecord({**means})
+    return MetricRecord({**mean_metrics((one.weight, one.metrics or {}) for one in made)})
 
 
 def _outcomes(closing: Closing) -> str:

@@ -215,11 +215,12 @@ def _quorum(evidence: Evidence) -> Check:
 
 
 def _came_back(evidence: Evidence) -> Check:
-    missed, back = (evidence.killed in _counted(evidence, number) for number in (KILLED_IN, KILLED_IN + 1))
+    rounds = range(KILLED_IN, evidence.stage.task["rounds"] + 1)
+    counted = [number for number in rounds if evidence.killed in _counted(evidence, number)]
     return Check(
         "A killed site takes part again",
-        not missed and back,
-        f"{evidence.killed}: killed with SIGKILL in round {KILLED_IN} (counted: {missed}), counted in the next: {back}",
+        bool(counted) and KILLED_IN not in counted,
+        f"{evidence.killed}: killed with SIGKILL in round {KILLED_IN}; from there on counted in {counted}",
     )
 
 

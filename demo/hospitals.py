@@ -20,7 +20,7 @@ from demo.dicom_files import Scan, image_series, segmentation, write
 from demo.identities import invent_patient
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from demo.identities import FakePatient
 
@@ -114,8 +114,12 @@ def make_inbox(
     patients: int,
     seed: int,
     progress: Callable[[int, int], None] | None = None,
+    public: int = 1,
 ) -> Inbox:
-    """Fill `folder` with what this hospital's archive sends; equal arguments give equal bytes."""
+    """Fill `folder` with what this hospital's archive sends; equal arguments give equal bytes.
+
+    Of its share of the real files it gets one in `public`.
+    """
     place = tuple(HOSPITALS).index(hospital)
     made = []
     for number in range(patients):
@@ -123,7 +127,7 @@ def make_inbox(
         made.append(_make_patient(rng, HOSPITALS[hospital], number, folder / "virtual"))
         if progress is not None:
             progress(number + 1, patients)
-    _copy_public(folder / "public", place)
+    _copy_public(folder / "public", public_files()[place :: len(HOSPITALS) * public])
     _make_broken(folder / "broken", min((folder / "virtual").rglob("*.dcm")))
     return Inbox(hospital, tuple(made), _planted(made), _count_files(folder))
 
@@ -163,9 +167,9 @@ def _make_patient(rng: np.random.Generator, hospital: Hospital, number: int, fol
     return patient
 
 
-def _copy_public(folder: Path, place: int) -> None:
+def _copy_public(folder: Path, share: Iterable[tuple[str, Path]]) -> None:
     """Copy this hospital's share; together the hospitals have every file once."""
-    for name, path in public_files()[place :: len(HOSPITALS)]:
+    for name, path in share:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)

@@ -30,7 +30,7 @@ TOLD = (
     " here and never shown."
 )
 # In which rounds a patient withdraws, and a site node is killed.
-WITHDRAWS_IN, KILLED_IN = 3, 4
+WITHDRAWS_IN, KILLED_IN = 2, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +63,22 @@ class Stage:
 
 
 def invented_stage(
-    root: Path, at: datetime, progress: Callable[[str, int, int], None], patients: int = PATIENTS
+    root: Path, at: datetime, progress: Callable[[str, int, int], None], patients: int = PATIENTS, public: int = 1
 ) -> Stage:
-    """Make the inboxes of three invented hospitals below `root`."""
-    wards = tuple(_ward(name, root / name, patients, at, progress) for name in HOSPITALS)
+    """Make the inboxes of three invented hospitals below `root`, with one in `public` of the real files."""
+    wards = tuple(_ward(name, root / name, patients, at, progress, public) for name in HOSPITALS)
     return Stage(TOLD, TASK, "MR", 20, 16, wards)
 
 
 def _ward(
-    name: HospitalName, folder: Path, patients: int, at: datetime, progress: Callable[[str, int, int], None]
+    name: HospitalName,
+    folder: Path,
+    patients: int,
+    at: datetime,
+    progress: Callable[[str, int, int], None],
+    public: int,
 ) -> Ward:
-    inbox = make_inbox(name, folder, patients, SEED, lambda done, total: progress(name, done, total))
+    inbox = make_inbox(name, folder, patients, SEED, lambda done, total: progress(name, done, total), public)
     return Ward(
         name=name,
         title=HOSPITALS[name].title,

@@ -223,7 +223,7 @@ def _happen(
         db.execute(sa.insert(request_event).values(request=made, version=after.version, event=text))
         if act in _CHANGES_WHAT_IS_PERMITTED:
             advance(db)
-        ledger.write(db, at, f"site:request:{act}", **_detail(made, after, event))
+        ledger.write(db, at, f"site:request:{act}", **_detail(made, after, event), event=ledger.text_digest(text))
         return Numbered(made, after)
 
 

@@ -9,6 +9,7 @@ Source: RFC 9106 section 4, second recommended option; NIST SP 800-63B sections 
 from __future__ import annotations
 
 import os
+from base64 import b64encode
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -133,5 +134,10 @@ def _kdf() -> Argon2id:
     return Argon2id(salt=os.urandom(16), length=32, iterations=_ITERATIONS, lanes=_LANES, memory_cost=_MEMORY_KIB)
 
 
-_NOBODYS: Final = _kdf().derive_phc_encoded(os.urandom(32))
-"""Whoever is not there is asked as everybody is."""
+def _drawn(size: int) -> str:
+    return b64encode(os.urandom(size)).decode().rstrip("=")
+
+
+_COSTS: Final = f"m={_MEMORY_KIB},t={_ITERATIONS},p={_LANES}"
+_NOBODYS: Final = f"$argon2id$v=19${_COSTS}${_drawn(16)}${_drawn(32)}"
+"""Whoever is not there is asked as everybody is; what is drawn is no password's."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass
+from datetime import UTC
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -72,10 +73,24 @@ def clear(db: sa.Connection, by: str, reason: str, at: datetime) -> int:
     return alarm.number
 
 
-def last_good(db: sa.Connection) -> str:
-    """Return the id of the last good snapshot; empty if there is none."""
+def last_good(db: sa.Connection, as_of: datetime | None = None) -> str:
+    """Return the id of the last good snapshot, or of the last one at a moment; empty if there is none."""
     good = sa.select(archive_snapshot.c.id).where(archive_snapshot.c.is_good)
+    if as_of is not None:
+        good = good.where(archive_snapshot.c.at <= as_of.astimezone(UTC).isoformat())
     return db.execute(good.order_by(archive_snapshot.c.number.desc())).scalars().first() or ""
+
+
+def manifest(db: sa.Connection, snapshot: str) -> str:
+    """Return the digest of a snapshot's manifest; empty if the record has none."""
+    query = sa.select(archive_snapshot.c.manifest).where(archive_snapshot.c.id == snapshot)
+    return db.execute(query).scalars().first() or ""
+
+
+def named_since(db: sa.Connection, moment: datetime) -> frozenset[str]:
+    """Return the last good snapshots that alarms since a moment named."""
+    query = sa.select(archive_alarm.c.last_good).where(archive_alarm.c.at >= moment.isoformat())
+    return frozenset(db.execute(query).scalars())
 
 
 def record(db: sa.Connection, made: str, files: int, manifest: str, at: datetime, *, is_good: bool) -> None:

@@ -153,7 +153,7 @@ def open_copies(site: Site) -> list[Copy]:
 
 def lock_places(site: Site) -> Places:
     """Return where the site's locked copies lie."""
-    from site_node.archive.locked.places import Places  # noqa: PLC0415 -- boto3 is slow to import, and few commands need it
+    from site_node.archive.locked.places import Places  # noqa: PLC0415 -- botocore is slow to import, and few commands need it
 
     return Places(site.home.root, site.config.locked, site.store)
 

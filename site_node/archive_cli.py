@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -60,22 +61,7 @@ def take_snapshot(
     as_json: Json = False,
 ) -> None:
     """Take a snapshot; run it by a timer. Exit code 7: images changed as none may, and training is paused."""
-    archive = _archive(context)
-    with _bars() as (staging, storing):
-        taken = archive.take(read_all=read_all, staging=staging, storing=storing)
-    if not as_json:
-        out.print(f"snapshot {taken.id[:12]}: {taken.files} files; {taken.read} read, {taken.gone} gone")
-    extended, not_locked = _lock(archive)
-    if as_json:
-        print(json.dumps(asdict(taken) | {"lock": asdict(extended) if extended else None}, default=str))
-    elif extended is not None:
-        out.print(extended.line, soft_wrap=True)
-    if not taken.is_good:
-        if not_locked:
-            err.print(f"not locked: {not_locked}", soft_wrap=True)
-        _alarm(context)
-    if not_locked:
-        raise not_locked
+    _take(context, read_all=read_all, as_json=as_json)
 
 
 @archive_app.command("list")
@@ -98,20 +84,23 @@ def restore_files(
     target: Annotated[Path, typer.Argument(help="A folder that is empty or not there.")],
     study: Annotated[str, typer.Option(help="Only this StudyInstanceUID.")] = "",
     patient: Annotated[bool, typer.Option("--patient", help="Only one patient; the PatientID is asked for.")] = False,
-    day: Annotated[str, typer.Option(help="Only studies of this day, as 2026-03-12.")] = "",
+    day: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Only studies of this day.")] = None,
     everything: Annotated[bool, typer.Option("--everything", help="All that the snapshot holds.")] = False,
     state: Annotated[bool, typer.Option("--state", help="The site's database, configuration and keys too.")] = False,
     snapshot: Annotated[str, typer.Option(help="Else the last good one.")] = "",
     as_of: AsOf = None,
     as_json: Json = False,
 ) -> None:
-    """Restore a study, a patient, a day or everything to a clean place; each file is compared with its digest."""
-    from site_node.archive.snapshot import Wanted  # noqa: PLC0415 -- it brings pydicom, which is slow to import
+    """Restore a study, a patient, a day or everything to a clean place; each file is compared with its digest.
+
+    One that was cut off goes on when it is given again.
+    """
+    from site_node.archive.restoring import Wanted  # noqa: PLC0415 -- it brings pydicom, which is slow to import
 
     if everything == bool(study or patient or day):
         raise typer.BadParameter("say what: --study, --patient, --day, or --everything")
     archive = _archive(context, as_of)
-    wanted = Wanted(study, ask_patient() if patient else "", day.replace("-", ""))
+    wanted = Wanted(study, ask_patient() if patient else "", f"{day:%Y%m%d}" if day else "")
     with _bars() as (rebuilding, _):
         restored = archive.restore(target, wanted, snapshot, with_state=state, progress=rebuilding)
     if as_json:
@@ -119,7 +108,10 @@ def restore_files(
     else:
         out.print(f"{restored.files} files are back, each with the digest it was archived under")
     if restored.missing:
-        raise ArchiveError(f"{restored.missing} files are missing: their snapshot is damaged; try an older one")
+        why = restored.complaint or "their snapshot is damaged"
+        raise ArchiveError(
+            f"{restored.missing} files are missing: {why}; give the command again, or try an older snapshot"
+        )
 
 
 @archive_app.command("check")
@@ -141,8 +133,16 @@ def forget_snapshots(context: typer.Context) -> None:
 
 @archive_app.command("look")
 def look_quickly(context: typer.Context) -> None:
-    """Look for known images that no longer begin as one, and for many that are gone; reads no pixels."""
+    """Look for known images that no longer begin as one, and for many that are gone; reads no pixels.
+
+    If that opens an alarm, a snapshot is taken at once.
+    """
+    before = _open_alarm(context)
     found = _archive(context).look()
+    now = _open_alarm(context)
+    if now is not None and before is None:
+        err.print("ALARM; training is paused; a snapshot is taken now")
+        _take(context)
     _alarm(context)
     out.print(f"no alarm; {len(found)} known images are gone")
 
@@ -155,14 +155,13 @@ def show_alarm(
 ) -> None:
     """Show the alarm that is open, if one is: exit code 7."""
     found = _archive(context).findings() if paths else ()
-    with open_site(context.obj).store.connect() as db:
-        alarm = alarms.open_alarm(db)
+    alarm = _open_alarm(context)
     if as_json:
         rows = [{"kind": one.kind, "path": one.path} for one in found]
         print(json.dumps({"alarm": asdict(alarm) if alarm else None, "files": rows}))
     else:
         for one in found:
-            out.print(f"{one.kind}  {one.path}", soft_wrap=True)
+            out.print(f"{one.kind}  {os.fsencode(one.path).decode(errors='replace')}", soft_wrap=True, markup=False)
     _alarm(context)
     if not as_json:
         out.print("no alarm is open")
@@ -185,6 +184,29 @@ def clear_alarm(
     out.print(f"alarm {number} is cleared; take a snapshot now")
 
 
+def _take(context: typer.Context, *, read_all: bool = False, as_json: bool = False) -> None:
+    archive = _archive(context)
+    with _bars() as (staging, storing):
+        taken = archive.take(read_all=read_all, staging=staging, storing=storing, complain=_complain)
+    if not as_json:
+        out.print(f"snapshot {taken.id[:12]}: {taken.files} files; {taken.read} read, {taken.gone} gone")
+    extended, not_locked = _lock(archive)
+    if as_json:
+        print(json.dumps(asdict(taken) | {"lock": asdict(extended) if extended else None}, default=str))
+    elif extended is not None:
+        out.print(extended.line, soft_wrap=True)
+    if not_locked is not None and (taken.lost or not taken.is_good):
+        err.print(f"not locked: {not_locked}", soft_wrap=True)
+    if not taken.is_good:
+        _alarm(context)
+    if taken.lost:
+        raise ArchiveError(
+            f"the last good snapshot, {taken.lost[:12]}, is not in the repository any more: who removed it?"
+        )
+    if not_locked is not None:
+        raise not_locked
+
+
 def _lock(archive: Archive) -> tuple[Extended | None, SiteError | None]:
     """Push the locks of a locked copy forward; return what that did, and why a snapshot is not called locked."""
     try:
@@ -197,13 +219,21 @@ def _lock(archive: Archive) -> tuple[Extended | None, SiteError | None]:
     return extended, ArchiveError(f"the snapshot is not called locked: {'; '.join(extended.problems)}")
 
 
+def _complain(words: str) -> None:
+    err.print(f"restic: {words}", soft_wrap=True)
+
+
+def _open_alarm(context: typer.Context) -> alarms.Alarm | None:
+    with open_site(context.obj).store.connect() as db:
+        return alarms.open_alarm(db)
+
+
 def _alarm(context: typer.Context) -> None:
     """End the command if an alarm is open.
 
     Raises: ArchiveAlarm.
     """
-    with open_site(context.obj).store.connect() as db:
-        alarm = alarms.open_alarm(db)
+    alarm = _open_alarm(context)
     if alarm is None:
         return
     counts = ", ".join(f"{count} {kind}" for kind, count in alarm.counts.items())

@@ -16,38 +16,49 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import sqlalchemy as sa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from consent import (
     BATCH,
     BATCH_LEVEL,
     ENGINE,
     POLICY,
+    AnswerInvalid,
     CheckpointInvalid,
     ConsentError,
     ConsentRecord,
     Deny,
     Kind,
+    NoticeInvalid,
     Outcome,
     ReceiptInvalid,
+    SignerInvalid,
     Study,
     decide_under,
     entry_leaf,
     federation_recipient,
+    is_answer_to,
+    key_id,
     log_origin,
     log_verifier,
     nodes_of,
+    open_answer,
     open_checkpoint,
+    open_notice,
     open_receipt,
+    receipt_digest,
+    signer_key,
     study_key,
     tree_root,
     verify_excluded,
     verify_included,
 )
 from consent.decision import ENFORCED
-from site_node import claims, permissions
+from consent.receipt import NO_PREVIOUS
 from site_node import consent_log as logs
+from site_node import ledger_audit
 from site_node.consents import as_decided
-from site_node.eligibility import plant, read_manifest, read_rows
+from site_node.eligibility import opening_of, plant, read_manifest, read_rows
 from site_node.gate import request_of
 from site_node.store import (
     consent_checkpoint,
@@ -58,19 +69,22 @@ from site_node.store import (
     data_manifest,
     eligibility,
     instance,
+    misfits_of,
     participation,
+    receipt_signer,
     review_decision,
     treatment,
+    withdrawal_answer,
+    withdrawal_notice,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-    from consent import Checkpoint, EligibilityTree, LegalBasis, Receipt, Request
+    from consent import Checkpoint, EligibilityTree, LegalBasis, Receipt, Request, WithdrawalNotice
     from site_node.eligibility import Row
+    from site_node.ledger_audit import Decided
 
 NEVER: Final = 2**63
 CHUNK: Final = 2**20
@@ -92,6 +106,8 @@ class Audited:
     root: Path
     federation: str
     site: str
+    authority: bytes
+    """The certificate of the federation's authority, PEM."""
 
 
 class Sample(NamedTuple):
@@ -117,11 +133,12 @@ class _Tally:
 
 @dataclass(frozen=True, slots=True)
 class _Signed:
-    """Opens what this site signed, with the keys it ever had."""
+    """Opens what this site signed, with the keys it ever had; `decided` is what people had decided by then."""
 
     federation: str
     site: str
     keys: Sequence[Ed25519PublicKey]
+    decided: Decided
 
     def state(self, note: str) -> Checkpoint | None:
         """Return the state of the log in a note."""
@@ -135,6 +152,13 @@ class _Signed:
         for key in self.keys:
             with suppress(ReceiptInvalid):
                 return open_receipt(envelope, key)
+        return None
+
+    def notice(self, envelope: bytes) -> WithdrawalNotice | None:
+        """Return the notice of withdrawal in an envelope."""
+        for key in self.keys:
+            with suppress(NoticeInvalid):
+                return open_notice(envelope, key)
         return None
 
 
@@ -152,16 +176,24 @@ class _Records:
 
 @dataclass(frozen=True, slots=True)
 class _Opening:
-    """A released opening whose receipt and verdicts fit each other."""
+    """The verdicts of an opening, and all that they rest on."""
 
     name: str
-    receipt: Receipt
     rows: tuple[Row, ...]
-    tree: EligibilityTree
-    newest: int
+    snapshot_at: datetime
+    evaluated_at: datetime
     request: Request
     basis: LegalBasis
     modality: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Released:
+    """An opening with what was released of it; its receipt and its verdicts fit each other."""
+
+    opening: _Opening
+    tree: EligibilityTree
+    newest: int
 
 
 def audit(store: sa.Engine, audited: Audited, run: str | None = None, sample: Sample | None = None) -> list[Finding]:
@@ -171,20 +203,66 @@ def audit(store: sa.Engine, audited: Audited, run: str | None = None, sample: Sa
     """
     with store.connect() as db:
         tallies: dict[str, _Tally] = defaultdict(_Tally)
-        signed = _Signed(audited.federation, audited.site, claims.signers(db))
+        kinds = tallies["columns against their kinds"]
+        for column, misfits in misfits_of(db):
+            kinds.note(f"{column}: {misfits} values are not of its kind; nothing else was audited", when=misfits > 0)
+        if kinds.faults:
+            return [Finding(what, tally.checked, tuple(tally.faults)) for what, tally in tallies.items()]
+        decided = _check_ledger(db, tallies)
+        signed = _Signed(audited.federation, audited.site, _signers(db, tallies["keys this site signed with"]), decided)
         records = _check_records(db, tallies["consent records against their leaves"])
         leaves = _check_log(db, tallies["leaves of the log against the records"])
         newest = _check_tree(db, leaves, signed, tallies)
-        openings = list(
-            _check_receipts(db, audited.site, signed, run, newest, tallies["receipts against log and verdicts"])
-        )
-        for opening in openings:
-            chosen = _chosen(opening, sample)
-            _check_decisions(db, opening, chosen, records, tallies["decisions made again"])
-        _check_withdrawn(db, openings, records, tallies["proofs that the withdrawn are in no later round"])
-        used = {row.manifest for o in openings for row in o.rows if row.manifest and row.study in _chosen(o, sample)}
+        releases = list(_check_receipts(db, audited, signed, run, newest, tallies["receipts against log and verdicts"]))
+        _check_chain(db, signed, tallies["each receipt against the one before it"])
+        again, used = tallies["decisions made again"], set[str]()
+        catalogue, dates = _catalogue(db), tallies["patients and dates of verdicts against the catalogue"]
+        for released in releases:
+            chosen = _chosen(released, sample)
+            _check_decisions(db, released.opening, chosen, again)
+            _check_used(released, chosen, records, again)
+            _check_catalogue(catalogue, released.opening, chosen, dates)
+            used.update(row.manifest for row in released.opening.rows if row.manifest and row.study in chosen)
+        if sample is None:
+            _check_unused(db, audited, signed, run, tallies["decisions of openings that released nothing, made again"])
+        _check_withdrawn(db, releases, records, tallies["proofs that the withdrawn are in no later round"])
         _check_files(db, audited.root, used, tallies["image files against the lists of files"])
+        _check_answers(db, audited, signed, tallies["answers of the coordinator to withdrawals"])
     return [Finding(what, tally.checked, tuple(tally.faults)) for what, tally in tallies.items()]
+
+
+# ------------------------------------------------------------------ the ledger
+
+
+def _check_ledger(db: sa.Connection, tallies: Mapping[str, _Tally]) -> Decided:
+    """Compare the ledger with itself, with what was signed, and with the tables that say the same."""
+    entries, chain = ledger_audit.read(db)
+    decided, decisions = ledger_audit.decided(db, entries)
+    for what, notes in (
+        ("entries of the ledger against each other", chain),
+        ("the ledger against the signed states of the log", ledger_audit.anchored(db, entries)),
+        ("datasets and tasks against the ledger", decisions),
+        ("steps of requests against the ledger", ledger_audit.events(db, entries)),
+        ("openings against the ledger", ledger_audit.openings(db, entries)),
+        ("withdrawn updates against the ledger", ledger_audit.withdrawn(db, entries)),
+    ):
+        for fault, wrong in notes:
+            tallies[what].note(fault, when=wrong)
+    return decided
+
+
+def _signers(db: sa.Connection, tally: _Tally) -> list[Ed25519PublicKey]:
+    """Return the keys this site ever signed with."""
+    keys = []
+    for row in db.execute(sa.select(receipt_signer)):
+        try:
+            key = Ed25519PublicKey.from_public_bytes(row.public_key)
+        except (ValueError, TypeError):
+            tally.note(f"key {row.key_id[:16]}: it cannot be read", when=True)
+            continue
+        tally.note(f"key {row.key_id[:16]}: it is under another name", when=key_id(key) != row.key_id)
+        keys.append(key)
+    return keys
 
 
 # ------------------------------------------------------------------ the log
@@ -281,156 +359,231 @@ def _check_tree(
 
 def _check_receipts(
     db: sa.Connection,
-    site: str,
+    audited: Audited,
     signed: _Signed,
     run: str | None,
     known: Mapping[int, tuple[bytes, int]],
     tally: _Tally,
-) -> Iterator[_Opening]:
+) -> Iterator[_Released]:
     """Compare each receipt with the log and with the verdicts kept; yield the openings in which all fit."""
-    names = ("run", "round", "kind", "nonce")
-    query = sa.select(participation).where(participation.c.outcome == "released")
-    released = db.execute(query if run is None else query.where(participation.c.run == run)).all()
-    verdicts = {tuple(getattr(row, n) for n in names): row for row in db.execute(sa.select(eligibility))}
-    answered = {tuple(row) for row in db.execute(sa.select(*(participation.c[n] for n in names)))}
+    verdicts = {opening_of(row): row for row in db.execute(sa.select(eligibility))}
+    answered = {opening_of(row): row for row in db.execute(sa.select(participation))}
     for opening in verdicts:
         if opening not in answered:
-            tally.note(f"{_name(opening)}: verdicts are kept of an opening that was not answered", when=True)
-    for row in released:
-        opening = tuple(getattr(row, n) for n in names)
-        found = _opened(db, row, verdicts.get(opening), site, signed, known)
-        tally.note(f"{_name(opening)}: {found}", when=isinstance(found, str))
-        if isinstance(found, _Opening):
-            yield found
+            tally.note(f"{opening}: verdicts are kept of an opening that was not answered", when=True)
+    for opening, row in answered.items():
+        if row.outcome == "released" and run in (None, row.run):
+            found = _opened(db, row, verdicts.get(opening), audited, signed, known)
+            tally.note(f"{opening}: {found}", when=isinstance(found, str))
+            if isinstance(found, _Released):
+                yield found
+
+
+def _check_chain(db: sa.Connection, signed: _Signed, tally: _Tally) -> None:
+    """Follow each receipt to the one before it, and each notice to the receipts it names, back to the first."""
+    made = db.execute(sa.select(participation).order_by(sa.text("rowid"))).all()
+    kept = {receipt_digest(row.receipt): row for row in made if row.receipt}
+    for row in made:
+        has = row.receipt is not None
+        odd = has == (row.outcome == "abstained")
+        tally.note(f"{opening_of(row)}: {row.outcome} does not go with its receipt", when=odd)
+        receipt = signed.receipt(row.receipt) if has else None
+        if receipt is not None:
+            gone = receipt.prev != NO_PREVIOUS and receipt.prev not in kept
+            tally.note(f"{opening_of(row)}: the receipt before it is not on record", when=gone)
+            claimed = (receipt.run, receipt.round, receipt.kind, receipt.nonce, receipt.task)
+            tally.note(f"{opening_of(row)}: its receipt is of another", when=claimed != (*opening_of(row), row.task))
+        elif has:
+            tally.note(f"{opening_of(row)}: the receipt is not signed by this site", when=True)
+    for row in db.execute(sa.select(withdrawal_answer)):
+        notice = signed.notice(row.notice)
+        for one in notice.receipts if notice else ():
+            gone = one.sha256 not in kept
+            tally.note(f"update {one.sha256[:16]}: its notice is kept, its receipt is gone", when=gone)
+
+
+def _check_unused(db: sa.Connection, audited: Audited, signed: _Signed, run: str | None, tally: _Tally) -> None:
+    """Make the decisions again of the openings that were answered with nothing; no receipt speaks of them."""
+    outcomes = {opening_of(row): row.outcome for row in db.execute(sa.select(participation))}
+    for verdicts in db.execute(sa.select(eligibility)):
+        if outcomes.get(opening_of(verdicts)) != "released" and run in (None, verdicts.run):
+            opening = _asked(verdicts, audited, signed.decided)
+            tally.note(f"{opening_of(verdicts)}: {opening}", when=isinstance(opening, str))
+            if isinstance(opening, _Opening):
+                _check_decisions(db, opening, frozenset(row.study for row in opening.rows), tally)
 
 
 def _opened(
     db: sa.Connection,
     row: sa.Row[Any],
     verdicts: sa.Row[Any] | None,
-    site: str,
+    audited: Audited,
     signed: _Signed,
     known: Mapping[int, tuple[bytes, int]],
-) -> _Opening | str:
+) -> _Released | str:
     """Return the opening with all that is kept of it, or what does not fit."""
     receipt = signed.receipt(row.receipt)
     if receipt is None:
         return "the receipt is not signed by this site"
     if verdicts is None:
         return "its verdicts are not on record"
+    opening = _asked(verdicts, audited, signed.decided)
+    if isinstance(opening, str):
+        return opening
     try:
-        rows, tree = _replanted(db, verdicts)
-        snapshot_at = datetime.fromisoformat(verdicts.snapshot_at)
-        evaluated_at = datetime.fromisoformat(verdicts.evaluated_at)
+        tree = _replanted(db, opening, verdicts, receipt.eligibility.padded_size)
         studies = set(json.loads(row.studies))
+        given = {(study, patient, day) for study, patient, day in json.loads(row.used)}
     except (ValueError, TypeError, KeyError):
         return "its verdicts are damaged"
-    said, times = receipt.eligibility, receipt.times
+    said, times, request = receipt.eligibility, receipt.times, opening.request
     states = [signed.state(note) for note in (receipt.consent_log.snapshot, receipt.consent_log.recheck)]
-    claimed = (receipt.run, receipt.round, receipt.kind, receipt.nonce, receipt.epoch.release, receipt.site)
-    kept = (verdicts.task, verdicts.epoch, snapshot_at, evaluated_at)
+    claimed = (receipt.run, receipt.round, receipt.kind, receipt.nonce, receipt.epoch.release)
+    kept = (verdicts.task, verdicts.epoch, opening.snapshot_at, opening.evaluated_at)
+    asked = (request.purposes, request.recipients, opening.basis.kind.value)
     faults = {
-        "the receipt speaks of something else": claimed != (row.run, row.round, row.kind, row.nonce, row.epoch, site),
+        "the receipt speaks of something else": (*claimed, receipt.site, receipt.federation)
+        != (row.run, row.round, row.kind, row.nonce, row.epoch, audited.site, audited.federation),
         "the receipt shows a state of the log that is not on record": not all(
             state is not None and known.get(state.size, (b"", 0))[0] == state.root for state in states
         ),
-        "its verdicts are not those the receipt was made of": (tree.root, tree.root.hex(), len(tree.entries))
-        != (verdicts.root, said.root, said.padded_size),
+        "its verdicts are not those the receipt was made of": (tree.root, tree.root.hex(), said.padded_size)
+        != (verdicts.root, said.root, verdicts.padded_size),
         "its verdicts are of another moment or task than the receipt says": kept
         != (receipt.task, receipt.epoch.release, times.snapshot, times.recheck),
         "its verdicts are of another dataset than the receipt says": verdicts.dataset != receipt.grants[0].dataset,
+        "the receipt says of another request than the task's": (said.purposes, said.recipients, said.basis) != asked,
+        "the receipt says of another version of Filmroom than its verdicts": (said.policy, said.engine)
+        != (verdicts.policy, verdicts.engine),
         "the studies on record are not those that were permitted": studies
-        != {one.study for one in rows if one.outcome == Outcome.PERMIT.value},
+        != {one.study for one in opening.rows if one.outcome == Outcome.PERMIT.value},
+        "the patients and dates on record are not those that were permitted": given
+        != {(one.study, one.patient, one.study_date) for one in opening.rows if one.outcome == Outcome.PERMIT.value},
     }
-    wrong = next((fault for fault, is_so in faults.items() if is_so), None)
+    wrong = next((fault for fault, is_so in faults.items() if is_so), None) or signed.decided.fault(receipt)
     last = states[-1]
-    return wrong or _decided(db, receipt, rows, tree, known[last.size][1] if last else 0)
+    return wrong or _Released(opening, tree, known[last.size][1] if last else 0)
 
 
-def _replanted(db: sa.Connection, verdicts: sa.Row[Any]) -> tuple[tuple[Row, ...], EligibilityTree]:
-    """Return the verdicts as kept, and the tree they make.
+def _asked(verdicts: sa.Row[Any], audited: Audited, decided: Decided) -> _Opening | str:
+    """Return the verdicts as kept, with what was asked, or why they cannot be made again."""
+    if (verdicts.policy, verdicts.engine) != (POLICY, ENGINE):
+        return "it was decided by another version of Filmroom; audit it with that one"
+    task, data = decided.tasks.get(verdicts.task), decided.datasets.get(verdicts.dataset)
+    if task is None or data is None:
+        return "its task or dataset is not on record"
+    request = request_of(task, (federation_recipient(audited.federation),))
+    if isinstance(request, Deny):
+        return "its task asks for what cannot be decided"
+    try:
+        rows = read_rows(verdicts.rows)
+        first, second = datetime.fromisoformat(verdicts.snapshot_at), datetime.fromisoformat(verdicts.evaluated_at)
+    except (ValueError, TypeError):
+        return "its verdicts are damaged"
+    modality = task.input.modality
+    return _Opening(str(opening_of(verdicts)), rows, first, second, request, data.basis, modality)
+
+
+def _replanted(db: sa.Connection, opening: _Opening, verdicts: sa.Row[Any], size: int) -> EligibilityTree:
+    """Return the tree of `size` entries that the verdicts make.
 
     Raises: ValueError, TypeError or KeyError if they are damaged.
     """
-    rows = read_rows(verdicts.rows)
-    leaves = logs.leaves_of(db, sorted({number for row in rows for number in row.records}))
-    at = datetime.fromisoformat(verdicts.evaluated_at)
-    return rows, plant(rows, leaves, verdicts.secret, at, verdicts.padded_size)
+    leaves = logs.leaves_of(db, sorted({number for row in opening.rows for number in row.records}))
+    return plant(opening.rows, leaves, verdicts.secret, opening.evaluated_at, size)
 
 
-def _decided(
-    db: sa.Connection, receipt: Receipt, rows: tuple[Row, ...], tree: EligibilityTree, newest: int
-) -> _Opening | str:
-    """Return the opening with what was asked; the receipt must say the same."""
-    offered = permissions.tasks(db).get(receipt.task)
-    data = permissions.datasets(db).get(receipt.grants[0].dataset)
-    if offered is None or data is None:
-        return "its task or dataset is not on record"
-    request = request_of(offered.task, (federation_recipient(receipt.federation),))
-    said = receipt.eligibility
-    if isinstance(request, Deny) or (said.purposes, said.recipients, said.basis) != (
-        request.purposes,
-        request.recipients,
-        data.basis.kind.value,
-    ):
-        return "the receipt says of another request than the task's"
-    if (said.policy, said.engine) != (POLICY, ENGINE):
-        return "it was decided by another version of Filmroom; audit it with that one"
-    name = _name((receipt.run, receipt.round, receipt.kind, receipt.nonce))
-    return _Opening(name, receipt, rows, tree, newest, request, data.basis, offered.task.input.modality)
-
-
-def _name(opening: tuple[object, ...]) -> str:
-    run, number, kind, nonce = opening
-    return f"{run}, round {number}, {kind}, opening {str(nonce)[:8]}"
-
-
-def _chosen(opening: _Opening, sample: Sample | None) -> frozenset[str]:
+def _chosen(released: _Released, sample: Sample | None) -> frozenset[str]:
     """Return the studies that are opened: all, or those the root and the auditor's word choose among the permitted."""
+    rows, tree = released.opening.rows, released.tree
     if sample is None:
-        return frozenset(row.study for row in opening.rows)
-    studies = {row.study for row in opening.rows if row.outcome == Outcome.PERMIT.value}
+        return frozenset(row.study for row in rows)
+    studies = {row.study for row in rows if row.outcome == Outcome.PERMIT.value}
 
     def drawn(study: str) -> bytes:
-        lot = opening.tree.root + sample.nonce.encode() + study_key(opening.tree.secret, study)
+        lot = tree.root + sample.nonce.encode() + study_key(tree.secret, study)
         return hashlib.sha256(lot).digest()
 
     return frozenset(sorted(studies, key=drawn)[: sample.size])
 
 
-def _check_decisions(
-    db: sa.Connection, opening: _Opening, chosen: frozenset[str], records: _Records, tally: _Tally
-) -> None:
-    """Make the decision on each chosen study again, on the consents that were held."""
+def _check_decisions(db: sa.Connection, opening: _Opening, chosen: frozenset[str], tally: _Tally) -> None:
+    """Make the decision on each chosen study again, on the consents that it names."""
     rows: dict[str, list[Row]] = defaultdict(list)
     for row in opening.rows:
         if row.study in chosen:
             rows[row.study].append(row)
     parsed = _parsed(db, {number for some in rows.values() for row in some for number in row.records})
-    times = opening.receipt.times
     for study, some in rows.items():
         where = f"{opening.name}, study {study[-16:]}"
         used = some[0].outcome == Outcome.PERMIT.value
         try:
-            outcomes = {_again(row, parsed, opening, times.recheck if used else times.snapshot) for row in some}
+            outcomes = {_again(row, parsed, opening, used=used) for row in some}
         except (ValueError, KeyError):
             tally.note(f"{where}: a consent it was decided on is not on record", when=True)
             continue
         tally.note(f"{where}: decided anew it is not permitted", when=used and outcomes != {Outcome.PERMIT})
         tally.note(f"{where}: decided anew it is permitted", when=not used and outcomes == {Outcome.PERMIT})
-        if used:
-            complete = all(row.records == records.held(row.patient, opening.newest) for row in some)
+
+
+def _check_used(released: _Released, chosen: frozenset[str], records: _Records, tally: _Tally) -> None:
+    """See that each chosen study that was used was decided on all that was held, and is in the tree."""
+    tree = released.tree
+    for row in released.opening.rows:
+        if row.study in chosen and row.outcome == Outcome.PERMIT.value:
+            where = f"{released.opening.name}, study {row.study[-16:]}"
+            complete = row.records == records.held(row.patient, released.newest)
             tally.note(f"{where}: other consents were held than it was decided on", when=not complete)
-            place = opening.tree.include(study)
-            size, root = len(opening.tree.entries), opening.tree.root
-            proven = place is not None and verify_included(place.entry, place, size, root)
+            place = tree.include(row.study)
+            proven = place is not None and verify_included(place.entry, place, len(tree.entries), tree.root)
             tally.note(f"{where}: its leaf is not in the tree", when=not proven)
 
 
-def _again(row: Row, parsed: Mapping[int, ConsentRecord], opening: _Opening, at: datetime) -> Outcome:
+class _Catalogue(NamedTuple):
+    """What the catalogue and the lists of files say now: of each study and file, and which files a list names."""
+
+    held: Mapping[str, set[tuple[str, str | None]]]
+    of_file: Mapping[str, sa.Row[Any]]
+    lists: Mapping[str, Sequence[str]]
+
+
+def _catalogue(db: sa.Connection) -> _Catalogue:
+    held, of_file, lists = defaultdict[str, set[tuple[str, str | None]]](set), dict[str, sa.Row[Any]](), {}
+    for row in db.execute(sa.select(instance)):
+        held[row.StudyInstanceUID].add((row.patient, row.study_date))
+        of_file[row.SOPInstanceUID] = row
+    for row in db.execute(sa.select(data_manifest)):
+        with suppress(ValueError):  # a list that is damaged is found where it is read for itself
+            lists[row.sha256] = [uid for uid, _ in read_manifest(row.files, row.sha256)]
+    return _Catalogue(held, of_file, lists)
+
+
+def _check_catalogue(catalogue: _Catalogue, opening: _Opening, chosen: frozenset[str], tally: _Tally) -> None:
+    """Compare patient and date of each verdict with the catalogue, where the study is in it still."""
+    said = {(row.study, row.patient, row.study_date) for row in opening.rows}
+    whose = {(row.study, row.patient) for row in opening.rows}
+    for row in opening.rows:
+        if row.study in chosen:
+            where = f"{opening.name}, study {row.study[-16:]}"
+            known = row.study not in catalogue.held or (row.patient, row.study_date) in catalogue.held[row.study]
+            tally.note(f"{where}: the catalogue has another patient or date for it", when=not known)
+            files = [
+                catalogue.of_file[uid] for uid in catalogue.lists.get(row.manifest, ()) if uid in catalogue.of_file
+            ]
+            moved = any((one.StudyInstanceUID, one.patient) not in whose for one in files)
+            tally.note(f"{where}: an image of it is another patient's or study's now", when=moved)
+            # The first image of a series tells its date.
+            first = {one.SeriesInstanceUID: one for one in reversed(files) if one.Modality == opening.modality}
+            dated = all((one.StudyInstanceUID, one.patient, one.study_date) in said for one in first.values())
+            tally.note(f"{where}: a series of it has another date now", when=not dated)
+
+
+def _again(row: Row, parsed: Mapping[int, ConsentRecord], opening: _Opening, *, used: bool) -> Outcome:
+    """Return the decision on a study: the second on what was used, the first on what was left out before it."""
     day = date.fromisoformat(row.study_date) if row.study_date else None
     study = Study(row.patient, row.study, day, modality=opening.modality)
     consents = [parsed[number] for number in row.records]
+    at = opening.evaluated_at if used else opening.snapshot_at
     return decide_under(opening.basis, consents, study, opening.request, at).outcome
 
 
@@ -447,26 +600,26 @@ def _parsed(db: sa.Connection, numbers: set[int]) -> dict[int, ConsentRecord]:
     return found
 
 
-def _check_withdrawn(db: sa.Connection, openings: Sequence[_Opening], records: _Records, tally: _Tally) -> None:
+def _check_withdrawn(db: sa.Connection, releases: Sequence[_Released], records: _Records, tally: _Tally) -> None:
     """Prove for each patient who refuses all use that no round after it used a study of theirs."""
     columns = instance.c
     studies: dict[str, set[str]] = defaultdict(set)
     for row in db.execute(sa.select(columns.patient, columns.StudyInstanceUID).distinct()):
         studies[row.patient].add(row.StudyInstanceUID)
-    for opening in openings:
-        for one in opening.rows:
+    for released in releases:
+        for one in released.opening.rows:
             studies[one.patient].add(one.study)
     refusals = list(_refusals(db))
-    for opening in openings:
+    for released in releases:
+        opening, tree = released.opening, released.tree
         if not opening.basis.later_opt_outs:
             continue  # the law lets this permit go on (EHDS 71(3))
-        size, root = len(opening.tree.entries), opening.tree.root
         for number, patient in refusals:
-            if number in records.held(patient, opening.newest):
+            if number in records.held(patient, released.newest):
                 for study in sorted(studies[patient]):
-                    proof, key = opening.tree.exclude(study), study_key(opening.tree.secret, study)
+                    proof, key = tree.exclude(study), study_key(tree.secret, study)
                     fault = f"{opening.name}, study {study[-16:]}: used although its patient had withdrawn"
-                    tally.note(fault, when=not verify_excluded(key, proof, size, root))
+                    tally.note(fault, when=not verify_excluded(key, proof, len(tree.entries), tree.root))
 
 
 def _refusals(db: sa.Connection) -> Iterator[tuple[int, str]]:
@@ -482,6 +635,28 @@ def _refusals(db: sa.Connection) -> Iterator[tuple[int, str]]:
         whole = root.kind is Kind.DENY and not (root.limits or root.children or record.clauses or record.period)
         if whole and record.status == ENFORCED and record.review is None:
             yield row.number, row.patient
+
+
+def _check_answers(db: sa.Connection, audited: Audited, signed: _Signed, tally: _Tally) -> None:
+    """Compare what a site says it was answered with what the coordinator signed, and that with what it was told."""
+    words = {row.receipt: row.answer for row in db.execute(sa.select(withdrawal_notice)) if row.answer}
+    for row in db.execute(sa.select(withdrawal_answer)):
+        where, notice = f"notice of withdrawal {row.digest[:16]}", signed.notice(row.notice)
+        tally.note(f"{where}: it is not signed by this site", when=notice is None)
+        at = datetime.fromisoformat(row.answered_at)
+        try:
+            key = signer_key(row.certificate, audited.authority, audited.federation, at)
+            answer = open_answer(row.answer, key)
+        except (SignerInvalid, AnswerInvalid) as error:
+            tally.note(f"{where}: its answer is not the coordinator's: {error.reason}", when=True)
+            continue
+        fits = notice is not None and is_answer_to(answer, row.notice, notice) and row.digest == answer.notice
+        tally.note(f"{where}: it was not answered to this", when=not fits)
+        for one in answer.receipts:
+            kept = words.pop(one.sha256, None)
+            tally.note(f"{where}, update {one.sha256[:16]}: answered otherwise", when=kept != one.standing)
+    for receipt in words:
+        tally.note(f"update {receipt[:16]}: no signed answer is kept for what it says", when=True)
 
 
 # ------------------------------------------------------------------ the files

@@ -39,7 +39,7 @@ def audit_site(
         err.print(f"the sample was chosen by {word}; an auditor gives a word with --nonce")
     found = audit(
         site.store,
-        Audited(site.home.root, identity.federation, identity.site),
+        Audited(site.home.root, identity.federation, identity.site, identity.authority.read_bytes()),
         run,
         Sample(sample, word) if sample is not None else None,
     )

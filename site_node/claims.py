@@ -148,10 +148,11 @@ def keep(db: sa.Connection, opening: Opening, claim: Claim) -> None:
     eligibility.keep(db, opening, asked, claim.rows, claim.tree, claim.frozen.files)
 
 
-def keep_unused(db: sa.Connection, opening: Opening, frozen: Frozen) -> None:
-    """Keep the verdicts of an opening of which nothing was released."""
-    rows = _rows(frozen, frozen.snapshot)
-    eligibility.keep(db, opening, _asked(frozen.snapshot, frozen.snapshot), rows, None, frozen.files)
+def keep_unused(db: sa.Connection, opening: Opening, decided: Snapshot) -> None:
+    """Keep the verdicts of an opening of which nothing was released, whether or not enough studies were permitted."""
+    files = manifests(decided.cohort.items)
+    rows = rows_of(decided.cohort.asked, decided.cohort.verdicts, decided.records, files)
+    eligibility.keep(db, opening, _asked(decided, decided), rows, None, files)
 
 
 def signers(db: sa.Connection) -> tuple[Ed25519PublicKey, ...]:

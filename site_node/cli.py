@@ -1,7 +1,8 @@
 """`filmroom-site`: what a hospital does with its node.
 
 Exit codes: 0 done; 1 error; 2 usage; 3 refused by policy; 4 wrong configuration; 5 the coordinator or an endpoint of
-locked copies refused or cannot be reached; 6 no space left, or the file system refused; 7 an alarm of the archive.
+locked copies refused or cannot be reached; 6 no space left, or the file system refused; 7 an alarm of the archive;
+`stray scan` has three of its own.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 from rich.text import Text
 
-from consent import MAX_BYTES, Deny, Outcome, Permit, permits_sources
+from consent import MAX_BYTES, Deny, Outcome, Permit, UnreadableConsent, permits_sources, read_json
 from models import ModelsError, TaskRefused
 from models.memory import loading
 from site_node import catalogue, consents, permissions, project_keys, reidentification, sources, withdrawals
@@ -42,10 +43,17 @@ from site_node.review_cli import keys_app, reidentify_app, review_app
 from site_node.rotation_cli import rotate_key
 from site_node.statistics_cli import show_statistics
 from site_node.store import disposition, ledger, participation
-from site_node.terminal import By, Json, confirm_at_terminal, err, out
+from site_node.stray_cli import stray_app
+from site_node.terminal import By, Json, ask_patient, confirm_at_terminal, err, out
 from site_node.tiers_cli import tiers_app
 from site_node.visas_cli import make_visa
-from site_node.withdrawals_cli import Confirmation, show_preview, withdrawals_app, write_confirmation
+from site_node.withdrawals_cli import (
+    Confirmation,
+    show_preview,
+    tell_still_permitted,
+    withdrawals_app,
+    write_confirmation,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -86,6 +94,7 @@ for name, group in (
     ("keys", keys_app),
     ("reidentify", reidentify_app),
     ("withdrawals", withdrawals_app),
+    ("stray", stray_app),
 ):
     app.add_typer(group, name=name)
 requests_app.command("visa")(make_visa)
@@ -243,12 +252,20 @@ def load_consents(
         read = read and loaded.is_whole
         out.print(f"{loaded.records} consents loaded, {loaded.unchanged} unchanged")
         _show_faults(loaded)
+        if not loaded.is_whole:
+            err.print(_NOT_READ["file" in dict(loaded.faults)], soft_wrap=True)
     if read:
         sources.note(site.store, source, written, now())
     else:
-        err.print(f"a file could not be read, or not to its end: source {source} does not count as read")
+        err.print(f"source {source} does not count as read")
     if faulty:
         raise typer.Exit(1)
+
+
+_NOT_READ = {
+    True: "the file could not be read, or not to its end",
+    False: "nothing in the file was taken: of each resource it says above why not",
+}
 
 
 def _show_faults(loaded: consents.Loaded | Fetched) -> None:
@@ -256,6 +273,10 @@ def _show_faults(loaded: consents.Loaded | Fetched) -> None:
         err.print(f"not loaded: {key}: {fault}", soft_wrap=True, markup=False)
     if loaded.doubted:
         err.print(f"{loaded.doubted} consents held before need review: what came after them could not be taken")
+    for key in loaded.stand_ins:
+        err.print(
+            f"in review as {key}, until a newer version or `consents confirm`: its patient's studies are not used"
+        )
 
 
 def _written_at(file: Path) -> datetime:
@@ -328,6 +349,12 @@ def confirm_consent(context: typer.Context, consent_id: str, by: By) -> None:
     out.print(f"Consent/{consent_id} counts again")
 
 
+_UNKNOWN_PATIENT = (
+    "of this PatientID neither an image nor a consent is known here; "
+    "with --unknown-here the withdrawal is recorded all the same, for images that come later"
+)
+
+
 @consents_app.command("withdraw")
 def withdraw_consent(
     context: typer.Context,
@@ -337,23 +364,28 @@ def withdraw_consent(
     modality: Annotated[list[str] | None, typer.Option(help="Only images of this DICOM modality.")] = None,
     only_preview: Annotated[bool, typer.Option("--preview", help="Show what it would reach; record nothing.")] = False,
     confirmation: Confirmation = None,
+    unknown_here: Annotated[
+        bool, typer.Option("--unknown-here", help="Also of a patient of whom no image and no consent is known here.")
+    ] = False,
 ) -> None:
     """Record that a patient withdraws; the PatientID is asked for, so that no shell keeps it."""
     site = _site(context)
-    patient_id = typer.prompt("PatientID", hide_input=sys.stdin.isatty()).strip()
-    if not patient_id:
-        raise typer.BadParameter("a PatientID is needed")
-    patient = site.pseudonymiser.patient(patient_id)
+    patient = site.pseudonymiser.patient(ask_patient())
+    while not (unknown_here or withdrawals.is_known(site.store, patient)):
+        if not sys.stdin.isatty():
+            raise ConfigurationError(_UNKNOWN_PATIENT)
+        err.print(f"{_UNKNOWN_PATIENT}; type it again", soft_wrap=True)
+        patient = site.pseudonymiser.patient(ask_patient())
     scope = consents.WithdrawalScope(tuple(project or ()), tuple(modality or ()), first, last)
     reached = withdrawals.preview(site.store, patient, scope, now())
     if only_preview:
         show_preview(reached)
         return
-    if not consents.is_known(site.store, patient):
-        err.print("this hospital holds no consent of that patient; the refusal is recorded all the same")
     number = withdrawals.record(site.store, patient, scope, now())
-    out.print(f"recorded as withdrawal {number}; running work with this patient's images stops now")
+    effect = "running work within it stops now" if reached.running else "no work within it is running"
+    out.print(f"recorded as withdrawal {number}; {effect}")
     show_preview(reached)
+    tell_still_permitted(site, patient)
     if confirmation is not None:
         write_confirmation(site, number, confirmation)
 
@@ -368,9 +400,9 @@ def register_dataset(
 ) -> None:
     """Register a dataset under its terms of use; another person approves it."""
     try:
-        document = json.loads(terms.read_bytes())
-    except ValueError as error:
-        raise ConfigurationError(f"{terms}: not JSON") from error
+        document = read_json(terms.read_bytes())
+    except UnreadableConsent as error:
+        raise ConfigurationError(f"{terms}: {error}") from error
     if not isinstance(document, dict):
         raise ConfigurationError(f"{terms}: not a JSON object")
     permissions.register_dataset(_site(context).store, name, document, modality, by, now())

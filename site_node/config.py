@@ -74,13 +74,20 @@ class ArchiveSettings:
 
     def __post_init__(self) -> None:
         """Refuse values no site may run with."""
-        if re.search(r"//[^/@]*@", self.repository):
+        if re.search(r"//[^/@]*:[^/@]*@", self.repository):
             raise ConfigurationError("archive.repository: must not hold a password; it belongs into settings_file")
         if self.mass_files < 1:
             raise ConfigurationError("archive.mass_files: must be at least 1")
         kept = [getattr(self, f"keep_{name}") for name in ("daily", "weekly", "monthly", "yearly")]
         if min(kept) < 0 or max(kept) == 0:
             raise ConfigurationError("archive.keep_daily and its sisters: none below 0, and not all 0")
+
+
+def is_safe_endpoint(endpoint: str) -> bool:
+    """Return whether nobody on the way hears what an S3 endpoint is told, and the address itself holds no secret."""
+    return endpoint.startswith(("https://", "http://127.0.0.1:", "http://localhost:")) and not set("@?# ") & set(
+        endpoint
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +114,7 @@ class LockedCopy:
 
     def __post_init__(self) -> None:
         """Refuse values no site may run with."""
-        if not self.endpoint.startswith(("https://", "http://127.0.0.1:", "http://localhost:")):
+        if not is_safe_endpoint(self.endpoint):
             raise ConfigurationError("locked.copies.endpoint: must be https, or this machine")
         if not self.credentials.startswith("file:"):
             raise ConfigurationError("locked.copies.credentials: must be a reference, file:")

@@ -1,6 +1,6 @@
 """The page a hospital hands to a patient who withdrew: to print on A4, with nothing in it that names anybody.
 
-`page(withdrawal: Withdrawal, site: str) -> str` returns a whole HTML document without outside parts. It holds no name,
+`page(withdrawal, site, still) -> str` returns a whole HTML document without outside parts. It holds no name,
 identifier, pseudonym, date of birth or UID; the name is filled in by hand.
 """
 
@@ -15,11 +15,13 @@ from site_node.withdrawals import POLICIES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from site_node.withdrawals import Part, Withdrawal
+    from site_node.withdrawals import ModelVersions, Part, StillPermitted, Withdrawal
 
 
-def page(withdrawal: Withdrawal, site: str) -> str:
-    """Return the confirmation of `withdrawal` by the hospital called `site`, HTML."""
+def page(withdrawal: Withdrawal, site: str, still: Sequence[StillPermitted] = ()) -> str:
+    """Return the confirmation of `withdrawal` by the hospital called `site`, HTML; `still` may be used all the same."""
+    within = " within what you withdrew" if withdrawal.limited else ""
+    status = _NOTHING_DONE if withdrawal.had_no_effect else _STATUS[withdrawal.status]
     return _PAGE.substitute(
         style=STYLE,
         reference=escape(f"{site}-W{withdrawal.number:05d}"),
@@ -32,20 +34,19 @@ def page(withdrawal: Withdrawal, site: str) -> str:
                 *(f"{_round(part)}: stopped, and thrown away" for part in withdrawal.stopped),
                 *(f"{_round(part)}: the result was thrown away" for part in withdrawal.discarded),
             ],
-            "No work with your images was in progress.",
+            f"No work with your images{within} was in progress.",
         ),
         past=_listed(
             [f"{_round(part)}: {_REFUSED if part.refusal else _WORDS[part.word]}" for part in withdrawal.handed_over],
-            "No result made with your images had left the hospital.",
+            f"No result made with your images{within} had left the hospital.",
         ),
         models=_listed(
-            [
-                f"Run {model.run}, from round {model.first_round} on: {POLICIES[model.policy]}."
-                for model in withdrawal.models
-            ],
-            "No model is known to contain what was learned from your images.",
+            [f"{_from(model)}: {POLICIES[model.policy]}." for model in withdrawal.models],
+            f"No model is known to contain what was learned from your images{within}.",
         ),
-        status=_STATUS[withdrawal.status],
+        elsewhere=_section(_ELSEWHERE, [f"{_from(model)}." for model in withdrawal.elsewhere]),
+        still=_section(_STILL, [f"Project {one.project}: {one.studies} of your examinations." for one in still]),
+        status=status if withdrawal.status == "completed" else status + _NEWER,
     )
 
 
@@ -67,6 +68,16 @@ _STATUS = {
 _KINDS = {"train": "training", "evaluate": "test of the model"}
 
 
+_NEWER = " This page says how it stood when it was written; the hospital can print a newer one."
+_NOTHING_DONE = "Recorded and in force. Nothing was there to be done: no work had been given what you withdrew."
+_ELSEWHERE = "Models that contain what was learned from your images outside what you withdrew; they stay as they are"
+_STILL = "What may be used all the same, because it lies outside what you withdrew or does not rest on your consent"
+
+
+def _from(model: ModelVersions) -> str:
+    return f"Run {model.run}, from round {model.first_round} on"
+
+
 def _round(part: Part) -> str:
     return f"Run {part.run}, round {part.round} ({_KINDS.get(part.kind, part.kind)})"
 
@@ -75,6 +86,10 @@ def _listed(lines: Sequence[str], none: str) -> str:
     if not lines:
         return f"<p>{escape(none)}</p>"
     return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
+
+
+def _section(title: str, lines: Sequence[str]) -> str:
+    return f"<h2>{title}</h2>{_listed(lines, '')}" if lines else ""
 
 
 STYLE = """
@@ -119,6 +134,8 @@ $stopped
 $past
 <h2>Models that contain it, as far as is known, and what becomes of them</h2>
 $models
+$elsewhere
+$still
 <p>Copies of a model that were handed out before cannot be called back.</p>
 <div class="hand">
 <span>Name of the patient (filled in by hand)</span>

@@ -1,7 +1,8 @@
 """The site's consent log: every consent record ever held is a leaf of it, and what was published stays as it was.
 
 A record's leaf is made in the transaction that stores the record. A publication puts all leaves that wait into the log,
-filled up with random ones, and signs the new state. What a leaf says, and how many are appended, is in `consent.log`.
+one that holds the ledger's newest entry fast, and random ones to fill it up, and signs the new state. What a leaf of a
+record says, and how many are appended, is in `consent.log`.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from consent import (
     batch_of,
     consistency_proof,
     entry_leaf,
+    leaf_hash,
     node_hash,
     nodes_of,
     record_digest,
     tree_root,
 )
 from consent.log import SALT_BYTES
+from site_node import ledger
 from site_node.store import consent_checkpoint, consent_log, consent_log_node, consent_opening, consent_record
 
 if TYPE_CHECKING:
@@ -63,7 +66,7 @@ def note_records(db: sa.Connection) -> None:
 def publish(db: sa.Connection, sign: Callable[[int, bytes], str], at: datetime) -> Published:
     """Append what waits and random leaves, sign the new state with `sign(size, root)`, and return it.
 
-    Whatever `db` sees of the consent records is in the log afterwards.
+    One of them holds the ledger fast (`anchor`). Whatever `db` sees of the consent records is in the log afterwards.
     """
     old = db.execute(sa.select(consent_checkpoint).order_by(sa.desc(consent_checkpoint.c.size)).limit(1)).first()
     size, last = (old.size, old.last_record) if old else (0, 0)
@@ -71,17 +74,25 @@ def publish(db: sa.Connection, sign: Callable[[int, bytes], str], at: datetime) 
     waiting = db.execute(sa.select(columns.leaf, columns.record).where(columns.record > last)).all()
     appended: list[tuple[bytes, int | None]] = [(row.leaf, row.record) for row in waiting]
     last = max((row.record for row in waiting), default=last)
+    entry, head = ledger.head(db)
+    salt = os.urandom(SALT_BYTES)
+    appended.append((anchor(salt, head), None))
     padding = batch_of(len(appended)) - len(appended)
     appended += [(os.urandom(HASH_BYTES), None) for _ in range(padding)]
-    appended.sort(key=lambda pair: pair[0])  # both kinds are random: the order tells nothing
+    appended.sort(key=lambda pair: pair[0])  # all kinds are random: the order tells nothing
     _append(db, size, appended)
     size += len(appended)
     root = tree_root(size, nodes(db))
     note = sign(size, root)
-    db.execute(
-        sa.insert(consent_checkpoint).values(size=size, root=root, last_record=last, note=note, at=at.isoformat())
-    )
+    anchored = {"ledger_number": entry, "ledger_salt": salt}
+    state = {"size": size, "root": root, "last_record": last, "note": note, "at": at.isoformat()}
+    db.execute(sa.insert(consent_checkpoint).values(**state, **anchored))
     return Published(size, root, note)
+
+
+def anchor(salt: bytes, head: str) -> bytes:
+    """Return the leaf that holds the ledger's newest hash fast; without its salt it is as a random one."""
+    return leaf_hash(b"ledger\0" + salt + bytes.fromhex(head))
 
 
 def known_size(db: sa.Connection, size: int) -> bool:

@@ -10,15 +10,17 @@ import hashlib
 import json
 import uuid
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import sqlalchemy as sa
 
-from consent import UNRESOLVED, UnreadableConsent, may_permit, parse_consent, split_bundle
-from consent.fhir import MODALITY_SYSTEM, PROJECT_SYSTEM, ROLE_SYSTEM
+from consent import UNRESOLVED, UnreadableConsent, may_permit, parse_consent, patient_id, split_bundle, updated_at
+from consent.fhir import FHIR_ID, MODALITY_SYSTEM, PROJECT_SYSTEM, ROLE_SYSTEM
 from site_node import consent_log, ledger, readings
 from site_node.errors import ConfigurationError
-from site_node.store import among, consent_epoch, consent_record
+from site_node.store import among, consent_epoch, consent_record, instance
+from site_node.stray import known
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -33,13 +35,15 @@ if TYPE_CHECKING:
 class Loaded:
     """What became of a consent file: how many records were taken, and the faults by resource id.
 
-    `doubted` are records held before that go to review because of a fault.
+    `doubted` are records held before that go to review because of a fault, `stand_ins` what is on record in place of
+    refused resources whose patient could be read.
     """
 
     records: int
     unchanged: int
     faults: tuple[tuple[str, str], ...]
     doubted: int = 0
+    stand_ins: tuple[str, ...] = ()
 
     @property
     def is_whole(self) -> bool:
@@ -53,38 +57,105 @@ def load(
     """Take in a FHIR Bundle, NDJSON or single Consent; a new version of an id supersedes the old one.
 
     Broken resources are reported and the others are loaded. What is held under the id of a broken one may be what its
-    source has just taken back: if it could permit anything it goes to review. A version known to be older than the one
-    held, or superseded before, changes nothing. Where `patient_system` is set, a patient's identifier of another system
-    is none of this hospital's.
+    source has just taken back: if it could permit anything it goes to review. Where nothing is held under it and its
+    patient can be told, a stand-in sends this patient to review. A version that was superseded before changes nothing,
+    nor does one known to be older, unless it permits nothing. One that permits and is stamped ahead of the clock is in
+    doubt. Where `patient_system` is set, a patient's identifier of another system is none of this hospital's.
     """
     taken, unchanged, doubted, faults = 0, 0, 0, []
+    stand_ins: list[str] = []
     entries = list(split_bundle(document))
     with store.begin() as db:
         for start in range(0, len(entries), _AT_ONCE):
             some = entries[start : start + _AT_ONCE]
             held = _held_of(db, (key.removeprefix(_CONSENT) for key, _ in some))
             rows = []
+            patients = set()
             for key, resource in some:
                 try:
                     if isinstance(resource, UnreadableConsent):
                         raise resource
                     parsed = parse_consent(resource, patient_system)
-                    incoming = _Incoming(resource, parsed, pseudonymiser.patient(parsed.patient_id), pseudonymiser)
+                    incoming = _Incoming(resource, parsed, pseudonymiser.patient(parsed.patient_id))
+                    if _studies(parsed.record.root):
+                        incoming.name_studies(db, pseudonymiser)
                     row = _record(db, held.get(incoming.consent_id), incoming, at)
                 except UnreadableConsent as error:
                     faults.append((key, str(error)))
                     # Popped, since an id that stands twice in the file is broken twice, and in doubt once.
                     kept = held.pop(key.removeprefix(_CONSENT), None) if key.startswith(_CONSENT) else None
-                    doubted += not isinstance(error, _Stale) and _doubt(db, kept, f"{_AFTER_IT}: {error}", at)
+                    if not isinstance(error, _Stale):
+                        doubted += _doubt(db, kept, f"{_AFTER_IT}: {error}", at)
+                        is_broken = isinstance(resource, UnreadableConsent)
+                        named = (resource.names or {}) if isinstance(resource, UnreadableConsent) else resource
+                        stand_ins += _stand_in(
+                            db, named, str(error), pseudonymiser, at, patient_system, is_broken=is_broken
+                        )
                     continue
-                rows += [row] if row else []
+                if row:
+                    rows.append(row)
+                    patients.add(parsed.patient_id)
                 unchanged += not row
             _insert(db, rows)
+            known.add_ids(db, pseudonymiser, patients)
             taken += len(rows)
-        if taken or doubted:
+        if taken or doubted or stand_ins:
             advance(db)
-        ledger.write(db, at, "site:consent:loaded", records=taken, faults=len(faults), doubted=doubted)
-    return Loaded(taken, unchanged, tuple(faults), doubted)
+        counts = {"records": taken, "faults": len(faults), "doubted": doubted, "stand_ins": len(stand_ins)}
+        ledger.write(db, at, "site:consent:loaded", **counts)
+    return Loaded(taken, unchanged, tuple(faults), doubted, tuple(stand_ins))
+
+
+def _stand_in(
+    db: sa.Connection,
+    named: Mapping[str, object],
+    fault: str,
+    pseudonymiser: Pseudonymiser,
+    at: datetime,
+    patient_system: str,
+    *,
+    is_broken: bool,
+) -> list[str]:
+    """Hold a doubt in place of a refused consent, under its id or else one made of its content; return `type/id` of it.
+
+    Nothing is needed where what the patient holds under the id has gone to review, nor where a version of it was not
+    taken that is not broken (`is_broken`), since that lifts nothing. Without the doubt a stand-in permits nothing and
+    refuses nothing; it has the dates of what it stands for, so that a newer version takes its place.
+    """
+    if named.get("resourceType", "Consent") != "Consent":
+        return []
+    try:
+        patient = pseudonymiser.patient(patient_id(named, patient_system))
+    except UnreadableConsent:
+        return []
+    content = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
+    # Keyed, since a digest of a patient's number alone would tell the number.
+    derived = "unread-" + hashlib.sha256(pseudonymiser.patient(content).encode()).hexdigest()[:32]
+    own = named.get("id")
+    consent_id = own if isinstance(own, str) and FHIR_ID.fullmatch(own) else derived
+    held = _held_of(db, [consent_id]).get(consent_id)
+    if held is not None and held.patient == patient and (not is_broken or held.doubt is not None):
+        return []
+    if held is not None:
+        consent_id = derived
+    if _held_of(db, [consent_id]):
+        return []
+    resource: dict[str, object] = {
+        "resourceType": "Consent",
+        "id": consent_id,
+        "status": "active",
+        "scope": {"coding": [{"system": _SCOPES, "code": "research"}]},
+        "patient": {"identifier": {"value": patient}},
+        "provision": {"type": "permit", "period": {"end": "1900"}},
+    }
+    stamp, signed = updated_at(named), named.get("dateTime", named.get("date"))
+    resource |= {"meta": {"lastUpdated": stamp.isoformat()}} if stamp else {}
+    parsed = parse_consent(resource | {"dateTime": signed})
+    if parsed.record.review is None:
+        resource["dateTime"] = signed
+    incoming = _Incoming(resource, parse_consent(resource), patient)
+    _insert(db, [(incoming.parsed.record, incoming.row(at) | {"doubt": f"{_NOT_TAKEN}: {fault}"})])
+    return [f"{_CONSENT}{consent_id}"]
 
 
 def miss(db: sa.Connection, consent_ids: Collection[str], at: datetime) -> int:
@@ -121,7 +192,7 @@ def confirm(store: sa.Engine, consent_id: str, by: str, at: datetime, seen: int 
             raise ConfigurationError(f"no consent {consent_id} waits for review because of a fault")
         _replace(db, held, at, doubt=None)
         advance(db)
-        ledger.write(db, at, "site:consent:confirmed", consent=consent_id, by=by)
+        ledger.write(db, at, "site:consent:confirmed", record=held.number, by=by)
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,13 +352,20 @@ def _active(db: sa.Connection, patients: frozenset[str] | None) -> dict[str, str
 
 
 def as_decided(resource: str, studies: str, doubt: str | None) -> ConsentRecord:
-    """Return a stored record as decisions are made on it: with its doubt, and the studies it names by pseudonym."""
-    return readings.reading_of(parse_consent(json.loads(resource)).record, studies, doubt).record()
+    """Return a stored record as decisions are made on it: with its doubt, and the studies it names by pseudonym.
+
+    Raises: ConsentError or ValueError if it cannot be read.
+    """
+    stored = json.loads(resource)
+    if not isinstance(stored, dict):
+        raise UnreadableConsent("resource: not an object")
+    return readings.reading_of(parse_consent(stored).record, studies, doubt).record()
 
 
 _SCOPES = "http://terminology.hl7.org/CodeSystem/consentscope"
-
-
+_NOT_TAKEN = "it stands for a consent that could not be taken"
+_AHEAD = timedelta(minutes=10)
+"""How far the clock of a source may be ahead of this machine's."""
 _AFTER_IT = "what came after it could not be taken"
 _CONSENT = "Consent/"
 _AT_ONCE = 1000
@@ -311,17 +389,22 @@ class _Incoming:
         resource: Mapping[str, object],
         parsed: ParsedConsent,
         patient: str,
-        pseudonymiser: Pseudonymiser | None = None,
     ) -> None:
         self.consent_id = parsed.record.consent_id
         self.parsed = parsed
         self.patient = patient
         self.text = json.dumps(resource, sort_keys=True, ensure_ascii=False)
         self.sha256 = hashlib.sha256(self.text.encode()).hexdigest()
-        pseudonyms = (
-            {uid: pseudonymiser.uid(uid) for uid in sorted(_studies(parsed.record.root))} if pseudonymiser else {}
+        self.studies = readings.NO_STUDIES
+
+    def name_studies(self, db: sa.Connection, pseudonymiser: Pseudonymiser) -> None:
+        """Note the pseudonyms of the studies it names; a UID of no study here may be that of a part of any."""
+        pseudonyms = {uid: pseudonymiser.uid(uid) for uid in sorted(_studies(self.parsed.record.root))}
+        column = instance.c.StudyInstanceUID
+        here = set(db.scalars(sa.select(column).where(among(column, {*pseudonyms, *pseudonyms.values()}))))
+        self.studies = json.dumps(
+            {uid: [other] if {uid, other} & here else [other, UNRESOLVED] for uid, other in pseudonyms.items()}
         )
-        self.studies = json.dumps(pseudonyms)
 
     def row(self, at: datetime) -> dict[str, str | None]:
         """Return the row to store."""
@@ -340,12 +423,17 @@ def _record(db: sa.Connection, held: sa.Row[tuple[object, ...]] | None, new: _In
 
     Raises: UnreadableConsent if it may not take the place of what is held under its id.
     """
-    if held is not None and held.sha256 == new.sha256:
+    same = held is not None and held.sha256 == new.sha256
+    if held is not None and same and held.studies == new.studies:
         return None
     if held is not None:
-        _check_succession(db, held, new)
+        if not same:
+            _check_succession(db, held, new)
         _supersede(db, held, at)
-    return new.parsed.record, new.row(at)
+    stamp = new.parsed.updated_at
+    ahead = stamp is not None and stamp > at + _AHEAD and may_permit(new.parsed.record)
+    doubt = held.doubt if held is not None and same else "meta.lastUpdated: ahead of the clock" if ahead else None
+    return new.parsed.record, new.row(at) | {"doubt": doubt}
 
 
 def _check_succession(db: sa.Connection, held: sa.Row[tuple[object, ...]], new: _Incoming) -> None:
@@ -361,15 +449,21 @@ def _check_succession(db: sa.Connection, held: sa.Row[tuple[object, ...]], new: 
     permits = may_permit(new.parsed.record)
     if updated < 0 or (dated < 0 and (permits or updated == 0)):
         older = "meta.lastUpdated" if updated < 0 else "dateTime"
-        raise _Stale(f"{older}: older than the version held; not loaded")
+        fault = f"{older}: older than the version held; not loaded"
+        # A stamp may be wrong: what permits nothing may be the last word, unless it was held and superseded.
+        raise _Stale(fault) if permits or _was_held(db, new) else UnreadableConsent(fault)
     if updated or dated or not permits:
         return
-    columns = consent_record.c
-    same = (columns.consent_id == new.consent_id) & (columns.sha256 == new.sha256)
-    if db.execute(sa.select(columns.number).where(same)).first():
+    if _was_held(db, new):
         raise _Stale("meta.lastUpdated: absent, and this version was superseded before; not loaded")
     if held.doubt is not None or not may_permit(before.record):
         raise UnreadableConsent("meta.lastUpdated: absent, so that nobody can tell whether this lifts what is held")
+
+
+def _was_held(db: sa.Connection, new: _Incoming) -> bool:
+    columns = consent_record.c
+    same = (columns.consent_id == new.consent_id) & (columns.sha256 == new.sha256)
+    return db.execute(sa.select(columns.number).where(same)).first() is not None
 
 
 def _order(before: datetime | None, after: datetime | None) -> int:

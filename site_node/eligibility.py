@@ -9,11 +9,11 @@ import hashlib
 import json
 import zlib
 from collections import defaultdict
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import sqlalchemy as sa
 
-from consent import POLICY, Decided, Outcome, eligibility_tree
+from consent import ENGINE, POLICY, Decided, Outcome, eligibility_tree
 from site_node.catalogue import files_of
 from site_node.store import data_manifest, eligibility
 
@@ -46,6 +46,15 @@ class Opening(NamedTuple):
     round: int
     kind: str
     nonce: str
+
+    def __str__(self) -> str:
+        """Return it as an auditor reads it."""
+        return f"{self.run}, round {self.round}, {self.kind}, opening {str(self.nonce)[:8]}"
+
+
+def opening_of(row: sa.Row[Any]) -> Opening:
+    """Return the opening that a row of any table speaks of."""
+    return Opening(row.run, row.round, row.kind, row.nonce)
 
 
 class Asked(NamedTuple):
@@ -108,6 +117,8 @@ def keep(
             **opening._asdict(),
             task=asked.task,
             dataset=asked.dataset,
+            policy=POLICY,
+            engine=ENGINE,
             epoch=asked.epoch,
             snapshot_at=asked.snapshot_at.isoformat(),
             evaluated_at=asked.evaluated_at.isoformat(),

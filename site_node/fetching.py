@@ -31,6 +31,7 @@ class Fetched:
     faults: tuple[tuple[str, str], ...]
     doubted: int
     missed: int
+    stand_ins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class Fetcher:
             missed = consents.miss(db, before - known, self.now())
             sources.show(db, source, known)
         sources.note(self.store, source, as_of, self.now())
-        return Fetched(as_of, read.records, tuple(read.faults.items()), read.doubted, missed)
+        return Fetched(as_of, read.records, tuple(read.faults.items()), read.doubted, missed, tuple(read.stand_ins))
 
     def _read(self, server: FhirServer, since: datetime | None, read: _Read) -> frozenset[str]:
         """Take in what a search finds, and return the ids of what it showed."""
@@ -74,6 +75,7 @@ class Fetcher:
             read.records += loaded.records
             read.doubted += loaded.doubted
             read.faults |= loaded.faults
+            read.stand_ins += loaded.stand_ins
         return frozenset(ids)
 
 
@@ -84,3 +86,4 @@ class _Read:
     records: int = 0
     doubted: int = 0
     faults: dict[str, str] = field(default_factory=dict)
+    stand_ins: list[str] = field(default_factory=list)

@@ -13,6 +13,7 @@ Source: FHIR R4 Search: `_lastUpdated`, `_sort`, `_count`, `_total`, `_include`,
 
 from __future__ import annotations
 
+import json
 import re
 import ssl
 from contextlib import contextmanager
@@ -168,13 +169,23 @@ class FhirServer:
         except httpx.HTTPError as error:
             raise PeerError(f"reading consents: {type(error).__name__}") from error
         try:
-            bundle = httpx.Response(200, content=bytes(body)).json()
+            bundle = json.loads(body, object_pairs_hook=_once)
             answered_at = parsedate_to_datetime(date)
         except (ValueError, RecursionError) as error:
             raise PeerError("the FHIR server's answer is not JSON, or has no date") from error
-        if not isinstance(bundle, dict) or bundle.get("resourceType") != "Bundle":
+        if not isinstance(bundle, dict) or bundle.get("resourceType") != "Bundle" or _TWICE in bundle:
             raise PeerError("the FHIR server's answer is not a Bundle")
         return Page(bundle, answered_at)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; of one that names an element twice nobody can tell what it says, and a mark says that."""
+    named = dict(pairs)
+    return named if len(named) == len(pairs) else {**named, _TWICE: True}
+
+
+_TWICE: Final = "namedTwice"
+"""An element no resource of FHIR has: what holds it is not understood, and goes to review."""
 
 
 def _resources(bundle: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -183,6 +194,10 @@ def _resources(bundle: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     found = [entry.get("resource") for entry in entries if isinstance(entry, dict)]
     if not isinstance(entries, list) or not all(isinstance(one, dict) for one in found) or len(found) != len(entries):
         raise PeerError("the FHIR server's answer has an entry without a resource")
+    if any(_TWICE in entry for entry in entries):
+        raise PeerError("an entry of the FHIR server's answer names an element twice")
+    if any(_TWICE in one and one.get("resourceType") != "Consent" for one in found if isinstance(one, dict)):
+        raise PeerError("a resource of the FHIR server's answer names an element twice")
     return [one for one in found if isinstance(one, dict) and one.get("resourceType") != "OperationOutcome"]
 
 

@@ -265,7 +265,7 @@ def _permitted_use(db: sa.Connection, task: Task, digest: str, at: datetime, bef
     if data is None:
         return Deny("dataset: none is assigned to this task")
     known = [made for made in access_requests.granted(db) if before is None or _made(made.grant) in before.decided]
-    granted = [_within_time_limit(replace(made, grant=_on_record(made.grant, at)), data.terms) for made in known]
+    granted = [within_time_limit(replace(made, grant=_on_record(made.grant, at)), data.terms) for made in known]
     approvals = [_on_record(offered.approval, at)] if offered.approval else []
     releases = [_on_record(data.approval, at)] if data.approval else []
     grants = frozenset(_made(made.grant) for made in known)
@@ -313,7 +313,7 @@ def _made(decision: _Decision) -> _Decision:
     return replace(decision, revoked_at=None)
 
 
-def _within_time_limit(made: Granted, terms: DataUse) -> Granted:
+def within_time_limit(made: Granted, terms: DataUse) -> Granted:
     """Return the grant, ended at the latest when the dataset's time limit (DUO TS) ends it."""
     limit = terms.expiry(made.grant.granted_at)
     if limit is None or made.grant.expires_at <= limit:

@@ -79,7 +79,7 @@ def make_file(path: Path, key: bytes) -> None:
         file.write(key)
         file.flush()
         os.fsync(file.fileno())
-    _flush(path.parent)
+    flush_folder(path.parent)
 
 
 def write_signing_key(path: Path, key: Ed25519PrivateKey) -> None:
@@ -93,7 +93,7 @@ def write_signing_key(path: Path, key: Ed25519PrivateKey) -> None:
 def move_into_place(source: Path, target: Path) -> None:
     """Rename a file of a folder, so that the new name survives a power cut."""
     source.replace(target)
-    _flush(target.parent)
+    flush_folder(target.parent)
 
 
 def read_secret(path: Path) -> bytes:
@@ -150,7 +150,7 @@ class _Files:
                 file.write(bytes(length) if turn else os.urandom(length))
                 os.fsync(file.fileno())
         path.unlink()
-        _flush(path.parent)
+        flush_folder(path.parent)
 
 
 class _Tokens:
@@ -180,7 +180,7 @@ def _pin(where: cryptoki.Address, root: Path) -> str:
     return read_secret(root / where.pin_file).decode("utf-8", "replace").strip("\r\n")
 
 
-def _flush(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     """Make the names in `folder` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -27,6 +27,7 @@ from consent import (
     SignerInvalid,
     Study,
     WithdrawalNotice,
+    is_answer_to,
     open_answer,
     receipt_digest,
     sign_notice,
@@ -108,7 +109,9 @@ def discard(store: sa.Engine, gate: Gate, message_id: str, at: datetime, *, may_
         db.execute(sa.delete(outbox).where(outbox.c.message_id == message_id))
         if may_have_left:
             _keep(db, Affected(row.run, row.round, row.kind, receipt_digest(envelope), ()), at)
-        ledger.write(db, at, "site:update:discarded", round=row.round, receipt=receipt_digest(envelope))
+        told = {"told": "the coordinator is told"} if may_have_left else {}
+        digest = receipt_digest(envelope)
+        ledger.write(db, at, "site:update:discarded", round=row.round, receipt=digest, reason=reason, **told)
     return True
 
 
@@ -149,11 +152,11 @@ class Notices:
         at = self._clock()
         found = affected(self._store, self._gate, at)
         with self._store.begin() as db:
-            new = sum(_keep(db, one, at) for one in found)
+            new = [one.receipt for one in found if _keep(db, one, at)]
             if new:
-                ledger.write(db, at, "site:withdrawal:found", updates=new)
+                ledger.write(db, at, "site:withdrawal:found", updates=len(new), receipts=" ".join(new))
         self._epoch = epoch
-        return new
+        return len(new)
 
     def send(self) -> Told:
         """Tell the coordinator what is pending, run by run; no notice waits for another.
@@ -194,9 +197,7 @@ class Notices:
         envelope, certificate = self._give(told)
         at, digest = self._clock(), hashlib.sha256(told).hexdigest()
         answer = self._opened(envelope, certificate, at)
-        named = {receipt.sha256 for receipt in receipts}
-        said = (answer.federation, answer.site, answer.run, answer.notice, {one.sha256 for one in answer.receipts})
-        if said != (self._federation, self._site, run, digest, named):
+        if not is_answer_to(answer, told, notice):
             raise PeerError("telling of a withdrawal: the coordinator's answer is to another notice")
         kept = {"digest": digest, "notice": told, "answer": envelope, "certificate": certificate}
         with self._store.begin() as db:
@@ -205,8 +206,8 @@ class Notices:
                 this = withdrawal_notice.c.receipt == one.sha256
                 word = {"answer": one.standing, "answered_at": at.isoformat()}
                 db.execute(sa.update(withdrawal_notice).where(this).values(word))
-            ledger.write(db, at, "site:withdrawal:answered", run=run, updates=len(named), notice=digest)
-        return len(named)
+            ledger.write(db, at, "site:withdrawal:answered", run=run, updates=len(receipts), notice=digest)
+        return len(receipts)
 
     def _opened(self, envelope: bytes, certificate: bytes, at: datetime) -> WithdrawalAnswer:
         """Return the coordinator's answer.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from site_node.archive.locked.clock import Clock
+    from site_node.archive.locked.places import Places
     from site_node.archive.locked.probe import ProbeResult
     from site_node.archive.locked.worm import LockedObject, Locking
     from site_node.config import LockedCopy
@@ -78,7 +79,7 @@ def add_member(
 ) -> None:
     """Hold another hospital's copies: two buckets, and an account that can do nothing elsewhere."""
     from site_node.archive.locked import credentials, lock_server  # noqa: PLC0415 -- only this command needs it
-    from site_node.archive.locked.s3 import Bucket  # noqa: PLC0415 -- boto3 is slow to import, and few commands need it
+    from site_node.archive.locked.s3 import Bucket  # noqa: PLC0415 -- botocore is slow to import, and few commands need it
 
     server = lock_server.find(folder)
     if server is None:
@@ -120,7 +121,7 @@ def probe_copies(
     as_json: Json = False,
 ) -> None:
     """Try on each endpoint what an attacker would try; only what withstood all of it is used. Run it by a timer."""
-    from site_node.archive.locked import probe, probe_log  # noqa: PLC0415 -- boto3 is slow to import, and few commands need it
+    from site_node.archive.locked import probe, probe_log  # noqa: PLC0415 -- botocore is slow to import, and few commands need it
 
     site = open_site(context.obj)
     clock, places = _clock(site), lock_places(site)
@@ -309,36 +310,41 @@ def restore(
     site = open_site(context.obj)
     seal = open_seal(site.home.root)
     moment = as_of.replace(tzinfo=UTC) if as_of else None
-    wanted = None
-    if names or of_patient:
-        wanted = {locked.name for locked in _chosen_objects(site, names, of_patient=of_patient)}
     places = lock_places(site)
     sources = [source for source in places.chosen(copy) if not source.snapshots]
-    total, answered = recovery.Restored(0, 0, 0, ()), False
+    silent: set[str] = set()
+    if names or of_patient:
+        wanted = {locked.name for locked in _chosen_objects(site, names, of_patient=of_patient)}
+        is_all = True
+    else:  # no copy alone says what there was: its disk may be an attacker's
+        on_record = {locked.name for locked in _objects(site)} if moment is None else set()
+        wanted = on_record.union(*(_held(places, source, moment, silent) for source in sources))
+        is_all = bool(on_record) or not silent
+    total = recovery.Restored(0, 0, 0, tuple((name, "no copy answered") for name in sorted(wanted)))
     for source in sources:
-        try:
-            with _bar(f"restoring from {source.name}") as heard:
-                done = recovery.restore(places.bucket(source), seal, wanted, target, moment, heard)
-        except EndpointError as error:
-            _say(f"{source.name}: {error}")
+        if not total.lost or source.name in silent:
             continue
-        answered = True
-        total = recovery.Restored(
-            total.objects + done.objects, total.files + done.files, total.bytes + done.bytes, done.lost
-        )
-        if not done.lost:
-            break
-        wanted = {name for name, _ in done.lost}
-    if not answered:
-        raise typer.Exit(UNREACHABLE)
+        left = {name for name, _ in total.lost}
+        with _asking(source, silent), _bar(f"restoring from {source.name}") as heard:
+            done = recovery.restore(places.bucket(source), seal, left, target, moment, heard)
+            total = recovery.Restored(
+                total.objects + done.objects, total.files + done.files, total.bytes + done.bytes, done.lost
+            )
     for name, why in total.lost:
         err.print(f"not restored: {name[:_SHOWN_DIGITS]}: {why}", soft_wrap=True)
     if as_json:
         print(json.dumps(asdict(total)))
     else:
         out.print(f"{total.objects} objects, {total.files} files, {total.bytes} bytes in {target}", soft_wrap=True)
-    if total.lost:
+    if len(silent) == len(sources):
+        raise typer.Exit(UNREACHABLE)
+    if not wanted:
+        _say("nothing was restored: no copy holds anything, or held anything then")
+    if total.lost or not wanted:
         raise typer.Exit(ERROR)
+    if not is_all:
+        _say(f"what {', '.join(sorted(silent))} alone holds is not among it: restore again when it answers")
+        raise typer.Exit(UNREACHABLE)
 
 
 @locked_app.command("clock")
@@ -368,7 +374,7 @@ def _locking(site: Site) -> Locking:
 
     Raises: NotCompliant if none is left.
     """
-    from site_node.archive.locked.worm import Copy, Locking  # noqa: PLC0415 -- boto3 is slow to import, and few commands need it
+    from site_node.archive.locked.worm import Copy, Locking  # noqa: PLC0415 -- botocore is slow to import, and few commands need it
 
     clock, places = _clock(site), lock_places(site)
     verdicts = places.verdicts(clock.now())
@@ -386,6 +392,25 @@ def _locking(site: Site) -> Locking:
     if not copies:
         raise NotCompliant("no copy is left to lock anything at")
     return Locking(site.store, site.home.root, archive_seal(site), copies, clock.now, _say, refused)
+
+
+def _held(places: Places, source: LockedCopy, as_of: datetime | None, silent: set[str]) -> set[str]:
+    """Return the objects that a copy holds, or held at a moment; none where it does not answer."""
+    from site_node.archive.locked import recovery  # noqa: PLC0415 -- few commands need it
+
+    with _asking(source, silent):
+        return recovery.names(places.bucket(source), as_of)
+    return set()
+
+
+@contextmanager
+def _asking(source: LockedCopy, silent: set[str]) -> Iterator[None]:
+    """Say that a copy did not answer, add it to those that are `silent`, and go on."""
+    try:
+        yield
+    except EndpointError as error:
+        silent.add(source.name)
+        _say(f"{source.name}: {error}")
 
 
 def _say(line: str) -> None:

@@ -67,17 +67,19 @@ def register_dataset(
     with store.begin() as db:
         if db.execute(sa.select(dataset.c.name).where(dataset.c.name == name)).first():
             raise ConfigurationError(f"dataset {name} is already registered")
+        text = json.dumps(terms, sort_keys=True)
         db.execute(
             sa.insert(dataset).values(
                 name=name,
-                terms=json.dumps(terms, sort_keys=True),
+                terms=text,
                 modality=modality,
                 registered_by=by,
                 registered_at=at.isoformat(),
             )
         )
         advance(db)
-        ledger.write(db, at, "site:dataset:registered", dataset=name, by=by)
+        digest = ledger.text_digest(text)
+        ledger.write(db, at, "site:dataset:registered", dataset=name, by=by, modality=modality, terms=digest)
 
 
 def approve_dataset(store: sa.Engine, name: str, by: str, at: datetime) -> None:
@@ -205,7 +207,7 @@ def tasks(db: sa.Connection) -> dict[str, OfferedTask]:
 
 def datasets(db: sa.Connection) -> dict[str, Dataset]:
     """Return the datasets by name."""
-    return {row.name: _dataset(row) for row in db.execute(sa.select(dataset))}
+    return {row.name: dataset_of(row) for row in db.execute(sa.select(dataset))}
 
 
 def _offered(row: sa.Row[tuple[object, ...]]) -> OfferedTask:
@@ -213,7 +215,11 @@ def _offered(row: sa.Row[tuple[object, ...]]) -> OfferedTask:
     return OfferedTask(parse_task(row.document.encode()), row.dataset, approval)
 
 
-def _dataset(row: sa.Row[tuple[object, ...]]) -> Dataset:
+def dataset_of(row: sa.Row[tuple[object, ...]]) -> Dataset:
+    """Return the dataset that a row says.
+
+    Raises: DataUseInvalid or ValueError if it is damaged.
+    """
     approval = DatasetApproval(row.name, _at(row.approved_at), _maybe(row.revoked_at)) if row.approved_at else None
     use, basis = _read_terms(json.loads(row.terms))
     return Dataset(row.name, use, basis, row.modality, approval)

@@ -125,11 +125,13 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _with_pseudonyms(rule: Provision, known: Mapping[str, str]) -> Provision:
+def _with_pseudonyms(rule: Provision, known: Mapping[str, Sequence[str]]) -> Provision:
     """Return `rule` with the studies it names as the catalogue knows them."""
     return replace(
         rule,
         # Both, since a site may keep its UIDs (retain_uids); entries of a list are alternatives.
-        data_references=tuple(uid for named in rule.data_references for uid in (named, known.get(named, UNRESOLVED))),
+        data_references=tuple(
+            uid for named in rule.data_references for uid in (named, *known.get(named, (UNRESOLVED,)))
+        ),
         children=tuple(_with_pseudonyms(child, known) for child in rule.children),
     )

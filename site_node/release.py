@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
 from models import check_update, metric_names, model_digest, npy_bytes
+from models.task import ALWAYS_REPORTED
 from models.update import is_floating, require_like
 from site_node import link
 from site_node.errors import ReleaseRefused
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from consent import Succession
+    from consent import Bucket, Succession
     from models import Task
     from site_node.config import Identity
 
@@ -39,7 +40,7 @@ LEAVES = (
     "when the receipt key is changed: the new public key, signed by the old and by the new one",
     "while connected: signed timestamps of the node key (to be known, to keep the lease, to ask for work)",
     "per training round: the model's weights after local training, in the shapes of the global model",
-    "per training round and evaluation: the task's declared scalar metrics",
+    "per training round and evaluation: the task's declared metrics, as coarse as its receipt's range of studies",
     "per training round and evaluation: one signed consent receipt, which shows two signed states of the consent log",
     "per training round and evaluation, where witnesses are named: size, root and growth of the consent log",
     "once per run: the untrained model's weights, layout and digest, which follow from the task alone",
@@ -52,10 +53,29 @@ ABSTAIN = 1001
 NPY = "numpy.ndarray"  # Flower's name for an npy file
 
 
-def check_metrics(task: Task, metrics: Mapping[str, float]) -> dict[str, float]:
-    """Return the metrics that may leave for `task`, as plain floats in declared order.
+# An accuracy counts images: its grid may never be finer than there are images to measure with. A Dice counts pixels,
+# and a loss is a mean: a hospital with few images still gets a curve.
+COUNTS_IMAGES = frozenset({"accuracy"})
+COARSEST = 8
 
-    Raises: ReleaseRefused if there is any other, or one is not a finite number.
+
+def steps_of(name: str, task: Task, bucket: Bucket) -> int:
+    """Return how many steps of its grid a metric has between 0 and 1; a power of two.
+
+    At most as many as the validation part has studies if there are the fewest the range stands for: then every value of
+    the grid can come of every number the range stands for, and the values do not tell which. It follows from the task
+    and the range alone, so that it is steady while the range is.
+    """
+    validated = max(1, int(bucket.fewest * task.validation_fraction))
+    steps = 1 << (validated.bit_length() - 1)
+    return steps if name in COUNTS_IMAGES else max(COARSEST, steps)
+
+
+def check_metrics(task: Task, metrics: Mapping[str, float], bucket: Bucket) -> dict[str, float]:
+    """Return the metrics that may leave for `task`, coarsened, as plain floats in declared order.
+
+    A share is rounded to the grid of `steps_of`; of a loss, the binary fraction is, between 0.5 and 1.
+    Raises: ReleaseRefused if there is any other, one is not a finite number, or a share not between 0 and 1.
     """
     names = metric_names(task)
     for name, value in metrics.items():
@@ -63,7 +83,19 @@ def check_metrics(task: Task, metrics: Mapping[str, float]) -> dict[str, float]:
             raise ReleaseRefused("a metric is not among the task's declared metrics")
         if type(value) is not float or not math.isfinite(value):
             raise ReleaseRefused(f"metric {name} is not a finite number")
-    return {name: metrics[name] for name in names if name in metrics}
+        if name not in ALWAYS_REPORTED and not 0 <= value <= 1:
+            raise ReleaseRefused(f"metric {name} is not between 0 and 1")
+    coarse = {name: _coarse(metrics[name], steps_of(name, task, bucket), name) for name in names if name in metrics}
+    if not all(map(math.isfinite, coarse.values())):
+        raise ReleaseRefused("a loss is too large")
+    return coarse
+
+
+def _coarse(value: float, steps: int, name: str) -> float:
+    if name not in ALWAYS_REPORTED:
+        return round(value * steps) / steps
+    fraction, exponent = math.frexp(value)
+    return 2 * round(fraction * steps) / steps * 2.0 ** (exponent - 1)
 
 
 def check_arrays(task: Task, arrays: Arrays, base: Arrays) -> dict[str, NDArray[np.generic]]:

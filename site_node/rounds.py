@@ -44,7 +44,7 @@ from site_node.consents import current_epoch
 from site_node.eligibility import Opening
 from site_node.errors import PeerRefused, ReleaseRefused, TrainingFailed
 from site_node.release import check_arrays, check_metrics
-from site_node.store import frozen_set, inflight, outbox, participation
+from site_node.store import eligibility, frozen_set, inflight, outbox, participation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -143,13 +143,13 @@ class Stopwatch:
 
 @dataclass(slots=True)
 class _Work:
-    """One instruction in progress; `frozen` is the set it uses, once there is one."""
+    """One instruction in progress; `decided` is what the gate first said of each study, once it did."""
 
     instruction: Instruction
     message_id: str
     base: dict[str, NDArray[np.generic]]
     watch: Stopwatch = field(default_factory=Stopwatch)
-    frozen: Frozen | None = None
+    decided: Snapshot | None = None
 
     @property
     def opening(self) -> Opening:
@@ -292,9 +292,10 @@ class Rounds:
 
         Raises: Abstention; whatever was computed is then gone.
         """
-        snapshot = self._ask(work, lambda: self._gate.snapshot(work.instruction.task, self._clock()))
+        decided = work.decided = self._ask(work, lambda: self._gate.explained(work.instruction.task, self._clock()))
+        snapshot = self._ask(work, lambda: self._gate.enough(decided))
         with work.watch.on_receipt():
-            frozen = work.frozen = self._claims.freeze(snapshot)
+            frozen = self._claims.freeze(snapshot)
         self._freeze(work, snapshot)
         arrays, metrics = self._trained(work, snapshot)
         trained_at = self._clock()
@@ -302,25 +303,24 @@ class Rounds:
             checked = self._ask(work, lambda: self._gate.recheck(snapshot, self._clock()))
             with work.watch.on_receipt():
                 claim = self._claim(work, frozen, checked)
-            released = self._commit(work, claim, trained_at, arrays, metrics)
+            released = self._commit(work, claim, trained_at, arrays, _coarsened(metrics, claim))
             if released is not None:
                 return released
         raise Abstention("consent: the records kept changing at release")
 
     def _trained(self, work: _Work, snapshot: Snapshot) -> tuple[Arrays, Mapping[str, float]]:
-        """Return what may leave of what the training made; the base model is not needed any more and let go.
+        """Return the weights that may leave, and the exact metrics; the base model is needed no more and let go.
 
         Raises: Abstention.
         """
         made = self._train(work, lambda: self._compute(work, snapshot))
         try:
-            metrics = check_metrics(snapshot.task, made.metrics)
             training = work.instruction.kind == "train"
             arrays = check_arrays(snapshot.task, made.arrays, work.base) if training else {}
-        except (ReleaseRefused, UpdateRefused) as refusal:
+        except UpdateRefused as refusal:
             raise Abstention(str(refusal)) from refusal
         work.base.clear()
-        return arrays, metrics
+        return arrays, made.metrics
 
     def _ask(self, work: _Work, question: Callable[[], Snapshot | Deny]) -> Snapshot:
         started = time.perf_counter()
@@ -370,11 +370,13 @@ class Rounds:
 
     def _abstained(self, work: _Work | None, reason: str) -> None:
         with self._store.begin() as db:
+            at, kept = self._clock(), dict[str, str | int]()
             if work is not None:
-                self._participated(db, work, None, reason, None, self._clock())
-                if work.frozen is not None:
-                    claims.keep_unused(db, work.opening, work.frozen)
-            ledger.write(db, self._clock(), "site:round:abstained", reason=reason)
+                self._participated(db, work, None, reason, None, at)
+                if work.decided is not None:
+                    claims.keep_unused(db, work.opening, work.decided)
+                kept = {**work.opening._asdict(), **_digests(db, work.opening)}
+            ledger.write(db, at, "site:round:abstained", reason=reason, **kept)
 
     def _claim(self, work: _Work, frozen: Frozen, checked: Snapshot) -> Claim:
         """Return what the receipt will claim of the studies that were re-checked."""
@@ -445,7 +447,8 @@ class Rounds:
                     receipt=envelope,
                 )
             )
-            ledger.write(db, now, "site:update:released", round=work.instruction.round, update=digest)
+            named = {"update": digest, "receipt": receipt_digest(envelope)}
+            ledger.write(db, now, "site:update:released", **work.opening._asdict(), **named)
         return Release(arrays, metrics, envelope)
 
     def _receipt(self, db: sa.Connection, work: _Work, claim: Claim, times: Times, digest: str) -> Receipt:
@@ -608,6 +611,28 @@ def _base_model(message: Message, instruction: Instruction) -> dict[str, NDArray
     if found != instruction.base_model:
         raise Abstention("the base model is not the one the instruction names")
     return base
+
+
+def _coarsened(metrics: Mapping[str, float], claim: Claim) -> dict[str, float]:
+    """Return the metrics as they may leave with the claim, whose range decides how coarse they are.
+
+    Raises: Abstention.
+    """
+    try:
+        return check_metrics(claim.checked.task, metrics, claim.bucket)
+    except ReleaseRefused as refusal:
+        raise Abstention(str(refusal)) from refusal
+
+
+def _digests(db: sa.Connection, opening: Opening) -> dict[str, str]:
+    """Return the digests of what is kept of an opening, by table."""
+    found = {}
+    for table in (participation, eligibility):
+        this = sa.tuple_(*(table.c[name] for name in Opening._fields)) == tuple(opening)
+        row = db.execute(sa.select(table).where(this)).mappings().first()
+        if row is not None:
+            found[table.name] = ledger.row_digest(dict(row))
+    return found
 
 
 def _announcement(instruction: Instruction) -> str:

@@ -8,6 +8,7 @@ a folder at a time.
 from __future__ import annotations
 
 import fcntl
+import gc
 import threading
 import time
 from contextlib import contextmanager
@@ -145,6 +146,7 @@ def _take_part(address: str, identity: Identity, rounds: Rounds, say: Callable[[
                     incoming = line.announce()
                     if incoming is not None:
                         rounds.take_part(line, incoming)
+                        gc.collect()  # requests refer to themselves in circles, and hold models until this
         except NotAMember:
             raise
         except PeerError as error:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import event
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 metadata = sa.MetaData()
@@ -75,7 +76,7 @@ consent_record = sa.Table(
     sa.Column("patient", sa.String, nullable=False),
     sa.Column("resource", sa.Text, nullable=False),
     sa.Column("sha256", sa.String, nullable=False),
-    sa.Column("studies", sa.Text, nullable=False),  # the studies it names and their pseudonymous UIDs, JSON
+    sa.Column("studies", sa.Text, nullable=False),  # the UIDs it names and by which others each is known, JSON
     sa.Column("doubt", sa.Text),  # why a person has to look, where what came after it could not be taken
     sa.Column("recorded_at", sa.String, nullable=False),
     sa.Column("superseded_at", sa.String),
@@ -128,6 +129,8 @@ consent_checkpoint = sa.Table(
     sa.Column("size", sa.Integer, primary_key=True),  # leaves
     sa.Column("root", sa.LargeBinary, nullable=False),
     sa.Column("last_record", sa.Integer, nullable=False),  # every consent_record up to this one is in the log
+    sa.Column("ledger_number", sa.Integer, nullable=False),  # the last entry of the ledger then; 0 for none
+    sa.Column("ledger_salt", sa.LargeBinary, nullable=False),  # 32 random bytes: opens the leaf that holds its hash
     sa.Column("note", sa.Text, nullable=False),  # the signed note, without cosignatures
     sa.Column("at", sa.String, nullable=False),
 )
@@ -146,6 +149,8 @@ eligibility = sa.Table(
     sa.Column("nonce", sa.String, primary_key=True),
     sa.Column("task", sa.String, nullable=False),  # digest; with it comes the request that was decided on
     sa.Column("dataset", sa.String, nullable=False),  # with it comes the legal basis
+    sa.Column("policy", sa.String, nullable=False),  # digests of the rules and the program that decided
+    sa.Column("engine", sa.String, nullable=False),
     sa.Column("epoch", sa.Integer, nullable=False),
     sa.Column("snapshot_at", sa.String, nullable=False),
     sa.Column("evaluated_at", sa.String, nullable=False),
@@ -540,7 +545,81 @@ account = sa.Table(
     sa.Column("disabled_at", sa.String),
 )
 
-# What an auditor reads: `source:subject:action`, append only.
+# Known patients, for the search for stray identities: keyed digests alone.
+stray_known = sa.Table(
+    "stray_known",
+    metadata,
+    sa.Column("digest", sa.LargeBinary, primary_key=True),
+    sa.Column("person", sa.LargeBinary, primary_key=True),
+    sa.Column("kind", sa.Integer, nullable=False),
+)
+
+# Each search of a place, and how many files had what afterwards.
+stray_scan = sa.Table(
+    "stray_scan",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("source", sa.String, nullable=False, index=True),  # keyed digest
+    sa.Column("shown", sa.String, nullable=False),  # the place, masked
+    sa.Column("everything", sa.Boolean, nullable=False),  # unchanged files too
+    sa.Column("began_at", sa.String, nullable=False),
+    sa.Column("ended_at", sa.String),
+    sa.Column("counts", sa.Text, nullable=False),  # JSON
+)
+
+# The files of searched places; where each lies is sealed.
+stray_file = sa.Table(
+    "stray_file",
+    metadata,
+    sa.Column("id", sa.String, primary_key=True),  # keyed digest of the place and the path in it
+    sa.Column("source", sa.String, nullable=False, index=True),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),  # place and path
+    sa.Column("shown", sa.String, nullable=False),  # the path, masked
+    sa.Column("owner", sa.String, nullable=False),
+    sa.Column("size", sa.Integer, nullable=False),
+    sa.Column("stamp", sa.String, nullable=False),  # what changes when the file does
+    sa.Column("rules", sa.String, nullable=False),  # by which it was searched
+    sa.Column("scan", sa.Integer, nullable=False, index=True),  # that saw it last
+    sa.Column("searched", sa.Integer, nullable=False),  # the scan that read it last
+    sa.Column("content", sa.String, nullable=False),  # keyed digest
+    sa.Column("persons", sa.Integer, nullable=False),  # known patients in it
+    sa.Column("faults", sa.Text, nullable=False),  # JSON: places that were not looked into, and why
+    sa.Column("left_out", sa.Text, nullable=False),  # JSON: what nobody wanted to be looked into
+    sa.Column("more", sa.Integer, nullable=False),  # findings beyond those that are kept
+    sa.Column("picture", sa.LargeBinary),  # PNG, coarse
+)
+
+stray_finding = sa.Table(
+    "stray_finding",
+    metadata,
+    sa.Column("file", sa.String, sa.ForeignKey("stray_file.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("kind", sa.String, primary_key=True),
+    sa.Column("rule", sa.String, primary_key=True),
+    sa.Column("digest", sa.String, primary_key=True),  # keyed
+    sa.Column("confidence", sa.Integer, nullable=False),
+    sa.Column("risk", sa.Integer, nullable=False),
+    sa.Column("place", sa.String, nullable=False),
+    sa.Column("times", sa.Integer, nullable=False),
+)
+
+# What a person decided about a file, in order.
+stray_decision = sa.Table(
+    "stray_decision",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("file", sa.String, nullable=False, index=True),
+    sa.Column("verdict", sa.String, nullable=False),  # accepted | quarantined | restored | de-identified
+    sa.Column("state", sa.String, nullable=False),  # begun | done | undone
+    sa.Column("content", sa.String, nullable=False),  # keyed digest of the file it was about
+    sa.Column("covers", sa.Text, nullable=False),  # JSON: the findings that were accepted
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+    sa.Column("shown", sa.String, nullable=False),
+    sa.Column("by", sa.String, nullable=False),
+    sa.Column("reason", sa.String, nullable=False),
+    sa.Column("at", sa.String, nullable=False),
+)
+
+# What an auditor reads: `source:subject:action`, append only. Each entry's hash covers the one before it.
 ledger = sa.Table(
     "ledger",
     metadata,
@@ -548,6 +627,7 @@ ledger = sa.Table(
     sa.Column("at", sa.String, nullable=False),
     sa.Column("entry", sa.String, nullable=False),
     sa.Column("detail", sa.Text, nullable=False),  # JSON: digests, counts, reasons
+    sa.Column("hash", sa.String, nullable=False),
 )
 
 
@@ -577,6 +657,38 @@ def among(column: sa.ColumnElement[Any], values: Iterable[object]) -> sa.ColumnE
 def reading(store: sa.Engine) -> sa.Engine:
     """Return `store` for reading: one consistent state, without waiting for a writer."""
     return store.execution_options(reading=True)
+
+
+_STORED: Final = (
+    (sa.Integer, "integer"),
+    (sa.Boolean, "integer"),
+    (sa.Float, "real"),
+    (sa.String, "text"),
+    (sa.LargeBinary, "blob"),
+)
+
+
+def misfits_of(db: sa.Connection) -> Iterator[tuple[str, int]]:
+    """Yield each column with how many of its values are of another kind, which SQLite lets in; a moment is a kind too.
+
+    Source: SQLite, Datatypes, section 3 (type affinity).
+    """
+    for table in metadata.sorted_tables:
+        for column in table.columns:
+            kind = next(stored for declared, stored in _STORED if isinstance(column.type, declared))
+            kinds = {kind, "null"} if column.nullable else {kind}
+            odd = sa.select(sa.func.count()).select_from(table).where(sa.func.typeof(column).not_in(kinds))
+            misfits = db.scalar(odd) or 0
+            if not misfits and column.name.rpartition("_")[2] == "at":
+                misfits = sum(not _is_moment(value) for value in db.scalars(sa.select(column).distinct()))
+            yield f"{table.name}.{column.name}", misfits
+
+
+def _is_moment(value: str | None) -> bool:
+    try:
+        return value is None or datetime.fromisoformat(value).tzinfo is not None
+    except ValueError:
+        return False
 
 
 def open_store(path: Path) -> sa.Engine:

@@ -5,7 +5,8 @@ For a console as for the command line:
 `record(store, patient, scope, at, by) -> int` records the withdrawal and returns its number;
 `recorded(store, gate, at) -> list[Withdrawal]` tells what became of each, and
 `find(store, gate, number, at) -> Withdrawal` of one;
-`confirmation.page(withdrawal, site) -> str` makes the page for the patient.
+`still_permitted(store, gate, patient, at) -> tuple[StillPermitted, ...]` tells what may be used all the same, and
+`confirmation.page(withdrawal, site, still) -> str` makes the page for the patient.
 
 A patient is a pseudonym here. What lies within a withdrawal is decided by `consent.decide` on its record alone, so a
 preview and the gate cannot differ.
@@ -20,10 +21,10 @@ from typing import TYPE_CHECKING, Literal
 
 import sqlalchemy as sa
 
-from consent import Outcome, Request, decide, may_permit, receipt_digest
-from site_node import catalogue, consents, lineage, permissions
+from consent import AccessRequest, Deny, Outcome, Request, decide, may_permit, receipt_digest
+from site_node import access_requests, catalogue, consents, lineage, permissions
 from site_node.errors import ConfigurationError
-from site_node.store import consent_record, frozen_set, outbox, participation, reading, withdrawal_notice
+from site_node.store import consent_record, frozen_set, instance, outbox, participation, reading, withdrawal_notice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -39,6 +40,9 @@ POLICIES = {
     "rollback-retrain": "the model is no longer handed out and is trained again without the data",
 }
 """A task's `withdrawal_policy` in plain words."""
+
+NO_EFFECT = "nothing was there to be done: no work had been given what was withdrawn"
+"""Said of a withdrawal that had no effect."""
 
 Status = Literal["recorded", "refused", "completed"]
 
@@ -91,12 +95,22 @@ class Preview:
 
 
 @dataclass(frozen=True, slots=True)
+class StillPermitted:
+    """An approved task that may use `studies` studies of a patient by the records of now, withdrawal or not."""
+
+    task_digest: str
+    project: str
+    studies: int
+
+
+@dataclass(frozen=True, slots=True)
 class Withdrawal:
     """A withdrawal that was recorded, and what became of it.
 
     `came_by` is `command` (the console's too) or `fhir`. `stopped` is work that was ended, `discarded` updates that
     were thrown away before they were handed over. `completed`: nothing runs, nothing waits, and the coordinator
     answered for every update. `refused`: the coordinator refused a notice, and a person has to see to it.
+    `limited`: it is not of everything; `elsewhere` are models that contain what of the patient lies outside it.
     """
 
     number: int
@@ -110,6 +124,14 @@ class Withdrawal:
     discarded: tuple[Part, ...]
     handed_over: tuple[Part, ...]
     status: Status
+    limited: bool = False
+    elsewhere: tuple[ModelVersions, ...] = ()
+
+    @property
+    def had_no_effect(self) -> bool:
+        """Whether it is completed because no work at all was given what was withdrawn."""
+        reached = self.running or self.waiting or self.stopped or self.discarded or self.handed_over
+        return self.status == "completed" and not reached
 
     @property
     def models(self) -> tuple[ModelVersions, ...]:
@@ -120,8 +142,11 @@ class Withdrawal:
 def preview(store: sa.Engine, patient: str, scope: WithdrawalScope, at: datetime) -> Preview:
     """Return what a withdrawal of `patient` (pseudonym) within `scope` would reach; nothing is changed.
 
-    Raises: ConfigurationError if the scope cannot be stated.
+    Raises: ConfigurationError if the scope cannot be stated, or names a project that nobody ever named here.
     """
+    known = projects(store)
+    if not known.issuperset(scope.projects):
+        raise ConfigurationError(f"a project that is not known here; known are: {', '.join(sorted(known)) or 'none'}")
     refusal = consents.refusal(patient, at, scope)[1].record
     with reading(store).connect() as db:
         reach = _Reach(db, patient, lambda study, request, _: decide([refusal], study, request, at).outcome)
@@ -138,6 +163,21 @@ def preview(store: sa.Engine, patient: str, scope: WithdrawalScope, at: datetime
         len(within),
         len({study.StudyInstanceUID for study in catalogued} - within),
     )
+
+
+def projects(store: sa.Engine) -> set[str]:
+    """Return the projects that a task or a request for access ever named at this site."""
+    with reading(store).connect() as db:
+        asking = access_requests.requests(db).values()
+        named = {offered.task.project for offered in permissions.tasks(db).values()}
+    return named | {one.form.project for one in asking if isinstance(one, AccessRequest)}
+
+
+def is_known(store: sa.Engine, patient: str) -> bool:
+    """Return whether the hospital holds an image or a consent of `patient` (pseudonym)."""
+    with reading(store).connect() as db:
+        held = sa.select(instance.c.SOPInstanceUID).where(instance.c.patient == patient).limit(1)
+        return db.execute(held).first() is not None or consents.is_known(store, patient)
 
 
 def record(store: sa.Engine, patient: str, scope: WithdrawalScope, at: datetime, by: str = "") -> int:
@@ -170,6 +210,23 @@ def find(store: sa.Engine, gate: Gate, number: int, at: datetime) -> Withdrawal:
         if withdrawal.number == number:
             return withdrawal
     raise ConfigurationError(f"no withdrawal has the number {number}: see `filmroom-site withdrawals list`")
+
+
+def still_permitted(store: sa.Engine, gate: Gate, patient: str, at: datetime) -> tuple[StillPermitted, ...]:
+    """Return what approved tasks may use of `patient` (pseudonym) at `at`, by the records as they are.
+
+    It is what lies outside a limited withdrawal, and what is used on a legal basis that a withdrawal leaves untouched.
+    """
+    with reading(store).connect() as db:
+        approved = {digest: one.task.project for digest, one in permissions.tasks(db).items() if one.approval}
+    found = []
+    for digest, project in approved.items():
+        answer = gate.explained(digest, at)
+        items = () if isinstance(answer, Deny) else answer.cohort.items
+        studies = {item.StudyInstanceUID for item in items if item.patient == patient}
+        if studies:
+            found.append(StillPermitted(digest, project, len(studies)))
+    return tuple(found)
 
 
 def models(handed_over: Iterable[Part]) -> tuple[ModelVersions, ...]:
@@ -258,6 +315,11 @@ def _withdrawal(db: sa.Connection, entry: _Entry, gate: Gate, told: set[str]) ->
         return Outcome.DENY if permitted else Outcome.NO_CONSENT
 
     reach = _Reach(db, str(row.patient), outcome)
+    outside = _Reach(
+        db,
+        str(row.patient),
+        lambda study, request, at: Outcome.NO_CONSENT if outcome(study, request, at) is Outcome.DENY else Outcome.DENY,
+    )
     in_force = until is None
     released = [(part, digest) for part, digest, at in reach.released if at <= since]
     # While a refusal is in force no new work is given what it refuses: what ended since was given it before.
@@ -280,6 +342,8 @@ def _withdrawal(db: sa.Connection, entry: _Entry, gate: Gate, told: set[str]) ->
         tuple(part for part, _ in discarded),
         tuple(part for part, _ in released),
         "refused" if refused else "completed" if answered and not (running or waiting or unanswered) else "recorded",
+        entry.ended is not None or bool(entry.record.root.limits),
+        models(part for part, _, at in outside.released if at <= since),
     )
 
 

@@ -40,7 +40,8 @@ def list_withdrawals(context: typer.Context, as_json: Json = False) -> None:
     table = Table("number", "recorded", "came by", "what was withdrawn", "updates handed over", "status")
     for one in found:
         recorded = f"{one.recorded_at:%Y-%m-%d %H:%M}"
-        table.add_row(str(one.number), recorded, one.came_by, one.scope, str(len(one.handed_over)), one.status)
+        status = f"{one.status}; nothing was there to be done" if one.had_no_effect else one.status
+        table.add_row(str(one.number), recorded, one.came_by, one.scope, str(len(one.handed_over)), status)
     out.print(table)
     _tell_refusals(site)
 
@@ -57,12 +58,17 @@ def show_withdrawal(
     else:
         out.print(f"withdrawal {number}, {found.recorded_at:%Y-%m-%d %H:%M} UTC, by {found.came_by}: {found.status}")
         out.print(f"withdrawn: {found.scope}")
+        if found.had_no_effect:
+            out.print(withdrawals.NO_EFFECT)
         _tell("running, is being stopped", found.running)
         _tell("waiting, is not handed over", found.waiting)
         _tell("was stopped", found.stopped)
         _tell("was discarded", found.discarded)
         _tell("handed over before", found.handed_over)
         _tell_models(found.models)
+        for model in found.elsewhere:
+            out.print(f"outside it, in the models of {model.run} from round {model.first_round} on", soft_wrap=True)
+        tell_still_permitted(site, found.patient)
         _tell_refusals(site)
     if confirmation is not None:
         write_confirmation(site, number, confirmation)
@@ -98,15 +104,28 @@ def show_preview(preview: Preview) -> None:
     _tell_models(preview.models)
 
 
+def tell_still_permitted(site: Site, patient: str) -> None:
+    """Print what may be used of `patient` (pseudonym) all the same."""
+    for one in withdrawals.still_permitted(site.store, _gate(site), patient, now()):
+        used = f"{one.studies} studies for project {one.project}, task {one.task_digest[:12]}"
+        out.print(f"still permitted by the records of now: {used}", soft_wrap=True)
+
+
 def write_confirmation(site: Site, number: int, target: Path) -> None:
     """Write the page of a withdrawal to a new file, mode 0600.
 
     Raises: ConfigurationError if there is no such withdrawal; OSError if the file is there or cannot be written.
     """
-    text = confirmation.page(withdrawals.find(site.store, _gate(site), number, now()), site.config.name)
+    gate, at = _gate(site), now()
+    found = withdrawals.find(site.store, gate, number, at)
+    still = withdrawals.still_permitted(site.store, gate, found.patient, at)
+    text = confirmation.page(found, site.config.name, still)
     with os.fdopen(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
         file.write(text)
     err.print(f"the page for the patient is in {target}; it names nobody: fill in the name by hand", soft_wrap=True)
+    if found.status != "completed":
+        again = f"filmroom-site withdrawals show {number} --confirmation FILE"
+        err.print(f"it says that it is not completed yet; write it anew later: {again}", soft_wrap=True)
 
 
 def _gate(site: Site) -> Gate:

@@ -49,7 +49,13 @@ TABLES: Final = (
     "test_record.py",
     "test_purpose.py",
 )
-PROPERTIES: Final = ("test_decision_properties.py", "test_fhir.py", "test_basis.py", "test_purpose.py")
+PROPERTIES: Final = (
+    "test_decision_properties.py",
+    "test_alike.py",
+    "test_fhir.py",
+    "test_basis.py",
+    "test_purpose.py",
+)
 LIMIT_S: Final = 240
 
 _COMPARISONS: Final[dict[type[ast.cmpop], type[ast.cmpop]]] = {

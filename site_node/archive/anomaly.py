@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -68,11 +68,19 @@ def lacks_magic(path: Path) -> bool:
         return False
 
 
+def is_judged(pixels: Mapping[str, Any]) -> bool:
+    """Return whether a line of a study's list of pixels is an image that never changes."""
+    return bool(pixels["is_dicom"] and pixels["SOPInstanceUID"] and pixels["path"].startswith(f"{ORIGINALS}/"))
+
+
 def pairs() -> sa.Select[tuple[str, str, str, int]]:
     """Return the query of the images that are staged now, as `good` keeps them."""
     columns = original.c
     return sa.select(columns.path, columns.SOPInstanceUID, columns.pixels, columns.inode).where(
-        columns.path.startswith(f"{ORIGINALS}/"), columns.is_dicom, columns.SOPInstanceUID != ""
+        columns.path > f"{ORIGINALS}/",
+        columns.path < f"{ORIGINALS}/{_LAST}",
+        columns.is_dicom,
+        columns.SOPInstanceUID != "",
     )
 
 

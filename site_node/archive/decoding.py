@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
+import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -19,8 +21,10 @@ from pydicom.pixels.utils import iter_pixels
 
 from site_node.deidentify.transcoding import FAULTS as CODEC_FAULTS
 from site_node.deidentify.transcoding import quiet
+from site_node.errors import ArchiveError
 
 if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -29,6 +33,8 @@ FAULTS = (*CODEC_FAULTS, OSError, EOFError)
 UNREADABLE = ""
 _RUST = "pyo3_runtime"
 _LIMIT_S = 300.0  # some streams that were cut off never end in a codec
+_SLOWEST_BYTES_S = 1 << 20  # of coded pixels, on a busy machine
+_START_S = 300.0
 _UNITS = ((8, "<u1"), (16, "<u2"), (32, "<u4"))
 
 
@@ -58,7 +64,6 @@ class native_digest:  # noqa: N801 -- used as hashlib's constructors are
 
 def coded_digest(path: Path) -> str:
     """Return the digest of pixels in any syntax; empty if they cannot be decoded."""
-    logging.disable(logging.CRITICAL)
     try:
         with quiet():
             ds = dcmread(path, stop_before_pixels=True, defer_size=1 << 16)
@@ -92,14 +97,33 @@ class Decoder:
         self._end()
 
     def __call__(self, path: Path) -> str:
-        """Return the digest of the pixels of a file; empty if they cannot be decoded."""
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(1, get_context("spawn"))
+        """Return the digest of the pixels of a file; empty if they cannot be decoded.
+
+        Raises: ArchiveError if no process can be started: that says nothing of the file.
+        """
+        limit_s = self._limit_s + path.stat().st_size / _SLOWEST_BYTES_S
         try:
-            return self._pool.submit(coded_digest, path).result(self._limit_s)
+            return self._begun().submit(coded_digest, path).result(limit_s)
+        except TimeoutError:
+            self._end()
+            return UNREADABLE
+        except BrokenProcessPool:
+            self._end()
+        try:  # once more: what killed it may have been the system, short of memory
+            return self._begun().submit(coded_digest, path).result(limit_s)
         except (BrokenProcessPool, TimeoutError):
             self._end()
             return UNREADABLE
+
+    def _begun(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(1, get_context("spawn"), _begin)
+            try:
+                self._pool.submit(int).result(_START_S)
+            except (BrokenProcessPool, TimeoutError) as error:
+                self._end()
+                raise ArchiveError("no process could be started to decode pixels") from error
+        return self._pool
 
     def _end(self) -> None:
         if self._pool is None:
@@ -108,3 +132,16 @@ class Decoder:
             process.kill()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._pool = None
+
+
+def _begin() -> None:
+    """Prepare the process: codecs say nothing, and it ends with the one that started it, however that ended."""
+    logging.disable(logging.CRITICAL)
+    parent = parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)

@@ -9,7 +9,6 @@ is built again from what was written, and its digest compared with the original'
 from __future__ import annotations
 
 import hashlib
-import mmap
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,14 +29,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pydicom import Dataset
 
-    Buffer = mmap.mmap | bytes
+    Buffer = bytes | memoryview[int]
 
 HTJ2K, ZSTD, RAW = "jph", "zst", "raw"
 _CHUNK = 1 << 20
 _NATIVE = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1"})  # PS3.5 A.1, A.2
 _DEFLATED = "1.2.840.10008.1.2.1.99"  # PS3.5 A.5: the data set is one stream, and has no place for pixels
 _MAGIC_AT, _MAGIC = 128, b"DICM"  # PS3.10 7.1
-_PIXEL_DATA = b"\xe0\x7f\x10\x00"
+_PIXELS = frozenset({b"\xe0\x7f\x10\x00", b"\xe0\x7f\x08\x00", b"\xe0\x7f\x09\x00"})  # PS3.3 C.7.6.24, C.7.6.25
 _UNDEFINED = 0xFFFFFFFF
 # Bounds of ours, so that memory stays small whatever a file says; what is larger is kept as bytes.
 _MAX_PREFIX = 8 << 20
@@ -46,6 +45,27 @@ _MAX_TAIL = 1 << 16
 _DEFERRED = 1 << 16
 _LEAST_FRAME = 1024  # below this the codec's own header costs more than it saves
 _ZSTD_LEVEL = 3
+_CHANGED = "changed while it was read"
+
+
+class _Content:
+    """The bytes of an open file, read when asked for: a file that is cut off ends whoever has mapped it.
+
+    Raises: ArchiveError if it has become shorter.
+    """
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        self._descriptor, self._size = descriptor, size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, piece: slice) -> bytes:
+        start, end, _ = piece.indices(self._size)
+        read = os.pread(self._descriptor, end - start, start)
+        if len(read) != end - start:
+            raise ArchiveError(_CHANGED)
+        return read
 
 
 class Part(NamedTuple):
@@ -141,16 +161,16 @@ def split(path: Path, name: str, staging: Path, digest_coded: Callable[[Path], s
     """
     with path.open("rb") as file:
         before = os.fstat(file.fileno())
-        content: Buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if before.st_size else b""
+        content = _Content(file.fileno(), before.st_size)
         header = _header(path, content)
         entry = _Splitter(staging, path, name, before, content, digest_coded).stage(header)
         after = os.stat(path)  # noqa: PTH116 -- as fstat beside it
         if (after.st_size, after.st_mtime_ns, after.st_ino) != (before.st_size, before.st_mtime_ns, before.st_ino):
-            raise ArchiveError("changed while it was read")
+            raise ArchiveError(_CHANGED)
     return entry
 
 
-def rebuild(entry: Entry, folder: Path) -> Iterator[bytes]:
+def rebuild(entry: Entry, folder: Path) -> Iterator[Buffer]:
     """Yield the bytes of the original from what is staged in the folder of its study.
 
     Raises: ArchiveError if a part is missing, damaged or of another size.
@@ -160,7 +180,7 @@ def rebuild(entry: Entry, folder: Path) -> Iterator[bytes]:
         yield from _read(part, folder / part.name)
 
 
-def _read(part: Part, path: Path) -> Iterator[bytes]:
+def _read(part: Part, path: Path) -> Iterator[Buffer]:
     try:
         if part.kind == RAW:
             yield from _chunks(path)
@@ -169,10 +189,11 @@ def _read(part: Part, path: Path) -> Iterator[bytes]:
     except FileNotFoundError:
         raise ArchiveError(f"{part.digest[:16]}: the part is missing") from None
     try:
-        decoded = _codecs().htj2k_decode(coded).tobytes() if part.kind == HTJ2K else _codecs().zstd_decode(coded)
-    except (RuntimeError, ValueError) as error:
+        decode = _codecs().htj2k_decode if part.kind == HTJ2K else _codecs().zstd_decode
+        decoded = memoryview(decode(coded)).cast("B")
+    except (RuntimeError, ValueError, TypeError) as error:
         raise ArchiveError(f"{part.digest[:16]}: the part is damaged") from error
-    if len(decoded) != part.size:
+    if decoded.nbytes != part.size:
         raise ArchiveError(f"{part.digest[:16]}: the part has another size")
     yield decoded
 
@@ -191,7 +212,7 @@ class _Splitter:
     path: Path
     name: str
     status: os.stat_result
-    content: Buffer
+    content: _Content
     digest_coded: Callable[[Path], str]
 
     def stage(self, header: _Header | None) -> Entry:
@@ -224,7 +245,7 @@ class _Splitter:
             self.name,
             int(self.status.st_mtime),
             whole.hexdigest(),
-            bytes(self.content[:start]),
+            self.content[:start],
             parts,
             grid,
             _text(ds, "StudyInstanceUID"),
@@ -240,7 +261,7 @@ class _Splitter:
         decoded = native_digest(grid.rows, grid.columns, grid.samples)
         end = start + frames * grid.size
         for at in range(start, end, grid.size):
-            frame = bytes(self.content[at : at + grid.size])
+            frame = self.content[at : at + grid.size]
             whole.update(frame)
             decoded.add(grid.array(frame).reshape(-1), grid.bits_stored, planes=grid.planes)
             parts.append(_coded(folder, frame, grid))
@@ -310,7 +331,7 @@ def _is_same(entry: Entry, staging: Path) -> bool:
     return digest.hexdigest() == entry.sha256
 
 
-def _header(path: Path, content: Buffer) -> _Header | None:
+def _header(path: Path, content: _Content) -> _Header | None:
     """Return what the file says of itself; None if it is no DICOM file that can be read."""
     if content[_MAGIC_AT : _MAGIC_AT + len(_MAGIC)] != _MAGIC:
         return None
@@ -324,12 +345,12 @@ def _header(path: Path, content: Buffer) -> _Header | None:
     except FAULTS:
         return None
     start, length = _value(content, place, syntax)
-    if start > _MAX_PREFIX:
-        return None
+    if start > _MAX_PREFIX:  # nothing is set apart, and the pixels are judged all the same
+        start, length = 0, None
     return _Header(ds, start, length, syntax)
 
 
-def _value(content: Buffer, place: int, syntax: str) -> tuple[int, int | None]:
+def _value(content: _Content, place: int, syntax: str) -> tuple[int, int | None]:
     """Return where the value of Pixel Data begins and its length; without Pixel Data, the place, and 0.
 
     Source: PS3.5 7.1.2 and 7.1.3.
@@ -337,7 +358,7 @@ def _value(content: Buffer, place: int, syntax: str) -> tuple[int, int | None]:
     head = content[place : place + 12]
     if syntax == "1.2.840.10008.1.2.2":
         return (place, 0) if head[:4] != b"\x7f\xe0\x00\x10" else (place, None)
-    if head[:4] != _PIXEL_DATA:
+    if head[:4] not in _PIXELS:
         return place, 0
     implicit = not head[4:6].isalpha()
     size = 8 if implicit else 12

@@ -1,28 +1,38 @@
 """The repository of snapshots: restic, run as a program.
 
 restic encrypts, splits, keeps what is new, locks and verifies. Nothing here counts as done unless restic ended with 0.
-The password is named by its file alone; what a store such as S3 asks for comes from a file too, into restic's
-environment.
+The password is named by its file alone; what a store such as S3 asks for comes from a file or this process's own
+environment, into restic's environment. What only reads takes no lock: a restore must work from a repository that cannot
+be written, or in which a killed process left its lock.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from site_node.archive import programs
 from site_node.errors import ArchiveError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
 GOOD, SUSPECT = "good", "suspect"
-_PASSED_ON = ("PATH", "HOME", "TMPDIR", "LANG", "SSL_CERT_FILE", "SSL_CERT_DIR")
+SETTING = re.compile(r"(AWS|RCLONE|RESTIC_REST|AZURE|GOOGLE|B2|OS|ST)_[A-Z0-9_]+")
+"""What a store may ask for by the environment."""
+_PASSED_ON = re.compile(
+    rf"{SETTING.pattern}|PATH|HOME|TMPDIR|LANG|SSL_CERT_FILE|SSL_CERT_DIR|(HTTPS?|NO)_PROXY|(https?|no)_proxy"
+)
+_LOCKED = "repository is already locked"
+_FATAL = ("Fatal: ", "panic: ")
+_AT_ONCE = 500  # so that a command line stays within the system's bounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +66,8 @@ class Repository:
     password_file: Path
     cache: Path
     host: str
+    held: tuple[int, ...] = ()
+    """Descriptors that restic inherits: what they lock stays locked until it ends, though this process be killed."""
 
     def create(self) -> None:
         """Make the repository.
@@ -64,106 +76,136 @@ class Repository:
         """
         self._run("init")
 
-    def backup(self, folder: Path, tag: str, progress: Callable[[float], None]) -> str:
-        """Take a snapshot of a folder and return its id; it counts if restic ended well and the list shows it.
+    def backup(self, folder: Path, tag: str, progress: Callable[[float], None], complain: Callable[[str], None]) -> str:
+        """Take a snapshot of a folder and return its id; `complain` hears what restic says of troubles, as it says it.
 
         Raises: ArchiveError; nothing was taken then that counts.
         """
-        made = ""
-        arguments = ("backup", "--host", self.host, "--tag", tag, ".")
-        try:
-            for told in self._events(folder, *arguments):
+        return self._locking(partial(self._backup, folder, tag, progress, complain))
+
+    def _backup(
+        self, folder: Path, tag: str, progress: Callable[[float], None], complain: Callable[[str], None]
+    ) -> str:
+        made, complaints = "", []
+        arguments = ("backup", "--host", self.host, "--tag", tag, "--json", ".")
+        # One stream for both: a second that nobody reads would fill up, and restic wait for ever.
+        with self._start(arguments, folder, errors=subprocess.STDOUT) as process:
+            for line in process.stdout or ():
+                told = _told(line)
                 made = str(told.get("snapshot_id") or made)
                 if told.get("message_type") == "status":
                     progress(float(told.get("percent_done", 0.0)))
-        except ArchiveError:
-            if made:  # restic keeps a snapshot without the files it could not read
-                self._run("forget", made)
-            raise
-        listed = [snapshot.id for snapshot in self.snapshots() if made and snapshot.id.startswith(made)]
-        if len(listed) != 1:
-            raise ArchiveError("restic made a snapshot that its list does not show")
-        return listed[0]
+                elif words := _complaint(line):
+                    complaints.append(words)
+                    complain(words)
+        if process.returncode and made:  # restic keeps a snapshot without the files it could not read
+            self._run("forget", made)
+        _judge("backup", process.returncode, complaints)
+        return made
 
     def snapshots(self) -> list[Snapshot]:
         """Return this site's snapshots, oldest first.
 
         Raises: ArchiveError.
         """
-        listed = json.loads(self._run("snapshots", "--host", self.host, "--json") or "null") or []
+        listed = json.loads(self._run("snapshots", "--no-lock", "--host", self.host, "--json") or "null") or []
         found = [
             Snapshot(one["id"], datetime.fromisoformat(one["time"]), tuple(one.get("tags") or ())) for one in listed
         ]
         return sorted(found, key=lambda snapshot: snapshot.at)
 
-    def restore(self, snapshot: Snapshot, target: Path, *names: str) -> None:
-        """Restore files or folders of a snapshot (all of it without any) into `target`.
+    def restore(self, snapshot: str, target: Path, *names: str) -> None:
+        """Restore files or folders of a snapshot (all of it without any) into `target`; `*` in a name is any name.
 
-        Raises: ArchiveError.
+        Raises: ArchiveError; what could be restored lies there all the same.
         """
-        include = [part for name in names for part in ("--include", f"/{name}")]
-        self._run("restore", snapshot.id, "--target", str(target), *include)
+        for at in range(0, len(names) or 1, _AT_ONCE):
+            include = [part for name in names[at : at + _AT_ONCE] for part in ("--include", f"/{name}")]
+            self._run("restore", "--no-lock", snapshot, "--target", str(target), *include)
 
     def check(self, subset: str = "") -> None:
         """Verify the repository and read its data: all of it, or a part such as `1/7` or `5%`.
 
         Raises: ArchiveError naming what restic found.
         """
-        self._run("check", f"--read-data-subset={subset}" if subset else "--read-data")
+        how = f"--read-data-subset={subset}" if subset else "--read-data"
+        self._locking(partial(self._run, "check", how))
 
-    def forget(self, keep: Mapping[str, int]) -> None:
+    def forget(self, keep: Mapping[str, int], spared: Collection[str]) -> None:
         """Forget good snapshots beyond the schedule, and suspect ones that are older than its days; free their space.
 
+        Those whose ids are among `spared` stay.
         Raises: ArchiveError.
         """
         schedule = [part for name, count in keep.items() for part in (f"--keep-{name}", str(count))]
-        ours = ("--host", self.host, "--group-by", "host")
-        self._run("forget", *ours, "--tag", GOOD, *schedule)
-        self._run("forget", *ours, "--tag", SUSPECT, "--keep-within", f"{max(keep.get('daily', 1), 1)}d")
-        self._run("prune")
+        days = ("--keep-within", f"{max(keep.get('daily', 1), 1)}d")
+        surplus = (*self._surplus("--tag", GOOD, *schedule), *self._surplus("--tag", SUSPECT, *days))
+        forgotten = [made for made in surplus if made not in spared]
+        for at in range(0, len(forgotten), _AT_ONCE):
+            self._locking(partial(self._run, "forget", *forgotten[at : at + _AT_ONCE]))
+        self._locking(partial(self._run, "prune"))
 
-    def unlock(self) -> None:
-        """Remove locks of processes that are no longer there; those of living ones stay."""
-        self._run("unlock")
+    def _surplus(self, *policy: str) -> list[str]:
+        ours = ("--host", self.host, "--group-by", "host")
+        groups = json.loads(self._run("forget", "--no-lock", "--dry-run", "--json", *ours, *policy) or "null") or []
+        return [one["id"] for group in groups for one in group.get("remove") or ()]
+
+    def _locking(self, work: Callable[[], str]) -> str:
+        """Do what takes a lock, once more if a lock of a process that is no longer there stood in the way."""
+        try:
+            return work()
+        except ArchiveError as error:
+            if _LOCKED not in str(error):
+                raise
+        self._run("unlock")  # those of the living stay
+        return work()
 
     def _run(self, *arguments: str) -> str:
         with self._start(arguments) as process:
             said, complaint = process.communicate()
-        _judge(arguments[0], process.returncode, complaint)
+        _judge(
+            arguments[0], process.returncode, [words for line in complaint.splitlines() if (words := _complaint(line))]
+        )
         return said
 
-    def _events(self, folder: Path, *arguments: str) -> Iterator[dict[str, Any]]:
-        """Yield what restic tells while it works in a folder."""
-        with self._start((*arguments, "--json"), folder) as process:
-            if process.stdout is None or process.stderr is None:
-                raise ArchiveError("restic could not be started")
-            for line in process.stdout:
-                if line.startswith("{"):
-                    yield json.loads(line)
-            complaint = process.stderr.read()
-        _judge(arguments[0], process.returncode, complaint)
-
-    def _start(self, arguments: Sequence[str], folder: Path | None = None) -> subprocess.Popen[str]:
+    def _start(
+        self, arguments: Sequence[str], folder: Path | None = None, errors: int = subprocess.PIPE
+    ) -> subprocess.Popen[str]:
         program = programs.find("restic", "apt-get install restic")
         files = ("--password-file", str(self.password_file.absolute()), "--cache-dir", str(self.cache.absolute()))
-        where = ("--repo", self.store.address, *files, *self.store.options)
         return subprocess.Popen(  # noqa: S603 -- no shell, a fixed program
-            [program, *where, *arguments],
+            [program, "--repo", self.store.address, *files, *self.store.options, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=errors,
             text=True,
+            errors="replace",
             cwd=folder,
-            env={name: os.environ[name] for name in _PASSED_ON if name in os.environ} | dict(self.store.settings),
+            env={name: value for name, value in os.environ.items() if _PASSED_ON.fullmatch(name)}
+            | dict(self.store.settings),
+            pass_fds=self.held,
         )
 
 
-def _judge(verb: str, code: int, complaint: str) -> None:
+def _told(line: str) -> dict[str, Any]:
+    """Return what a line of restic tells; nothing where it is not JSON."""
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _complaint(line: str) -> str:
+    """Return what a line of restic complains of; empty if it is about something else."""
+    told = _told(line)
+    return str(told.get("message") or told.get("error") or "") if told else line.strip()
+
+
+def _judge(verb: str, code: int, complaints: list[str]) -> None:
+    """Raise what restic died of, or else complained of last, unless it ended well."""
     if code == 0:
         return
-    told = [line.strip() for line in complaint.splitlines() if not line.startswith("{")]
-    errors = [json.loads(line) for line in complaint.splitlines() if line.startswith("{")]
-    told += [str(one.get("error", {}).get("Err", one.get("error", ""))) for one in errors]
-    fatal = [line.removeprefix("Fatal: ").strip() for line in complaint.splitlines() if line.startswith("Fatal: ")]
-    words = fatal or [line for line in told if line]
-    raise ArchiveError(f"restic {verb} failed ({code}): {words[-1] if words else 'no reason given'}")
+    fatal = [line for line in complaints if line.startswith(_FATAL)]
+    reason = next(iter(fatal or complaints[-1:]), "no reason given")
+    raise ArchiveError(f"restic {verb} failed ({code}): {reason.removeprefix('Fatal: ')}")

@@ -1,7 +1,6 @@
 """Snapshots of what a site took in, and of the site itself: taken, listed, restored, checked, thinned out.
 
-A snapshot counts when restic ended well, its list shows it, and nothing was left out. Restored files are built again
-one by one and compared with the digest they were archived under; what is missing is told, and never passed over.
+A snapshot counts when restic ended well, its list shows it, and nothing was left out.
 """
 
 from __future__ import annotations
@@ -9,38 +8,35 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import shutil
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from site_node import alarms, ledger
 from site_node.archive import state
 from site_node.archive.anomaly import ORIGINALS, Finding, Watch
 from site_node.archive.index import open_index
-from site_node.archive.layout import rebuild
 from site_node.archive.locked.clock import Clock
 from site_node.archive.locked.places import Places
 from site_node.archive.locked.rolling import extend
-from site_node.archive.repository import GOOD, SUSPECT, Repository, Snapshot
-from site_node.archive.staging import INSTANCES, MANIFEST, PIXELS, Staging, digest_of, read_lists, read_manifest
+from site_node.archive.repository import GOOD, SUSPECT, Repository
+from site_node.archive.restoring import Place, Restored, Wanted, restore
+from site_node.archive.staging import MANIFEST, PIXELS, STATE, Staging, digest_of
 from site_node.archive.stores import store_of
 from site_node.config import LOCKED
 from site_node.errors import ArchiveAlarm, ArchiveError, ConfigurationError
 from site_node.keys import make_file, read_secret
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
     import sqlalchemy as sa
 
-    from site_node.archive.layout import Entry
     from site_node.archive.locked.rolling import Extended
     from site_node.archive.staging import Elsewhere
     from site_node.config import LockedCopy, SiteConfig, SiteHome
@@ -48,48 +44,21 @@ if TYPE_CHECKING:
 # What a site keeps of images below its own folder, beside the originals that the hospital keeps.
 _OWN_FOLDERS = ("deidentified", "review", "quarantine", "outbox")
 _PASSWORD_BYTES = 32
-_STUDIES_AT_ONCE = 500  # so that a command line stays within the system's bounds
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A snapshot that was taken: its id, and what staging did for it; not good if an alarm is open."""
+    """A snapshot that was taken: its id, and what staging did for it; not good if an alarm is open.
+
+    `lost` is the last good snapshot before it, if the repository does not have that any more.
+    """
 
     id: str
     files: int
     read: int
     gone: int
     is_good: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Restored:
-    """What came back: files, their bytes, and how many are missing or are not what was archived."""
-
-    files: int
-    size: int
-    missing: int
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which studies to restore; nothing chosen means all."""
-
-    StudyInstanceUID: str = ""
-    PatientID: str = ""
-    StudyDate: str = ""
-
-    def takes(self, study: Mapping[str, Any]) -> bool:
-        """Return whether a study of the manifest may hold what is wanted."""
-        return (
-            self.StudyInstanceUID in ("", study["StudyInstanceUID"])
-            and (not self.PatientID or self.PatientID in study["PatientID"])
-            and (not self.StudyDate or self.StudyDate in study["StudyDate"])
-        )
-
-    def takes_entry(self, entry: Entry) -> bool:
-        """Return whether a file is wanted."""
-        return self.PatientID in ("", entry.PatientID) and self.StudyDate in ("", entry.StudyDate)
+    lost: str = ""
 
 
 class Archive:
@@ -109,6 +78,7 @@ class Archive:
         self._config = config.archive
         self._store = store
         self._clock = clock
+        self._as_of = as_of
         self._root = home.root / "archive"
         if not self._config.repository:
             raise ConfigurationError("no archive: name its repository in [archive] of site.toml")
@@ -152,49 +122,57 @@ class Archive:
         read_all: bool = False,
         staging: Callable[[int, int], None] = lambda _done, _total: None,
         storing: Callable[[float], None] = lambda _part: None,
+        complain: Callable[[str], None] = lambda _words: None,
     ) -> Taken:
-        """Take a snapshot of everything and return it.
+        """Take a snapshot of everything and return it; if an alarm is open, it is taken beside the good ones.
 
-        Raises: ArchiveError if something could not be staged or stored; no snapshot counts then. ArchiveAlarm if images
-            changed as none may: the snapshot was taken beside the good ones, and training is paused.
+        `staging` hears of files (done, total), `storing` of the part that is stored, `complain` of restic's troubles.
+        Raises: ArchiveError if something could not be staged or stored: no snapshot counts then.
         """
         read_secret(self.repository.password_file)
-        with self._alone():
-            index = open_index(self._root / "index.db")
-            try:
-                return self._take(index, read_all=read_all, progress=staging, storing=storing)
-            finally:
-                index.dispose()
+        with self._alone() as repository, self._index() as index:
+            stage = Staging(self.staging, index, self._elsewhere)
+            self._recall(stage)
+            state.stage(self._home, stage, self._recovery_key())
+            done = stage.update(self._roots(), self._watch(), read_all=read_all, progress=staging)
+            if done.problems:
+                name, why = done.problems[0]
+                place = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+                raise ArchiveError(f"{len(done.problems)} files could not be staged; the first ({place}): {why}")
+            with self._store.connect() as db:
+                is_good = alarms.open_alarm(db) is None and not done.findings
+            short = repository.backup(self.staging, GOOD if is_good else SUSPECT, storing, complain)
+            listed = [one.id for one in repository.snapshots()]
+            made = next((one for one in listed if short and one.startswith(short)), None)
+            if made is None:
+                raise ArchiveError("restic made a snapshot that its list does not show")
+            with self._store.begin() as db:
+                last = alarms.last_good(db)
+                lost = "" if last in listed else last
+                if lost:
+                    ledger.write(db, self._clock(), "site:archive:snapshot-gone", snapshot=lost)
+                manifest = digest_of(self.staging / MANIFEST)
+                alarms.record(db, made, done.files, manifest, self._clock(), is_good=is_good)
+            if is_good:
+                stage.accept(made)
+            return Taken(made, done.files, done.read, done.gone, is_good, lost)
 
-    def _take(
-        self,
-        index: sa.Engine,
-        *,
-        read_all: bool,
-        progress: Callable[[int, int], None],
-        storing: Callable[[float], None],
-    ) -> Taken:
-        stage = Staging(self.staging, index, self._elsewhere)
-        self.staging.mkdir(mode=0o700, exist_ok=True)
-        state.stage(self._home, stage, self._recovery_key())
-        done = stage.update(
-            self._roots(), Watch(self._config.mass_files, self._sound), read_all=read_all, progress=progress
-        )
-        if done.problems:
-            name, why = done.problems[0]
-            place = hashlib.sha256(name.encode()).hexdigest()[:16]
-            raise ArchiveError(f"{len(done.problems)} files could not be staged; the first ({place}): {why}")
+    def _recall(self, stage: Staging) -> None:
+        """See to it that images are compared with the last good snapshot, reading it if the index does not know it.
+
+        One that the repository has no more is passed over; the snapshot that is taken next tells of it.
+        Raises: ArchiveError if it cannot be read.
+        """
         with self._store.connect() as db:
-            alarm = alarms.open_alarm(db)
-        is_good = alarm is None and not done.findings
-        self.repository.unlock()
-        made = self.repository.backup(self.staging, GOOD if is_good else SUSPECT, storing)
-        manifest = digest_of(self.staging / MANIFEST)
-        with self._store.begin() as db:
-            alarms.record(db, made, done.files, manifest, self._clock(), is_good=is_good)
-        if is_good:
-            stage.accept()
-        return Taken(made, done.files, done.read, done.gone, is_good)
+            last = alarms.last_good(db)
+            manifest = alarms.manifest(db, last)
+        if not last or stage.baseline() == last or last not in {one.id for one in self.repository.snapshots()}:
+            return
+        with tempfile.TemporaryDirectory(prefix="recalled-", dir=self._root) as scratch:
+            self.repository.restore(last, Path(scratch), MANIFEST, f"studies/*/*/{PIXELS}")
+            if digest_of(Path(scratch) / MANIFEST) != manifest:
+                raise ArchiveError("the last good snapshot is not the one on the record")
+            stage.remember(last, Path(scratch))
 
     def lock(self, heard: Callable[[int, int], None] = lambda _done, _total: None) -> Extended | None:
         """Push the locks of the repository forward, where it lies in a locked copy; None where it does not.
@@ -210,33 +188,24 @@ class Archive:
 
     def look(self) -> tuple[Finding, ...]:
         """Take the quick look at the originals, which reads no pixels, and sound the alarm if it is one."""
-        with self._alone():
-            index = open_index(self._root / "index.db")
-            try:
-                return Staging(self.staging, index, self._elsewhere).look(
-                    self._roots(), Watch(self._config.mass_files, self._sound)
-                )
-            finally:
-                index.dispose()
+        with self._alone(), self._index() as index:
+            stage = Staging(self.staging, index, self._elsewhere)
+            self._recall(stage)
+            return stage.look(self._roots(), self._watch())
 
     def findings(self) -> tuple[Finding, ...]:
         """Return which images are not as the last good snapshot holds them, as they were staged last."""
-        index = open_index(self._root / "index.db")
-        try:
-            with index.connect() as db:
-                return Watch(self._config.mass_files, lambda _found: None).judge(db)
-        finally:
-            index.dispose()
+        with self._index() as index, index.connect() as db:
+            return Watch(self._config.mass_files, lambda _found: None).judge(db)
 
     def clear(self, by: str, reason: str, *, accept: bool) -> int:
         """Clear the open alarm; with `accept` images may be as they are now, else they have to be what they were."""
-        with self._alone():
+        with self._alone(), self._index() as index:
             with self._store.begin() as db:
                 number = alarms.clear(db, by, reason, self._clock())
+                last = alarms.last_good(db)
             if accept:
-                index = open_index(self._root / "index.db")
-                Staging(self.staging, index, self._elsewhere).accept()
-                index.dispose()
+                Staging(self.staging, index).accept(last)
         return number
 
     def restore(
@@ -248,33 +217,26 @@ class Archive:
         with_state: bool = False,
         progress: Callable[[int, int], None] = lambda _done, _total: None,
     ) -> Restored:
-        """Restore what is wanted into a folder that is empty or not there; return what came back.
+        """Restore what is wanted into a folder that is empty, not there, or where a restore was cut off.
 
         Raises: ArchiveError if the snapshot is not there or holds nothing of what is wanted.
         """
         read_secret(self.repository.password_file)
-        if target.exists() and any(target.iterdir()):
-            raise ConfigurationError(f"{target} is not empty; a restore goes to a clean place")
-        chosen = self._chosen(snapshot)
-        target.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".restoring-", dir=target) as scratch:
-            everything, top = wanted == Wanted(), Path(scratch)
-            self.repository.restore(chosen, top, *(() if everything else (MANIFEST,)))
-            studies = [study for study in read_manifest(top) if wanted.takes(study)]
-            if not studies:
-                raise ArchiveError("the snapshot holds nothing of what is wanted")
-            if not everything:
-                for at in range(0, len(studies), _STUDIES_AT_ONCE):
-                    names = [study["study"] for study in studies[at : at + _STUDIES_AT_ONCE]]
-                    self.repository.restore(chosen, top, *names)
-            if with_state:
-                if not everything:
-                    self.repository.restore(chosen, top, state.STATE)
-                state.restore(top, target / "site", self._recovery_key())
-            restored = _rebuild_all(top, studies, wanted, target, progress)
+        place = Place(target)
+        chosen, is_begun = place.begin(partial(self._chosen, snapshot), snapshot)
+        with self._store.connect() as db:
+            manifest = alarms.manifest(db, chosen)
+        fetch = partial(self.repository.restore, chosen, place.fetched)
+        restored = restore(place, wanted, fetch, progress, is_begun=is_begun, manifest=manifest)
+        if with_state:
+            if not (place.fetched / STATE).exists():
+                fetch(STATE)
+            state.restore(place.fetched, target / "site", self._recovery_key())
+        if not restored.missing:
+            place.end()
         with self._store.begin() as db:
             counts = {"files": restored.files, "missing": restored.missing}
-            ledger.write(db, self._clock(), "site:archive:restored", snapshot=chosen.id, **counts)
+            ledger.write(db, self._clock(), "site:archive:restored", snapshot=chosen, **counts)
         return restored
 
     def check(self, subset: str = "") -> None:
@@ -282,7 +244,6 @@ class Archive:
 
         Raises: ArchiveError.
         """
-        self.repository.unlock()
         try:
             self.repository.check(subset)
         except ArchiveError:
@@ -293,29 +254,49 @@ class Archive:
             ledger.write(db, self._clock(), "site:archive:checked", subset=subset)
 
     def forget(self) -> None:
-        """Forget snapshots beyond the schedule.
+        """Forget snapshots beyond the schedule; those that an alarm of its days named as the last good one stay.
 
         Raises: ArchiveAlarm while an alarm is open: the good snapshots may be all there is.
         """
-        with self._alone():
+        with self._alone() as repository:
+            keep = {name: getattr(self._config, f"keep_{name}") for name in ("daily", "weekly", "monthly", "yearly")}
             with self._store.connect() as db:
                 alarm = alarms.open_alarm(db)
+                named = alarms.named_since(db, self._clock() - timedelta(days=keep["daily"] or 1))
             if alarm is not None:
                 raise ArchiveAlarm("an alarm is open: no snapshot is forgotten until a person has cleared it")
-            keep = {name: getattr(self._config, f"keep_{name}") for name in ("daily", "weekly", "monthly", "yearly")}
-            self.repository.unlock()
-            self.repository.forget(keep)
+            repository.forget(keep, named)
             with self._store.begin() as db:
                 ledger.write(db, self._clock(), "site:archive:thinned", **keep)
 
-    def _chosen(self, snapshot: str) -> Snapshot:
-        listed = self.repository.snapshots()
-        fits = [one for one in listed if one.id.startswith(snapshot) and (snapshot or one.is_good)]
+    def _chosen(self, snapshot: str) -> str:
+        """Return the id of the snapshot that begins so; else of the last good one, on the record or in the list.
+
+        Where the repository is read as of a moment, it is the last good one of then.
+        """
+        with self._store.connect() as db:
+            last = alarms.last_good(db, self._as_of)
+        if last and not snapshot:
+            return last
+        fits = [
+            one.id for one in self.repository.snapshots() if one.id.startswith(snapshot) and (snapshot or one.is_good)
+        ]
         if not fits:
             raise ArchiveError(f"no snapshot {snapshot}" if snapshot else "there is no good snapshot")
         if snapshot and len(fits) > 1:
             raise ConfigurationError(f"{snapshot} begins the ids of {len(fits)} snapshots")
         return fits[-1]
+
+    def _watch(self) -> Watch:
+        return Watch(self._config.mass_files, self._sound)
+
+    @contextmanager
+    def _index(self) -> Iterator[sa.Engine]:
+        index = open_index(self._root / "index.db")
+        try:
+            yield index
+        finally:
+            index.dispose()
 
     def _sound(self, findings: Sequence[Finding]) -> None:
         with self._store.begin() as db:
@@ -346,9 +327,10 @@ class Archive:
         return key
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Let no other process of this site work on the archive meanwhile.
+    def _alone(self) -> Iterator[Repository]:
+        """Let no other process of this site work on the archive meanwhile; give the repository to work on.
 
+        A restic whose parent was killed still holds the lock.
         Raises: ConfigurationError if one does.
         """
         if not self._root.is_dir():
@@ -358,62 +340,4 @@ class Archive:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ConfigurationError("another process works on the archive; wait until it is done") from None
-            yield
-
-
-def _rebuild_all(
-    top: Path,
-    studies: Sequence[Mapping[str, Any]],
-    wanted: Wanted,
-    target: Path,
-    progress: Callable[[int, int], None],
-) -> Restored:
-    total = sum(study["files"] for study in studies)
-    files = size = missing = done = 0
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # codecs and digests leave the interpreter to others
-        for study in studies:
-            folder = top / study["study"]
-            listed = _listed(folder, study)
-            entries = [entry for entry in listed if wanted.takes_entry(entry)]
-            missing += study["files"] - len(listed)
-            done += study["files"] - len(entries)
-            for entry, came_back in zip(entries, pool.map(partial(_rebuild, folder, target), entries), strict=True):
-                files, size, missing = files + came_back, size + came_back * entry.size, missing + (not came_back)
-                done += 1
-                progress(done, total)
-            shutil.rmtree(folder, ignore_errors=True)
-    return Restored(files, size, missing)
-
-
-def _listed(folder: Path, study: Mapping[str, Any]) -> list[Entry]:
-    """Return the files of a study; none if its lists are not those that the manifest names."""
-    try:
-        if any(digest_of(folder / name) != study[name] for name in (INSTANCES, PIXELS)):
-            return []
-        return read_lists(folder)
-    except (OSError, ArchiveError):
-        return []
-
-
-def _rebuild(folder: Path, target: Path, entry: Entry) -> bool:
-    """Write one file to its place, if it is the one that was archived."""
-    path = target / entry.path
-    if not path.resolve().is_relative_to(target.resolve()):
-        return False
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.part")
-    digest = hashlib.sha256()
-    try:
-        with os.fdopen(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as out:
-            for chunk in rebuild(entry, folder):
-                digest.update(chunk)
-                out.write(chunk)
-    except ArchiveError:
-        unfinished.unlink(missing_ok=True)
-        return False
-    if digest.hexdigest() != entry.sha256:
-        unfinished.unlink()
-        return False
-    os.utime(unfinished, (entry.mtime, entry.mtime))
-    unfinished.replace(path)
-    return True
+            yield replace(self.repository, held=(lock.fileno(),))

@@ -26,7 +26,8 @@ import sqlalchemy as sa
 
 from site_node.archive import anomaly
 from site_node.archive.decoding import Decoder
-from site_node.archive.index import good, original, staged
+from site_node.archive.index import baseline, good, original, staged
+from site_node.archive.index import study as study_table
 from site_node.archive.layout import Entry, Grid, Part, split, write
 from site_node.away import SCRATCH, SUFFIX
 from site_node.errors import ArchiveError
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 
 INSTANCES, PIXELS, MANIFEST = "instances.jsonl", "pixels.jsonl", "manifest.jsonl"
 STATE = "state"
-_BATCH = 64
+_BATCH = 256
+_BATCH_BYTES = 64 << 20
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 
@@ -64,11 +66,25 @@ class Staged:
 class _Batch:
     entries: list[tuple[Entry, Stat]] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
+    size: int = 0
+
+    def add(self, entry: Entry, told: Stat) -> None:
+        """Take a staged file in."""
+        self.entries.append((entry, told))
+        self.size += len(entry.prefix)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is time to write it down."""
+        return len(self.entries) >= _BATCH or self.size >= _BATCH_BYTES
 
 
 def stat_of(path: Path) -> Stat:
-    """Return what the operating system tells of a file."""
-    told = path.stat()
+    """Return what the operating system tells of a file, or of the symbolic link that lies there."""
+    return _stat(path.lstat())
+
+
+def _stat(told: os.stat_result) -> Stat:
     return Stat(told.st_size, told.st_mtime_ns, told.st_ctime_ns, told.st_ino)
 
 
@@ -76,19 +92,25 @@ def walk(roots: Mapping[str, Path]) -> Iterator[tuple[str, Path, Stat]]:
     """Yield every regular file below the roots: its name (that of its root first), its path, what is told of it.
 
     Marks of files that are away are no files of the hospital.
+    Raises: ArchiveError if a folder cannot be read.
     """
     for root, top in sorted(roots.items()):
-        for parent, folders, names in os.walk(top, onerror=_raise):
-            folders[:] = sorted(set(folders) - {SCRATCH})
-            for name in sorted(names):
-                path = Path(parent, name)
-                if not name.endswith(SUFFIX) and path.is_file() and not path.is_symlink():
-                    with suppress(FileNotFoundError):  # deleted this moment
-                        yield f"{root}/{path.relative_to(top)}", path, stat_of(path)
+        yield from _walk(root, top)
 
 
-def _raise(error: OSError) -> None:
-    raise ArchiveError(f"a folder of the originals cannot be read: {error.strerror}") from error
+def _walk(name: str, folder: Path) -> Iterator[tuple[str, Path, Stat]]:
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        raise ArchiveError(f"a folder of the originals cannot be read: {error.strerror}") from error
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            if entry.name != SCRATCH:
+                yield from _walk(f"{name}/{entry.name}", folder / entry.name)
+        elif entry.is_file(follow_symlinks=False) and not entry.name.endswith(SUFFIX):
+            with suppress(FileNotFoundError):  # deleted this moment
+                yield f"{name}/{entry.name}", folder / entry.name, _stat(entry.stat(follow_symlinks=False))
 
 
 class Elsewhere(Protocol):
@@ -135,14 +157,14 @@ class Staging:
             for done, name in enumerate(todo, 1):
                 path, told = found[name]
                 try:
-                    batch.entries.append((split(path, name, self.folder, decoder), told))
+                    batch.add(split(path, name, self.folder, decoder), told)
                 except ArchiveError as error:
                     problems.append((name, str(error)))
                 except OSError as error:
                     if error.errno in _NO_ROOM:
                         raise
                     problems.append((name, "cannot be read"))  # the system's own words name the path
-                if len(batch.entries) == _BATCH:
+                if batch.is_full:
                     self._commit(batch, watch)
                     batch = _Batch()
                 progress(done, len(todo))
@@ -190,25 +212,48 @@ class Staging:
             if path.is_relative_to(top)
         }
 
-    def put_state(self, name: str, content: bytes) -> None:
-        """Keep a file of the site's state, if it is another than the one kept."""
-        target = self.folder / STATE / name
-        if target.exists() and target.read_bytes() == content:
-            return
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write(target, (content,))
-
-    def trim_state(self, names: Iterable[str]) -> None:
-        """Forget files of the state that are not among `names`."""
-        for path in (self.folder / STATE).rglob("*"):
-            if path.is_file() and str(path.relative_to(self.folder / STATE)) not in set(names):
+    def put_state(self, files: Iterable[tuple[str, bytes]]) -> None:
+        """Keep the files of the site's state, each if it is another than the one kept, and forget all others."""
+        folder = self.folder / STATE
+        kept = set()
+        for name, content in files:
+            target = folder / name
+            kept.add(target)
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _write_changed(target, content)
+        for path in _files(folder):
+            if path not in kept:
                 path.unlink()
 
-    def accept(self) -> None:
-        """Take what is staged now for what images have to stay."""
+    def baseline(self) -> str:
+        """Return the snapshot that images are compared with; empty if there is none."""
+        with self._index.connect() as db:
+            return db.execute(sa.select(baseline.c.snapshot)).scalar() or ""
+
+    def accept(self, snapshot: str) -> None:
+        """Take what is staged now, and is in this snapshot, for what images have to stay."""
         with self._index.begin() as db:
             db.execute(sa.delete(good))
             db.execute(sa.insert(good).from_select(list(good.c.keys()), anomaly.pairs()))
+            _compare_with(db, snapshot)
+
+    def remember(self, snapshot: str, folder: Path) -> None:
+        """Take what a snapshot has for what images have to stay; its manifest and lists of pixels lie in `folder`.
+
+        Raises: ArchiveError if the lists are not those of the manifest.
+        """
+        with self._index.begin() as db:
+            db.execute(sa.delete(good))
+            for study in read_manifest(folder):
+                listed = folder / study["study"] / PIXELS
+                if not listed.exists() or digest_of(listed) != study[PIXELS]:
+                    raise ArchiveError(
+                        "the last good snapshot is damaged: a list of pixels is not the one it was made with"
+                    )
+                rows = [_good(told) for told in _lines(listed) if anomaly.is_judged(told)]
+                if rows:
+                    db.execute(sa.insert(good), rows)
+            _compare_with(db, snapshot)
 
     def _known(self) -> dict[str, Stat]:
         columns = original.c
@@ -260,9 +305,12 @@ class Staging:
         entries |= {path: entry for path, entry in changed.items() if entry is not None}
         entries = {path: entry for path, entry in entries.items() if changed.get(path, entry) is not None}
         kept = {part.name for entry in entries.values() for part in entry.parts}
+        db.execute(sa.delete(study_table).where(study_table.c.study == study))
         if entries:
             write_lists(folder, [entries[path] for path in sorted(entries)])
             kept |= {INSTANCES, PIXELS}
+            line = _line(_of_study(folder, study, entries.values()))
+            db.execute(sa.insert(study_table).values(study=study, line=line))
         for path in _files(folder):
             if str(path.relative_to(folder)) not in kept:
                 path.unlink()
@@ -276,12 +324,8 @@ class Staging:
 
     def _write_manifest(self) -> None:
         with self._index.connect() as db:
-            studies = db.scalars(sa.select(original.c.study).distinct().order_by(original.c.study)).all()
-        lines = (_line(_of_study(self.folder, study)) for study in studies)
-        content = b"".join(lines)
-        path = self.folder / MANIFEST
-        if not path.exists() or path.read_bytes() != content:
-            write(path, (content,))
+            lines = db.scalars(sa.select(study_table.c.line).order_by(study_table.c.study))
+            _write_changed(self.folder / MANIFEST, b"".join(lines))
 
 
 def _seen(found: Mapping[str, tuple[Path, Stat]], names: Iterable[str]) -> dict[str, anomaly.Seen]:
@@ -292,10 +336,12 @@ def write_lists(folder: Path, entries: Iterable[Entry]) -> None:
     """Write the two lists of a study; one that would be the same is left as it is."""
     entries = list(entries)
     for name, of in ((INSTANCES, _instance), (PIXELS, _pixels)):
-        content = b"".join(_line(of(entry)) for entry in entries)
-        path = folder / name
-        if not path.exists() or path.read_bytes() != content:
-            write(path, (content,))
+        _write_changed(folder / name, b"".join(_line(of(entry)) for entry in entries))
+
+
+def _write_changed(path: Path, content: bytes) -> None:
+    if not path.exists() or path.read_bytes() != content:
+        write(path, (content,))
 
 
 def read_lists(folder: Path) -> list[Entry]:
@@ -329,16 +375,15 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _of_study(folder: Path, study: str) -> dict[str, Any]:
-    instances = list(_lines(folder / study / INSTANCES))
+def _of_study(folder: Path, study: str, entries: Collection[Entry]) -> dict[str, Any]:
     return {
         "study": study,
-        "StudyInstanceUID": instances[0]["StudyInstanceUID"],
-        "PatientID": sorted({told["PatientID"] for told in instances}),
-        "StudyDate": sorted({told["StudyDate"] for told in instances}),
-        "files": len(instances),
-        INSTANCES: digest_of(folder / study / INSTANCES),
-        PIXELS: digest_of(folder / study / PIXELS),
+        "StudyInstanceUID": next(iter(entries)).StudyInstanceUID,
+        "PatientID": sorted({entry.PatientID for entry in entries}),
+        "StudyDate": sorted({entry.StudyDate for entry in entries}),
+        "files": len(entries),
+        INSTANCES: digest_of(folder / INSTANCES),
+        PIXELS: digest_of(folder / PIXELS),
     }
 
 
@@ -351,7 +396,6 @@ def _instance(entry: Entry) -> dict[str, Any]:
         "StudyInstanceUID": entry.StudyInstanceUID,
         "PatientID": entry.PatientID,
         "StudyDate": entry.StudyDate,
-        "is_dicom": entry.is_dicom,
         "prefix": entry.prefix.decode("latin-1"),
     }
 
@@ -363,6 +407,7 @@ def _pixels(entry: Entry) -> dict[str, Any]:
         "grid": entry.grid,
         "parts": entry.parts,
         "pixels": entry.pixels,
+        "is_dicom": entry.is_dicom,
     }
 
 
@@ -375,7 +420,17 @@ def _entry(instance: dict[str, Any], pixels: dict[str, Any]) -> Entry:
         parts=tuple(Part(*part) for part in pixels["parts"]),
         grid=Grid(*pixels["grid"]) if pixels["grid"] else None,
         pixels=pixels["pixels"],
+        is_dicom=pixels["is_dicom"],
     )
+
+
+def _good(pixels: Mapping[str, Any]) -> dict[str, Any]:
+    return {"inode": 0} | {name: pixels[name] for name in ("path", "SOPInstanceUID", "pixels")}
+
+
+def _compare_with(db: sa.Connection, snapshot: str) -> None:
+    db.execute(sa.delete(baseline))
+    db.execute(sa.insert(baseline).values(snapshot=snapshot))
 
 
 def _row(entry: Entry, told: Stat) -> dict[str, Any]:
@@ -389,14 +444,15 @@ def _row(entry: Entry, told: Stat) -> dict[str, Any]:
     }
 
 
+# A name that is no UTF-8 keeps its bytes, in the lists too.
 def _line(told: dict[str, Any]) -> bytes:
-    return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogateescape") + b"\n"
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     with path.open("rb") as file:
         for line in file:
-            yield json.loads(line)
+            yield json.loads(line.decode("utf-8", "surrogateescape"))
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -12,12 +12,14 @@ import io
 import json
 import sqlite3
 import tarfile
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 from site_node.archive.layout import write
+from site_node.archive.staging import STATE
 from site_node.config import CONFIG_NAME
 from site_node.errors import ArchiveError
 
@@ -29,9 +31,8 @@ if TYPE_CHECKING:
     from site_node.config import SiteHome
 
 RECOVERY_KEY_BYTES = 64
-STATE = "state"
 _SEGMENT = 1 << 16
-_KEYS, _SUMS = "identity.wrapped", "state.json"
+_DATABASE, _KEYS, _SUMS = "site.db", "identity.wrapped", "state.json"
 _PURPOSE = b"filmroom-archive-identity/1"
 
 
@@ -40,20 +41,11 @@ def stage(home: SiteHome, staging: Staging, recovery_key: bytes) -> None:
     copy = staging.folder.parent / "site.db.part"
     copy.unlink(missing_ok=True)
     try:
-        with sqlite3.connect(home.database) as source, sqlite3.connect(copy) as target:
+        with closing(sqlite3.connect(home.database)) as source, closing(sqlite3.connect(copy)) as target:
             source.backup(target)
-        source.close()
-        target.close()
-        files = dict(_segments(copy))
-        digest = hashlib.sha256(b"".join(files.values())).hexdigest()
+        staging.put_state(_files(home, copy, recovery_key))
     finally:
         copy.unlink(missing_ok=True)
-    files[CONFIG_NAME] = (home.root / CONFIG_NAME).read_bytes()
-    files[_KEYS] = AESSIV(recovery_key).encrypt(_tar(home.identity), [_PURPOSE])
-    files[_SUMS] = json.dumps({"site.db": digest}).encode()
-    for name, content in files.items():
-        staging.put_state(name, content)
-    staging.trim_state(files)
 
 
 def restore(folder: Path, target: Path, recovery_key: bytes | None) -> None:
@@ -64,25 +56,34 @@ def restore(folder: Path, target: Path, recovery_key: bytes | None) -> None:
     source = folder / STATE
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        wanted = json.loads((source / _SUMS).read_bytes())["site.db"]
-        segments = [path.read_bytes() for path in sorted((source / "site.db").iterdir())]
+        wanted = json.loads((source / _SUMS).read_bytes())[_DATABASE]
         write(target / CONFIG_NAME, ((source / CONFIG_NAME).read_bytes(),))
+        write(target / _DATABASE, (path.read_bytes() for path in sorted((source / _DATABASE).iterdir())))
         wrapped = (source / _KEYS).read_bytes()
     except (OSError, KeyError, ValueError) as error:
         raise ArchiveError("the site's state is missing or damaged in this snapshot") from error
-    content = b"".join(segments)
-    if hashlib.sha256(content).hexdigest() != wanted:
-        raise ArchiveError("the site's database is not as it was archived")
-    write(target / "site.db", (content,))
+    with (target / _DATABASE).open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != wanted:
+            raise ArchiveError("the site's database is not as it was archived")
     if recovery_key is not None:
         _untar(wrapped, target / "identity", recovery_key)
+
+
+def _files(home: SiteHome, database: Path, recovery_key: bytes) -> Iterator[tuple[str, bytes]]:
+    digest = hashlib.sha256()
+    for name, segment in _segments(database):
+        digest.update(segment)
+        yield name, segment
+    yield CONFIG_NAME, (home.root / CONFIG_NAME).read_bytes()
+    yield _KEYS, AESSIV(recovery_key).encrypt(_tar(home.identity), [_PURPOSE])
+    yield _SUMS, json.dumps({_DATABASE: digest.hexdigest()}).encode()
 
 
 def _segments(path: Path) -> Iterator[tuple[str, bytes]]:
     with path.open("rb") as file:
         number = 0
         while segment := file.read(_SEGMENT):
-            yield f"site.db/{number:08d}", segment
+            yield f"{_DATABASE}/{number:08d}", segment
             number += 1
 
 

@@ -6,14 +6,13 @@ and lets nothing be written. Whatever an attacker hid or wrote over since is the
 
 from __future__ import annotations
 
-import re
 import shlex
 from datetime import UTC
 from typing import TYPE_CHECKING
 
 from site_node.archive import programs
 from site_node.archive.locked.rolling import PREFIX
-from site_node.archive.repository import Store
+from site_node.archive.repository import SETTING, Store
 from site_node.config import LOCKED
 from site_node.errors import ConfigurationError
 from site_node.keys import read_secret
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from site_node.archive.locked.places import Places
     from site_node.config import ArchiveSettings, LockedCopy
 
-_SETTING = re.compile(r"^(AWS|RCLONE|RESTIC|AZURE|GOOGLE|B2|OS|ST)_[A-Z0-9_]+$")
-_NEVER = ("RESTIC_PASSWORD", "RESTIC_PASSWORD_COMMAND", "RESTIC_REPOSITORY")
 _REMOTE = "VIEW"  # what rclone calls the endpoint, and reads its settings by
 _NO_FILE = "/dev/null"
 
@@ -56,7 +53,7 @@ def read_settings(path: Path) -> dict[str, str]:
         if not line.strip() or line.startswith("#"):
             continue
         name, equals, value = line.partition("=")
-        if not equals or not _SETTING.match(name) or name in _NEVER:
+        if not equals or not SETTING.fullmatch(name):
             raise ConfigurationError(f"{path}: line {number} is not a setting that restic may have")
         settings[name] = value
     return settings

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.datastructures import FormData
 
-from consent import AccessRequest, Deny
-from site_node import access_requests, confirmation, consents, permissions, withdrawals
+from consent import Deny
+from site_node import confirmation, withdrawals
 from site_node.consents import ALL, WithdrawalScope
 from site_node.console.frame import NOT_FOUND, OK, SEE_OTHER, UNPROCESSABLE, number_in
 from site_node.console.sessions import Shown
 from site_node.errors import ConfigurationError
-from site_node.store import reading
 from site_node.withdrawals import MODALITIES, POLICIES
 
 if TYPE_CHECKING:
@@ -26,7 +25,13 @@ if TYPE_CHECKING:
 
     from site_node.console.frame import Frame
     from site_node.console.sessions import Session
-    from site_node.withdrawals import Withdrawal
+    from site_node.withdrawals import StillPermitted, Withdrawal
+
+
+_UNKNOWN_PATIENT = (
+    "Neither an image nor a consent of this PatientID is known here. Check it, and look again; or tick that it is "
+    "meant for images that come later."
+)
 
 
 class WithdrawalPages:
@@ -49,12 +54,14 @@ class WithdrawalPages:
         if isinstance(scope, Deny):
             return self._show_all(session, form, scope.reason)
         patient = self._frame.site.pseudonymiser.patient(patient_id)
+        if not (withdrawals.is_known(store, patient) or form.get("unknown_here")):
+            return self._show_all(session, form, _UNKNOWN_PATIENT)
         try:
             reached = withdrawals.preview(store, patient, scope, self._frame.now())
         except ConfigurationError as error:
             return self._show_all(session, form, f"Not understood: {error}. Correct it, and look again.")
         session.shown = Shown(patient, scope)
-        is_known = consents.is_known(store, patient)
+        is_known = withdrawals.is_known(store, patient)
         return self._frame.show(
             "preview.html", session, reached=reached, shown=session.shown, is_known=is_known, policies=POLICIES
         )
@@ -74,14 +81,20 @@ class WithdrawalPages:
         found = self._find(request)
         if isinstance(found, Deny):
             return self._frame.refused(session, NOT_FOUND, found.reason)
-        return self._frame.show("withdrawal.html", session, found=found, policies=POLICIES)
+        return self._frame.show(
+            "withdrawal.html", session, found=found, still=self._still_permitted(found), policies=POLICIES
+        )
 
     async def confirmation(self, request: Request, session: Session) -> Response:
         """Show the page for the patient, as the command writes it."""
         found = self._find(request)
         if isinstance(found, Deny):
             return self._frame.refused(session, NOT_FOUND, found.reason)
-        return HTMLResponse(confirmation.page(found, self._frame.site.config.name))
+        return HTMLResponse(confirmation.page(found, self._frame.site.config.name, self._still_permitted(found)))
+
+    def _still_permitted(self, found: Withdrawal) -> tuple[StillPermitted, ...]:
+        frame = self._frame
+        return withdrawals.still_permitted(frame.site.store, frame.gate, found.patient, frame.now())
 
     def _find(self, request: Request) -> Withdrawal | Deny:
         frame = self._frame
@@ -92,16 +105,12 @@ class WithdrawalPages:
 
     def _show_all(self, session: Session, typed: FormData | None = None, fault: str | None = None) -> HTMLResponse:
         frame = self._frame
-        with reading(frame.site.store).connect() as db:
-            asking = access_requests.requests(db).values()
-            projects = {one.form.project for one in asking if isinstance(one, AccessRequest)}
-            projects |= {offered.task.project for offered in permissions.tasks(db).values()}
         return frame.show(
             "withdrawals.html",
             session,
             OK if fault is None else UNPROCESSABLE,
             found=withdrawals.recorded(frame.site.store, frame.gate, frame.now()),
-            projects=sorted(projects),
+            projects=sorted(withdrawals.projects(frame.site.store)),
             modalities=MODALITIES,
             typed=typed or FormData(),
             fault=fault,

@@ -17,7 +17,7 @@ from site_node import away
 from site_node.deidentify.instance import FACE
 from site_node.errors import ConfigurationError
 from site_node.intake import heads
-from site_node.intake.folder import DUPLICATE, MAX_BYTES, IngestSummary, alone_in, files_below, flush_folder, summarise
+from site_node.intake.folder import DUPLICATE, MAX_BYTES, IngestSummary, alone_in, files_below, summarise
 from site_node.intake.judging import (
     ACCEPTED,
     ALREADY_KNOWN,
@@ -29,6 +29,7 @@ from site_node.intake.judging import (
     Verdict,
     judge_all,
 )
+from site_node.keys import flush_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -39,9 +39,11 @@ from site_node.intake.judging import (
     judge_all,
     source,
 )
+from site_node.keys import flush_folder
 from site_node.reidentification import remember
 from site_node.review import treated
 from site_node.store import disposition, instance, open_store, reading, treatment
+from site_node.stray import known
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -126,7 +128,10 @@ class Intake:
         touched: set[Path] = set()
         replaced: set[str] = set()
         verdicts = []
+        batch = list(batch)
         with self.store.begin() as db:
+            # Whoever arrives is looked for by the next search for stray identities.
+            known.add(db, (entry for _, judged in batch for entry in judged.patient))
             for path, judged in batch:
                 # One by one: two files of a batch may be the same, or claim the same instance.
                 verdict = self._settle(db, path, judged, again=again)
@@ -296,12 +301,3 @@ def _up_to(root: Path, folder: Path) -> Iterator[Path]:
     yield folder
     if folder != root:
         yield from _up_to(root, folder.parent)
-
-
-def flush_folder(folder: Path) -> None:
-    """Make the names in `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

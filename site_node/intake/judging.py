@@ -25,6 +25,8 @@ from site_node.deidentify.transcoding import FAULTS, quiet
 from site_node.errors import UnreadableInstance
 from site_node.second_look.inspection import inspect
 from site_node.second_look.pixels import reader
+from site_node.stray import known
+from site_node.stray.learning import said_of_patient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from site_node.deidentify.picture import Box
     from site_node.deidentify.profile import Options
     from site_node.deidentify.pseudonym import Known, Pseudonymiser
+    from site_node.stray.digests import Entry
 
 ACCEPTED, HELD, QUARANTINED = "accepted", "held", "quarantined"
 ALREADY_KNOWN, NOT_READ = "already_known", "not_read"
@@ -63,6 +66,7 @@ class Verdict:
     boxes: tuple[Box, ...] = ()  # blanked, or proposed to be
     notes: tuple[str, ...] = ()  # what else was done, or stays by policy
     originals: tuple[Known, ...] = ()  # for the sealed identities alone
+    patient: tuple[Entry, ...] = ()  # what the file says of its patient, as keyed digests
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +168,7 @@ class Judge:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._cleaner = Cleaner(settings.options, settings.pseudonymiser)
+        self._keyer = known.keyer(settings.pseudonymiser)
 
     def __call__(self, job: Job) -> Verdict:
         """Return the verdict on a file, its kept form written and flushed."""
@@ -172,7 +177,10 @@ class Judge:
             if mark is not None and self._settings.is_known(mark.sha256):
                 return Verdict(mark.sha256, ALREADY_KNOWN)
             with source(job.path, self._settings.recall) as content:
-                return self._of(content, job.decision)
+                verdict = self._of(content, job.decision)
+                if verdict.outcome == ALREADY_KNOWN:
+                    return verdict
+                return replace(verdict, patient=tuple(said_of_patient(content, self._keyer)))
         except OSError as fault:
             if fault.filename is None:  # not of opening the source: our own disk refuses
                 raise

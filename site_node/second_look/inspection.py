@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from site_node.errors import UnreadableInstance
 from site_node.second_look import pixels, reading
+from site_node.second_look.folding import fold
 from site_node.second_look.said import Said, anywhere, collect
 from site_node.second_look.scan import LETTERS, Pattern, Scanner, patterns, rewritten
-from site_node.second_look.words import fold, words
+from site_node.second_look.words import words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

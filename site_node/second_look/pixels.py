@@ -129,27 +129,32 @@ def _parsed(table: str) -> Iterator[Word]:
                 yield Word(cells[11].strip(), confidence)
 
 
-class _Window(RawIOBase):
+class Window(RawIOBase):
     """A buffer as a file that is never copied whole."""
 
     def __init__(self, buffer: memoryview) -> None:
         self._buffer, self._at = buffer, 0
 
     def readable(self) -> bool:
+        """Return that it is."""
         return True
 
     def seekable(self) -> bool:
+        """Return that it is."""
         return True
 
     def tell(self) -> int:
+        """Return the place that is read next."""
         return self._at
 
     def seek(self, offset: int, whence: int = SEEK_SET) -> int:
+        """Go to a place."""
         start = {SEEK_SET: 0, SEEK_CUR: self._at, SEEK_END: len(self._buffer)}[whence]
         self._at = max(0, start + offset)
         return self._at
 
     def readinto(self, into: WriteableBuffer) -> int:
+        """Copy the next bytes."""
         out = memoryview(into).cast("B")
         part = self._buffer[self._at : self._at + len(out)]
         out[: len(part)] = part
@@ -157,15 +162,15 @@ class _Window(RawIOBase):
         return len(part)
 
 
-def views(buffer: memoryview) -> Iterator[NDArray[np.uint8]]:
-    """Yield what a person sees: some frames, and for a cine what is bright or dark in all of it; the pages of a PDF.
+def views(buffer: memoryview, most: int = _MAX_FRAMES) -> Iterator[NDArray[np.uint8]]:
+    """Yield what a person sees: `most` frames, and for a cine what is bright or dark in all of it; the pages of a PDF.
 
     Raises: UnreadableInstance if the frames cannot be decoded or the pages rendered.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            file = _Window(buffer)
+            file = Window(buffer)
             ds = pydicom.dcmread(file, force=True, stop_before_pixels=True)
             if ds.get("SOPClassUID") == EncapsulatedPDFStorage:
                 yield from _pages(ds.EncapsulatedDocument)
@@ -173,7 +178,7 @@ def views(buffer: memoryview) -> Iterator[NDArray[np.uint8]]:
                 return
             file.seek(0)
             frames = int(ds.get("NumberOfFrames") or 1)
-            step = max(1, -(-frames // _MAX_FRAMES))
+            step = max(1, -(-frames // most))
             lowest: NDArray[np.uint8] | None = None
             for frame in iter_pixels(cast("BinaryIO", file), raw=False, indices=list(range(0, frames, step))):
                 seen = _seen(frame, ds)

@@ -36,7 +36,7 @@ _PADDING = " \0\r\n"
 _UNDEFINED = 0xFFFFFFFF
 _PREAMBLE = 132
 _MAX_DEPTH = 200
-_MAX_VALUE = 1 << 22  # bytes of text that are decoded; every byte is scanned besides
+MAX_VALUE = 1 << 22  # bytes of text that are decoded; every byte is scanned besides
 MAX_INFLATED = 1 << 30
 _WINDOW = 1 << 20
 
@@ -292,7 +292,7 @@ class _Walk:
                 depth,
                 unknown=vr == "UN" or written == b"UN",
             )
-        elif vr in SPEAKING and 0 < length < _MAX_VALUE:
+        elif vr in SPEAKING and 0 < length < MAX_VALUE:
             values = _text(bytes(self.buffer[start:stop]), vr, charset)
             if values:
                 self.spoken.append(Spoken(prefix + keyword, keyword, vr, values, parents))

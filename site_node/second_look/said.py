@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from site_node.second_look.words import fold, spelled_out, technical, words
+from site_node.second_look.folding import fold
+from site_node.second_look.words import spelled_out, technical, words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

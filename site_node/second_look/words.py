@@ -6,10 +6,11 @@ Its word list is made from DICOM's dictionary and standard codes, not from the o
 from __future__ import annotations
 
 import re
-import unicodedata
 from functools import cache, lru_cache
 
 from pydicom._dicom_dict import DicomDictionary
+
+from site_node.second_look.folding import fold
 
 _WORD = re.compile(r"[^\W_]+")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
@@ -146,17 +147,6 @@ _SURNAMES = frozenset(
         "young",
     ]
 )
-_FOLDS = str.maketrans(
-    {"ß": "ss", "ø": "o", "Ø": "o", "ł": "l", "Ł": "l", "đ": "d", "æ": "ae", "Æ": "ae", "œ": "oe", "\u0131": "i"}
-)
-
-
-def fold(text: str) -> str:
-    """Return `text` without case, accents, width or compatibility forms."""
-    if text.isascii():
-        return text.lower()
-    decomposed = unicodedata.normalize("NFKD", text.translate(_FOLDS).casefold())
-    return "".join(letter for letter in decomposed if not unicodedata.combining(letter))
 
 
 @lru_cache(maxsize=16384)

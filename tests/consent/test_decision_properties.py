@@ -13,6 +13,7 @@ from consent.record import UNRESOLVED, Clause, ConsentRecord, Kind, Provision
 from tests.consent.records import (
     AT,
     RESEARCH,
+    STUDY,
     broad_records,
     clauses,
     purposes,
@@ -25,6 +26,7 @@ from tests.consent.records import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from random import Random
 
 few = settings(max_examples=200, deadline=None)
@@ -194,6 +196,43 @@ def test_asking_all_at_once_is_asking_one_by_one(
     jointly = decide(given_records, study, request, AT).outcome
 
     assert (jointly is Outcome.PERMIT) == all(o is Outcome.PERMIT for o in singly)
+
+
+_SPELLINGS = st.sampled_from([str.upper, str.swapcase, " {}\u00a0".format, "\u2003{}".format])
+
+
+@few
+@given(record_lists, studies, requests, _SPELLINGS)
+def test_names_in_another_spelling_never_help(
+    given_records: list[ConsentRecord], study: Study, request: Request, spelling: Callable[[str], str]
+) -> None:
+    asked = replace(request, project="brain")
+    respelled = [replace(one, root=_respelled(one.root, spelling)) for one in given_records]
+
+    before, after = (decide(records, study, asked, AT).outcome for records in (given_records, respelled))
+
+    assert after is not Outcome.PERMIT or before is Outcome.PERMIT
+
+
+@few
+@given(requests, _SPELLINGS, st.sampled_from(["projects", "recipients"]))
+def test_a_refusal_in_another_spelling_refuses(request: Request, spelling: Callable[[str], str], limit: str) -> None:
+    asked = replace(request, project="brain")
+    name = "brain" if limit == "projects" else request.recipients[0]
+    limits: dict[str, Any] = {limit: (spelling(name),)}
+    refusal = replace(RESEARCH, root=Provision(Kind.DENY, **limits))
+
+    assert decide([RESEARCH, refusal], STUDY, asked, AT).outcome is Outcome.DENY
+
+
+def _respelled(rule: Provision, spelling: Callable[[str], str]) -> Provision:
+    """Return the rule with every name that is one written otherwise."""
+    return replace(
+        rule,
+        recipients=tuple(spelling(name) if name else name for name in rule.recipients),
+        projects=tuple(spelling(name) if name else name for name in rule.projects),
+        children=tuple(_respelled(child, spelling) for child in rule.children),
+    )
 
 
 def _all_deny(rule: Provision) -> Provision:

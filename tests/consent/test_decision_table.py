@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from consent.decision import Outcome, Request, Study, decide, may_permit
+from consent.decision import Outcome, Request, Study, contribution, decide, may_permit
 from consent.record import UNRESOLVED, Clause, Kind, Period, Scope
 from tests.consent.records import (
     AT,
@@ -265,6 +265,17 @@ TABLE: Final[dict[str, list[Row]]] = {
             Request(("BIORCH",), ("urn:x|1",)),
             PERMIT,
         ),
+        *[
+            (f"the recipient refused, spelled {spelling!r}", _except(recipients=(spelling,)), REQUEST, DENY)
+            for spelling in ("Organization/HUB", "Organization/hub ", "Organization/\uff48ub")
+        ],
+        (
+            "a recipient refused with a blank after its system",
+            _except(recipients=("urn:x| North",)),
+            replace(REQUEST, recipients=("urn:x|north",)),
+            DENY,
+        ),
+        ("the recipient permitted in another spelling", _only(recipients=("Organization/Hub",)), REQUEST, DENY),
         ("a group refused", _except(recipients=("Group/1",)), REQUEST, DENY),
         ("a recipient nobody can tell refused", _except(recipients=(UNRESOLVED,)), REQUEST, DENY),
         (
@@ -321,6 +332,12 @@ TABLE: Final[dict[str, list[Row]]] = {
         ("another permitted", _only(projects=("lung",)), BRAIN, DENY),
         ("the project refused", _except(projects=("brain",)), BRAIN, DENY),
         ("another refused", _except(projects=("lung",)), BRAIN, PERMIT),
+        *[
+            (f"the project refused, spelled {spelling!r}", _except(projects=(spelling,)), BRAIN, DENY)
+            for spelling in ("Brain", " brain\u00a0", "\uff42rain")
+        ],
+        ("the project permitted in another spelling", _only(projects=("Brain",)), BRAIN, DENY),
+        ("refused in another spelling, and lifted", _lifted(projects=("Brain",)), BRAIN, NO_CONSENT),
         ("refused, and the project unknown", _except(projects=("lung",)), REQUEST, DENY),
         ("permitted, and the project unknown", _only(projects=("lung",)), REQUEST, DENY),
         (
@@ -666,6 +683,8 @@ NESTED: Final = permit(
         (_except(unknown=True)[0], "rule 2 of Consent/c denied: a limit that is not understood"),
         (_except(data_references=(UNRESOLVED,))[0], "rule 2 of Consent/c denied: a list of studies"),
         (_except(security_labels=("R",))[0], "rule 2 of Consent/c denied: label R"),
+        (_except(projects=("brain", "lung"))[0], "rule 2 of Consent/c denied: project brain or lung"),
+        (_except(modalities=("MR",))[0], "rule 2 of Consent/c denied: modality MR"),
         (_except(actions=("use", "access"))[0], "rule 2 of Consent/c denied: action use or access"),
         (_except(data_period=Period(None, PAST))[0], "rule 2 of Consent/c denied: study dated until 2025-01-01"),
         (record(permit(purposes=("TREAT",))), "Consent/c contributed nothing: rule 1 does not apply: purpose TREAT"),
@@ -710,6 +729,34 @@ CLAUSES: Final = (Clause(Kind.DENY, ("8",)), Clause(Kind.PERMIT, ("6",)))
 )
 def test_whether_a_consent_could_permit_anything(given: ConsentRecord, *, expected: bool) -> None:
     assert may_permit(given) is expected
+
+
+NO_TRAINING: Final = deny(purposes=("MLTRAINING",))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (RESEARCH, replace(RESEARCH, status="inactive")),
+        (RESEARCH, replace(RESEARCH, period=EXPIRED)),
+        (record(permit(purposes=H)), record(permit(purposes=H, children=(NO_TRAINING,)))),
+        (
+            record(permit(purposes=H)),
+            record(permit(purposes=H, children=(deny(purposes=H, children=(permit(purposes=("MLTRAINING",)),)),))),
+        ),
+        (record(NO_TRAINING), record(deny(purposes=H))),
+    ],
+    ids=[
+        "its status",
+        "its period",
+        "that it refuses training",
+        "that it permits nothing but training",
+        "what it refuses",
+    ],
+)
+def test_consents_that_decide_otherwise_do_not_count_as_alike(one: ConsentRecord, other: ConsentRecord) -> None:
+    """Patients are decided once for all whose consents contribute the same."""
+    assert contribution(one, STUDY, REQUEST, AT) != contribution(other, STUDY, REQUEST, AT)
 
 
 def test_a_request_without_purpose_or_recipient_cannot_be_made() -> None:

@@ -12,7 +12,7 @@ from consent.engine import DECIDING, ENGINE_VERSION, POLICY_VERSION, TERMINOLOGY
 
 FOLDER: Final = Path(consent.__file__).parent
 SOURCES: Final = {
-    "filmroom-engine/1": "f4ebf79e45a19b627264d9435529381a187097a419337a9b63c6ae49f9dd8fa1",
+    "filmroom-engine/2": "4f84caa75f9cde220e5f8ca037e0f95f91964eb25ab714d05b06975bf2d46ea4",
 }
 """The sources each version was declared for. Raise the version where a decision can come out otherwise."""
 

@@ -138,6 +138,13 @@ def _permit(**limits: Any) -> Json:
     return {"type": "permit", "purpose": [purpose("HRESCH")], **limits}
 
 
+def _rule(code: str, system: str = ACT_CODE) -> Json:
+    return {"coding": [{"system": system, "code": code}]}
+
+
+PROJECT: Final = actor({"identifier": {"system": "urn:filmroom:project", "value": "brain"}})
+DNR: Final = {"system": "http://terminology.hl7.org/CodeSystem/consentcategorycodes", "code": "dnr"}
+
 NOT_UNDERSTOOD: Final = {
     "an unknown element": r4(colour=SECRET),
     "an unknown element with a value for a name": r4(**{SECRET: 1}),
@@ -171,6 +178,41 @@ NOT_UNDERSTOOD: Final = {
     "R5 with one provision unlisted": r5(provision={"purpose": [purpose("HRESCH")]}),
     "R5 with a third level": r5(provision=[{"provision": [{"provision": [{}]}]}]),
     "R5 with a status of R4": r5(status="proposed2"),
+    # Consent.provision.actor: its entries are alternatives (FHIR R5 consent-notes), and a project is no recipient.
+    "a project beside a recipient": r4(provision=_permit(actor=[PROJECT, actor({"reference": HUB})])),
+    "a project beside a recipient refused": r4(
+        provision=_permit(provision=[{"type": "deny", "actor": [actor({"reference": "Organization/9"}), PROJECT]}])
+    ),
+    # Consent.verification.verified: boolean, 1..1
+    "verified as a text": r4(verification=[{"verified": "false"}]),
+    "verified as a number": r4(verification=[{"verified": 0}]),
+    "verified as a null": r4(verification=[{"verified": None}]),
+    "a verification that is a text": r4(verification=["false"]),
+    "a verification without its result": r5(verification=[{"verificationDate": ["2026-01-01"]}]),
+    "a verification with an unknown element": r5(verification=[{"verified": True, "colour": SECRET}]),
+    # Consent.policyRule: "the specific base computable policy"; HL7 v3-ActConsentDirective
+    "a policy rule for emergencies": r4(policyRule=_rule("EMRGONLY")),
+    "a policy rule in small letters": r4(policyRule=_rule("optin")),
+    "a policy rule of another system": r4(policyRule=_rule("OPTIN", "urn:other")),
+    "two policy rules": r4(policyRule={"coding": [*_rule("OPTIN")["coding"], *_rule("OPTOUT")["coding"]]}),
+    "a policy rule in words": r4(policyRule={"text": SECRET}),
+    "a policy rule for emergencies beside a root that denies": r4(
+        policyRule=_rule("EMRGONLY"), provision={"type": "deny", "provision": [_permit()]}
+    ),
+    # Consent.patient: Reference(Patient); Consent.subject (R5): also Practitioner and Group
+    "a practitioner": r5(subject={"reference": "Practitioner/1", "identifier": {"value": SECRET}}),
+    "a practitioner by a URL": r5(
+        subject={"reference": "https://a.example/fhir/Practitioner/1/_history/2", "identifier": {"value": SECRET}}
+    ),
+    "a group": r5(subject={"type": "Group", "identifier": {"value": SECRET}}),
+    # Identifier.use old: "No longer considered valid"
+    "an old identifier": r4(patient={"identifier": {"use": "old", "value": SECRET}}),
+    # Consent.category (R4): care directives beside a permission of research
+    "an order not to resuscitate that permits research": r4(category=[{"coding": [DNR]}]),
+    # FHIR ele-1: an element has a value or children; Period says nothing without a bound
+    "a period that is empty": r4(provision=_permit(period={})),
+    "a period that holds an extension alone": r4(provision=_permit(period={"extension": [{"url": "x"}]})),
+    "a period of the data that is empty": r4(provision=_permit(dataPeriod={})),
 }
 
 
@@ -381,9 +423,82 @@ def test_an_opt_out_that_permits_contradicts_itself() -> None:
     dissent = {"coding": [{"system": ACT_CODE, "code": "OPTOUT"}]}
     record = parse_consent(r4(policyRule=dissent)).record
 
-    assert record.review == "policyRule: opts out where provision.type permits"
+    assert record.review == "policyRule: not known to say what provision.type says"
     assert outcome(r4(policyRule=dissent, provision={"type": "deny"})) is Outcome.DENY
     assert outcome(r4(policyRule={"coding": [{"system": ACT_CODE, "code": "OPTIN"}]})) is Outcome.PERMIT
+
+
+@pytest.mark.parametrize(
+    ("decision", "system", "code", "review"),
+    [
+        ("permit", ACT_CODE, "OPTIN", False),
+        ("permit", ACT_CODE, "OPTOUT", True),
+        ("permit", ACT_CODE, "EMRGONLY", True),
+        ("permit", ACT_CODE, "INFA", False),
+        ("permit", ACT_CODE, None, False),
+        ("permit", "urn:law", "OPTOUT", False),
+        ("deny", ACT_CODE, "OPTOUT", False),
+        ("deny", ACT_CODE, "EMRGONLY", True),
+    ],
+)
+def test_a_directive_as_the_basis_of_an_r5_consent_has_to_agree_with_its_decision(
+    decision: str, system: str, code: str | None, review: object
+) -> None:
+    coding = {"system": system} | ({"code": code} if code else {})
+    rules = [{"purpose": [purpose("TREAT" if decision == "permit" else "HRESCH")]}]
+    record = parse_consent(r5(decision=decision, provision=rules, regulatoryBasis=[{"coding": [coding]}])).record
+
+    assert record.review == ("regulatoryBasis: not known to say what decision says" if review else None)
+
+
+def test_an_r5_consent_that_permits_nothing_refuses_whatever_its_basis() -> None:
+    basis = [{"coding": [{"system": ACT_CODE, "code": "EMRGONLY"}]}]
+    refusal = {key: value for key, value in r5(regulatoryBasis=basis).items() if key != "provision"}
+
+    assert outcome(refusal) is Outcome.DENY
+
+
+@pytest.mark.parametrize("patient", ["urn:uuid:0c3f", "#p", "https://a.example/fhir/Patient/1/_history/2", "Patient/1"])
+def test_a_patient_may_be_referred_to_beside_the_identifier(patient: str) -> None:
+    named = {"type": "Patient", "reference": patient, "identifier": {"use": "official", "value": SECRET}}
+
+    assert outcome(r4(patient=named)) is Outcome.PERMIT
+
+
+@pytest.mark.parametrize("identifier", [{"system": "urn:hospital"}, {"system": "urn:hospital", "value": "  "}])
+def test_the_id_a_server_gave_is_never_taken_for_a_number_of_the_patients_system(identifier: Json) -> None:
+    with pytest.raises(UnreadableConsent, match="patient_system"):
+        parse_consent(r4(patient={"reference": "Patient/N-1", "identifier": identifier}), "urn:hospital")
+
+
+@pytest.mark.parametrize(
+    ("value", "uid"),
+    [
+        ("urn:oid:1.2.3", "1.2.3"),
+        ("URN:OID:1.2.3", "1.2.3"),
+        (" urn:oid:1.2.3 ", "1.2.3"),
+        ("2.25.0", "2.25.0"),
+        ("hello", UNRESOLVED),
+        ("1.02.3", UNRESOLVED),
+        ("urn:oid:", UNRESOLVED),
+        ("1.2.\u0663", UNRESOLVED),
+    ],
+)
+def test_what_is_no_uid_of_dicom_is_unresolved(value: str, uid: str) -> None:
+    named = {"meaning": "instance", "reference": {"identifier": {"system": "urn:dicom:uid", "value": value}}}
+
+    assert parse_consent(r4(provision=_permit(data=[named]))).record.root.data_references == (uid,)
+
+
+@pytest.mark.parametrize("text", ["9999-12-31T23:59:59-12:00", "9999-12-31T23:59:59.5-05:00", "9999"])
+def test_an_end_past_the_last_instant_there_is_stands_for_that(text: str) -> None:
+    record = parse_consent(r4(dateTime=text, provision=_permit(period={"end": text}))).record
+
+    assert record.root.period is not None
+    assert record.root.period.end == datetime.max.replace(tzinfo=UTC)
+    for instant in (record.root.period.end, record.dated_at):
+        assert instant is not None
+        assert instant.astimezone(UTC).year == 9999
 
 
 @pytest.mark.parametrize("resource", [r4(), r5()], ids=["R4", "R5"])
@@ -516,6 +631,23 @@ def test_ndjson_and_a_single_resource_are_read_too() -> None:
 
     assert list(_split(lines.encode())) == ["Consent/a", "Consent/b"]
     assert list(_split(json.dumps(r4(id="a"), indent=1).encode())) == ["Consent/a"]
+
+
+@pytest.mark.parametrize("damage", ["", '"status" "active"'])
+def test_a_bundle_with_an_entry_to_a_line_is_no_ndjson(damage: str) -> None:
+    texts = [json.dumps(r4(id=name)) for name in ("a", "b", "c")]
+    texts[1] = texts[1].replace('"status": "active"', damage or '"status": "active"')
+
+    found = _split(
+        _bundle_text(*texts).replace(', {"fullUrl"', ',\n{"fullUrl"').replace(',{"fullUrl"', ',\n{"fullUrl"').encode()
+    )
+
+    assert list(found) == ["Consent/a", "Consent/b", "Consent/c"]
+    assert _broken(found) == ({"Consent/b"} if damage else set())
+
+
+def test_xml_is_told_from_broken_json() -> None:
+    assert str(_split(b'<?xml version="1.0"?><Consent/>')["file"]) == "XML, where only JSON is read"
 
 
 def test_one_broken_entry_is_named_and_the_others_load() -> None:
@@ -718,6 +850,7 @@ def test_an_actor_that_names_a_project_is_no_recipient() -> None:
     def rule(*actors: Json) -> Provision:
         return parse_consent(r5(provision=[{"actor": list(actors)}])).record.root.children[0]
 
-    alone, beside = rule({"reference": project}), rule({"reference": project}, hub)
-    assert (alone.projects, alone.recipients, alone.unknown) == (("brain",), (), False)
-    assert (beside.projects, beside.unknown) == (("brain",), True)
+    alone = rule({"reference": project}, {"reference": project | {"display": "x"}})
+    assert (alone.projects, alone.recipients, alone.unknown) == (("brain", "brain"), (), False)
+    beside = parse_consent(r5(provision=[{"actor": [{"reference": project}, hub]}]))
+    assert beside.record.review == "provision.0.actor: not as the standard says"

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 
-from consent import EMPTY_ROOT, POLICY, open_receipt, sign_receipt
+from consent import EMPTY_ROOT, POLICY, open_receipt, receipt_digest, sign_receipt
 from coordinator import tasks
 from coordinator.errors import RunFailed
 from coordinator.provenance import audit, provenance, receipt_count, write_bundle
 from coordinator.runs import describe
-from coordinator.store import contribution, member, round_, run
+from coordinator.store import contribution, member, receipt_head, round_, run, task
 from coordinator.verification import expected_json, read_expected
 from models import model_digest
 from tests.federation import DOCUMENT, SITES, Federation, Log
@@ -135,6 +135,30 @@ def missing_model(federation: Federation) -> None:
     (federation.record.folder / "round-0002.safetensors").unlink()
 
 
+def erase(federation: Federation, table: sa.Table, which: sa.ColumnElement[bool]) -> None:
+    with federation.store.begin() as db:
+        assert db.execute(sa.delete(table).where(which)).rowcount > 0
+
+
+def older_head(federation: Federation) -> None:
+    envelope = receipt_of(federation, 2, "north")
+    head = {"digest": receipt_digest(envelope), "receipt": envelope}
+    with federation.store.begin() as db:
+        db.execute(sa.update(receipt_head).where(receipt_head.c.site == "north").values(**head))
+
+
+def document(federation: Federation, text: bytes) -> None:
+    with federation.store.begin() as db:
+        db.execute(sa.update(task).values(document=text.decode()))
+
+
+def measured(federation: Federation, metrics: str) -> None:
+    north = (contribution.c.site == "north") & (contribution.c.kind == "evaluate")
+    with federation.store.begin() as db:
+        assert db.execute(sa.update(contribution).where(north).values(metrics=metrics)).rowcount == 1
+
+
+TRAINED_BY_NORTH = (contribution.c.site == "north") & (contribution.c.kind == "train")
 PLANTED: dict[str, tuple[Callable[[Federation], None], str]] = {
     "an answer dated before its receipt": (
         receipt_that_came_too_late,
@@ -180,6 +204,56 @@ PLANTED: dict[str, tuple[Callable[[Federation], None], str]] = {
         lambda federation: alter(federation, round_, 2, model_after="0" * 64),
         "round 3: starts from another model than round 2 made",
     ),
+    "no contribution at all": (
+        lambda federation: erase(federation, contribution, sa.true()),
+        "round 1: 0 sound receipts, fewer than the quorum of 2",
+    ),
+    "no rounds": (lambda federation: erase(federation, round_, sa.true()), "no round of the run is on record"),
+    "the last round gone": (
+        lambda federation: erase(federation, round_, round_.c.round == federation.task.rounds),
+        "rounds [0, 1, 2] are on record; the task has 3",
+    ),
+    "a receipt gone that another follows": (
+        lambda federation: erase(federation, contribution, TRAINED_BY_NORTH & (contribution.c.round == 2)),
+        "RUN, round 3, train, north: the receipt it follows is gone",
+    ),
+    "the last receipt gone": (
+        lambda federation: erase(federation, contribution, contribution.c.kind == "evaluate"),
+        "north: the last receipt on record is not among those counted",
+    ),
+    "an older receipt as the last": (
+        older_head,
+        "north: the last receipt on record is not the last that was counted",
+    ),
+    "another digest of a receipt": (
+        lambda federation: alter(federation, contribution, 2, "north", receipt_digest="0" * 64),
+        "RUN, round 2, train, north: the digest of its receipt is another's",
+    ),
+    "another task": (
+        lambda federation: document(federation, DOCUMENT.replace(b'"rounds": 3', b'"rounds": 4')),
+        "the task's document is another's",
+    ),
+    "no task that can be read": (lambda federation: document(federation, b"{}"), "the task's document cannot be read"),
+    "another measurement": (
+        lambda federation: measured(federation, '{"dice": 1.0}'),
+        "round 3, evaluate, north: its metrics are not those of its receipt",
+    ),
+    "another mean of a round": (
+        lambda federation: alter(federation, round_, 2, metrics='{"train_loss": 0.125}'),
+        "round 2: its metrics are not the mean of its sites'",
+    ),
+    "a site's metrics of a training round": (
+        lambda federation: alter(federation, contribution, 2, "north", metrics='{"train_loss": 8.0}'),
+        "round 2: its metrics are not the mean of its sites'",
+    ),
+    "metrics that are no JSON": (
+        lambda federation: alter(federation, round_, 2, metrics="{"),
+        "a row of the run or of a member is damaged",
+    ),
+    "a member who is gone": (
+        lambda federation: erase(federation, member, member.c.site == "north"),
+        "north: has contributions and is no member",
+    ),
 }
 
 
@@ -190,7 +264,7 @@ def test_the_audit_finds_a_planted_fault_and_says_where(federation: Federation, 
     plant(federation)
 
     found = faults(federation)
-    assert any(fault.startswith(expected) for fault in found), found
+    assert any(fault.startswith(expected.replace("RUN", federation.run)) for fault in found), found
 
 
 def test_every_check_that_was_made_is_made_again(federation: Federation) -> None:
@@ -238,6 +312,10 @@ def test_the_provenance_tells_who_took_part_and_why_the_others_did_not(federatio
     }
     assert first["model_after"] == document["rounds"][2]["model_before"] == model_digest(federation.record.model(1))
     assert {made["site"] for made in document["evaluation"] if made["outcome"] == "counted"} == {"east", "north"}
+    assert document["measured"] == {"dice": 0.75}
+    sites = [made for place in document["rounds"] for made in place["contributions"]] + document["evaluation"]
+    assert len(sites) > len(document["evaluation"])
+    assert not any("metrics" in made for made in sites)
 
 
 def test_anyone_can_check_the_receipts_of_a_bundle_with_its_keys(federation: Federation) -> None:

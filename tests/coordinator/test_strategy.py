@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -240,7 +241,8 @@ def test_a_huge_loss_of_one_site_leaves_the_record_deliverable(tmp_path: Path) -
 
     document = provenance.provenance(federation.store, "north-sea", federation.run, federation.task)
     folder = provenance.write_bundle(federation.record, federation.task, document)
-    assert "1.7e+308" in (folder / "docs" / "provenance.json").read_text()
+    read = json.loads((folder / "docs" / "provenance.json").read_text())
+    assert 1e307 < read["rounds"][1]["metrics"]["train_loss"] < 1.7e308
 
 
 def test_the_untrained_model_of_a_dissenting_site_is_not_used(tmp_path: Path) -> None:
@@ -308,4 +310,5 @@ def test_the_deadline_counts_from_when_a_quorum_is_online(tmp_path: Path) -> Non
 
     federation.train(rounds=2)
 
-    assert federation.site("north").time_left["train"] > 0.7
+    # Counted from the start, no more than 0.3 s of the deadline's 1.0 s would be left.
+    assert federation.site("north").time_left["train"] > 0.3

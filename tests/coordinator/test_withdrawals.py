@@ -6,6 +6,8 @@ The races are real: the notice comes from another connection, or another process
 from __future__ import annotations
 
 import multiprocessing
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -501,6 +503,40 @@ def test_an_audit_finds_a_notice_that_the_member_did_not_sign(tmp_path: Path) ->
         db.execute(sa.update(withdrawal_notice).values(site="east"))
 
     assert any("east: not signed by it" in fault for fault in faults(federation))
+
+
+TAKEN_AWAY = {
+    "the notice with its flags": (
+        ("DELETE FROM withdrawn_receipt", "DELETE FROM withdrawal_notice"),
+        "round 2, train, north: taken back, and no notice of the site is on record",
+    ),
+    "the flags": (("DELETE FROM withdrawn_receipt",), "which is not flagged"),
+    "the receipt of a flag": (
+        ("UPDATE withdrawn_receipt SET receipt = '000000000000'",),
+        "north: no notice flags the receipt 000000000000",
+    ),
+    "the digest of the notice": (
+        ("UPDATE withdrawal_notice SET digest = '000000000000'",),
+        "the notice 000000000000 of north: it is under another's digest",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", TAKEN_AWAY)
+def test_an_audit_finds_what_was_taken_away_of_a_withdrawal(tmp_path: Path, what: str) -> None:
+    statements, expected = TAKEN_AWAY[what]
+    federation = Federation(tmp_path)
+    federation.train(rounds=1)
+    before_the_fold(federation, lambda: federation.withdraw("north", 2))
+    federation.train(rounds=2)
+    assert faults(federation) == []
+
+    with closing(sqlite3.connect(federation.folder / "coordinator.db")) as db:
+        for statement in statements:
+            assert db.execute(statement).rowcount > 0
+        db.commit()
+
+    assert [fault for fault in faults(federation) if expected in fault], faults(federation)
 
 
 def test_an_audit_finds_a_carried_round_that_is_not_as_it_was_made(tmp_path: Path) -> None:

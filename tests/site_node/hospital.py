@@ -50,6 +50,14 @@ NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 PROJECT = str(TASK["project"])
 PSEUDONYMS = Pseudonymiser(bytes(range(32)))
 TERMS = {"permission": "DUO:0000006", "modifiers": []}
+PERMIT = {
+    "kind": "data-permit",
+    "reference": "DE-2026-17",
+    "issued_on": "2026-01-01",
+    "valid_until": "2026-12-31",
+    "purposes": ["HRESCH"],
+    "recipients": ["urn:filmroom:federation|demo"],
+}
 TASK_DOCUMENT = json.dumps(TASK).encode()
 
 

@@ -57,7 +57,9 @@ def state(store: sa.Engine, number: int) -> RequestState:
 def entries(store: sa.Engine) -> list[dict[str, str]]:
     with store.connect() as db:
         rows = db.execute(sa.select(ledger).where(ledger.c.entry.like("site:request:%")).order_by(ledger.c.number))
-        return [{"entry": row.entry, **json.loads(row.detail)} for row in rows]
+        told = [{"entry": row.entry, **json.loads(row.detail)} for row in rows]
+    # The digest by which an audit finds the event is compared in test_audit.py.
+    return [{name: value for name, value in one.items() if name != "event"} for one in told]
 
 
 def epoch(store: sa.Engine) -> int:

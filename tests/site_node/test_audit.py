@@ -7,7 +7,7 @@ import json
 import shutil
 import sqlite3
 import zlib
-from contextlib import closing
+from contextlib import closing, suppress
 from copy import copy
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -17,7 +17,8 @@ import sqlalchemy as sa
 
 from consent import Outcome, Verdict, generate_signing_key, receipt_digest
 from site_node import eligibility as verdicts
-from site_node.audit import Audited, Finding, Sample, _chosen, _Opening, audit
+from site_node import ledger
+from site_node.audit import Audited, Finding, Sample, _chosen, _Opening, _Released, audit
 from site_node.config import SiteHome
 from site_node.store import APPEND_ONLY, consent_checkpoint, instance, metadata, open_store, participation
 from tests.site_node.hospital import NOON, PSEUDONYMS, Hospital, add_study, consent_of
@@ -78,7 +79,7 @@ def audited(lived: Hospital, tmp_path: Path) -> Iterator[Hospital]:
 
 
 def findings(hospital: Hospital, run: str | None = None, sample: Sample | None = None) -> list[Finding]:
-    return audit(hospital.store, Audited(hospital.home.root, "demo", "north"), run, sample)
+    return audit(hospital.store, Audited(hospital.home.root, "demo", "north", b""), run, sample)
 
 
 def faults(hospital: Hospital) -> list[str]:
@@ -109,7 +110,7 @@ def test_what_happened_has_no_fault_and_everything_was_checked(audited: Hospital
     assert told["receipts against log and verdicts"] == 2
     assert told["proofs that the withdrawn are in no later round"] == 1
     assert told["image files against the lists of files"] == 2 * 2 * 4
-    assert min(told.values()) > 0
+    assert [what for what, checked in told.items() if not checked] == ["answers of the coordinator to withdrawals"]
 
 
 def test_a_hospital_that_never_took_part_has_no_fault(hospital: Hospital) -> None:
@@ -163,6 +164,8 @@ def flip(table: str, column: str) -> Callable[[Hospital], None]:
         changed: object
         if isinstance(value, bytes):
             changed = value[:-9] + bytes([value[-9] ^ 1]) + value[-8:]
+        elif value in (None, ""):
+            changed = "x"
         elif isinstance(value, str):
             changed = value[:-2] + chr(ord(value[-2]) ^ 1) + value[-1]
         else:
@@ -178,11 +181,17 @@ COLUMNS: Final = {
     "consent_opening": "record salt leaf",
     "consent_log": "place leaves records",
     "consent_log_node": "level place hash",
-    "consent_checkpoint": "size root last_record note",
-    "eligibility": "run round kind nonce task dataset epoch snapshot_at evaluated_at secret root padded_size rows",
+    "consent_checkpoint": "size root last_record ledger_number ledger_salt note",
+    "eligibility": "run round kind nonce task dataset policy engine epoch snapshot_at "
+    "evaluated_at secret root padded_size rows",
     "data_manifest": "sha256 files",
-    "participation": "studies receipt epoch run round kind nonce",
-    "receipt_signer": "public_key",
+    "participation": "studies receipt epoch run round kind nonce outcome reason task used recorded_at",
+    "receipt_signer": "key_id public_key",
+    "ledger": "number at entry detail hash",
+    "request_event": "request version event",
+    "dataset": "name terms modality registered_by registered_at approved_by approved_at revoked_at",
+    "task": "digest document dataset approved_by approved_at revoked_at",
+    "instance": "SOPInstanceUID StudyInstanceUID patient study_date path sha256",
 }
 FLIPS: Final = [(table, column) for table, columns in COLUMNS.items() for column in columns.split()]
 
@@ -194,12 +203,48 @@ def test_one_changed_value_is_found(audited: Hospital, table: str, column: str) 
     assert faults(audited) != []
 
 
+# Columns on which no decision rests, and of which nothing that was signed speaks.
+EXEMPT: Final = {
+    "consent_record": {"doubt", "superseded_at"},  # tried below
+    "consent_checkpoint": {"at"},
+    "participation": {"gate_s", "receipt_s", "training_s"},  # measured for operations
+    "receipt_signer": {"since"},
+    "request_event": {"number"},  # a request's events stand in the order of their versions
+    "task": {"received_at"},
+    "instance": {"SeriesInstanceUID", "SOPClassUID", "Modality", "references_series", "source_sha256"},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("table", COLUMNS)
+def test_no_value_whatever_stops_the_audit(audited: Hospital, table: str) -> None:
+    whole = audited.home.database.read_bytes()
+    for column in COLUMNS[table].split():
+        for garbage in ("x", "[]", b"\0", 10**15):
+            audited.store.dispose()
+            audited.home.database.write_bytes(whole)
+            with suppress(sqlite3.IntegrityError):  # the database itself refuses it
+                first = f"WHERE rowid = (SELECT min(rowid) FROM {table})"  # noqa: S608 -- names of our own
+                alter(audited, f"UPDATE {table} SET {column} = :garbage {first}", garbage=garbage)  # noqa: S608 -- as above
+                assert faults(audited) != []
+
+
 def test_every_column_of_what_is_kept_is_tried() -> None:
-    exempt = {"consent_record": {"doubt", "superseded_at"}, "consent_checkpoint": {"at"}}
     for table, columns in COLUMNS.items():
-        if table.startswith(("consent", "eligibility", "data")):
-            kept = {column.name for column in metadata.tables[table].columns}
-            assert set(columns.split()) == kept - exempt.get(table, set()), table
+        kept = {column.name for column in metadata.tables[table].columns}
+        assert set(columns.split()) == kept - EXEMPT.get(table, set()), table
+
+
+def rewrite_the_ledger(hospital: Hospital, *statements: str) -> None:
+    """Change the ledger and compute its hashes anew, as whoever has the database can."""
+    alter(hospital, *statements)
+    with closing(sqlite3.connect(hospital.home.database)) as db:
+        before, rows = ledger.NOTHING, db.execute("SELECT at, entry, detail FROM ledger ORDER BY number").fetchall()
+        db.execute("DELETE FROM ledger")
+        for number, (at, entry, detail) in enumerate(rows, 1):
+            before = ledger.entry_hash(before, number, at, entry, detail)
+            db.execute("INSERT INTO ledger VALUES (?, ?, ?, ?, ?)", (number, at, entry, detail, before))
+        db.commit()
 
 
 def image(hospital: Hospital) -> Path:
@@ -213,10 +258,10 @@ def write_image(hospital: Hospital) -> None:
     path.write_bytes(content)
 
 
-def forge_rows(hospital: Hospital, change: Callable[[list[Any]], None]) -> None:
-    """Change the verdicts of the last round, with everything the site can compute again."""
+def forge_rows(hospital: Hospital, change: Callable[[list[Any]], None], number: int = 3) -> None:
+    """Change the verdicts of a round, with everything the site can compute again."""
     with hospital.store.connect() as db:
-        row = db.execute(sa.text("SELECT rowid, rows FROM eligibility WHERE round = 3")).one()
+        row = db.execute(sa.text("SELECT rowid, rows FROM eligibility WHERE round = :n"), {"n": number}).one()
     rows = json.loads(zlib.decompress(row.rows))
     change(rows)
     packed = zlib.compress(json.dumps(rows, separators=(",", ":")).encode(), level=1)
@@ -287,6 +332,47 @@ TAMPERED: Final[dict[str, tuple[Callable[[Hospital], None], str]]] = {
         lambda h: alter(h, "DELETE FROM eligibility WHERE round = 3"),
         "its verdicts are not on record",
     ),
+    "a whole run gone": (
+        lambda h: alter(h, "DELETE FROM participation", "DELETE FROM eligibility"),
+        "it is in the ledger, and gone",
+    ),
+    "a release gone, and from the ledger": (
+        lambda h: rewrite_the_ledger(
+            h,
+            "DELETE FROM participation WHERE round = 1",
+            "DELETE FROM eligibility WHERE round = 1",
+            "DELETE FROM ledger WHERE entry = 'site:update:released' AND json_extract(detail, '$.round') = 1",
+        ),
+        "the receipt before it is not on record",
+    ),
+    "a release called an abstention": (
+        lambda h: alter(h, "UPDATE participation SET outcome = 'abstained' WHERE round = 1"),
+        "abstained does not go with its receipt",
+    ),
+    "the ledger gone": (
+        lambda h: alter(h, "DELETE FROM ledger"),
+        "the ledger is not as it was when this was signed",
+    ),
+    "another approver, in the ledger too": (
+        lambda h: rewrite_the_ledger(
+            h,
+            "UPDATE task SET approved_by = 'mallory'",
+            "UPDATE ledger SET detail = json_set(detail, '$.by', 'mallory') WHERE entry = 'site:task:approved'",
+        ),
+        "the ledger is not as it was when this was signed",
+    ),
+    "requests gone": (lambda h: alter(h, "DELETE FROM request_event"), "no request that was approved makes the grant"),
+    "a confirmer who approved it": (
+        lambda h: alter(
+            h, "UPDATE request_event SET event = json_set(event, '$.by', 'manager') WHERE event LIKE '%\"confirmed\"%'"
+        ),
+        "who approved it first cannot confirm it",
+    ),
+    "terms that are none": (
+        lambda h: alter(h, "UPDATE dataset SET terms = '{'"),
+        "dataset brain-mr: it cannot be read",
+    ),
+    "a task that is none": (lambda h: alter(h, "UPDATE task SET document = '{'"), "it cannot be read"),
     "a study left out hidden": (hide_a_study_left_out, "its verdicts are not those the receipt was made of"),
 }
 
@@ -298,6 +384,25 @@ def test_tampering_is_found_and_named(audited: Hospital, what: str) -> None:
     tamper(audited)
 
     assert [fault for fault in faults(audited) if expected in fault], faults(audited)
+
+
+@pytest.mark.parametrize("forged", ["permit", "deny"])
+def test_a_verdict_altered_in_an_opening_that_released_nothing_is_found(audited: Hospital, forged: str) -> None:
+    """No receipt speaks of it; the consents do."""
+    for patient in ("N0", "N1"):
+        audited.withdraw(patient)
+    assert take_part(audited, 4) == "abstain"
+    found = findings(audited)
+    assert [fault for one in found for fault in one.faults] == []
+    assert counts(found)["decisions of openings that released nothing, made again"] > 0
+
+    def turn(rows: list[Any]) -> None:
+        next(row for row in rows if (row[3] == "permit") != (forged == "permit"))[3] = forged
+
+    forge_rows(audited, turn, 4)
+
+    expected = "is not permitted" if forged == "permit" else "it is permitted"
+    assert [fault for fault in faults(audited) if "round 4" in fault and expected in fault], faults(audited)
 
 
 # ------------------------------------------------------------------ a site that signs what is not so
@@ -359,10 +464,11 @@ def test_another_word_chooses_others(audited: Hospital) -> None:
         row = db.execute(sa.text("SELECT * FROM eligibility WHERE round = 1")).one()
     rows = verdicts.read_rows(row.rows)
     tree = verdicts.plant(rows, {number: "00" for one in rows for number in one.records}, row.secret, NOON, 256)
-    opening = _Opening("", None, rows, tree, 0, None, None, "MR")  # type: ignore[arg-type] # a sample needs rows and tree alone
+    opening = _Opening("", rows, NOON, NOON, None, None, "MR")  # type: ignore[arg-type] # a sample needs its rows alone
+    released = _Released(opening, tree, 0)
 
-    chosen = [_chosen(opening, Sample(2, word)) for word in map(str, range(30))]
+    chosen = [_chosen(released, Sample(2, word)) for word in map(str, range(30))]
 
     assert all(len(some) == 2 for some in chosen)
     assert len(set(chosen)) > 3
-    assert chosen[0] == _chosen(opening, Sample(2, "0"))
+    assert chosen[0] == _chosen(released, Sample(2, "0"))

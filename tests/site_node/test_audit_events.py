@@ -81,6 +81,16 @@ def test_what_the_node_decides_in_a_round_is_what_is_told(hospital: Hospital) ->
     ]
 
 
+def test_what_was_decided_is_told_though_too_few_studies_were_permitted(hospital: Hospital) -> None:
+    for patient in ("N0", "N1", "N2"):
+        hospital.withdraw(patient)
+
+    assert hospital.ask() == "abstain"
+
+    told = [(one.phase, one.outcome) for _, one in decided(hospital)]
+    assert sorted(told, key=str) == [*[("abstained", Outcome.DENY)] * 3, ("abstained", Outcome.PERMIT)]
+
+
 @pytest.mark.parametrize(
     ("which", "numbers"),
     [

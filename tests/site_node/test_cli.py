@@ -170,11 +170,23 @@ def test_a_withdrawal_is_read_from_standard_input_and_not_repeated(home: Path) -
     assert PATIENT_ID not in done.stdout + done.stderr + run(home, "ledger").stdout
 
 
-def test_a_withdrawal_of_an_unknown_patient_is_recorded_all_the_same(home: Path) -> None:
-    done = run(home, "consents", "withdraw", said=f"{PATIENT_ID}\n")
+def test_a_withdrawal_of_an_unknown_patient_is_recorded_where_that_is_meant_alone(home: Path) -> None:
+    page = home.parent / "page.html"
+    done = run(home, "consents", "withdraw", "--confirmation", page, said=f"{PATIENT_ID}\n")
+    refused(done, 4, "neither an image nor a consent is known here")
+    assert (page.exists(), json.loads(run(home, "withdrawals", "list", "--json").stdout)) == (False, [])
 
-    assert done.returncode == 0
-    assert "the refusal is recorded all the same" in done.stderr
+    done = run(home, "consents", "withdraw", "--unknown-here", said=f"{PATIENT_ID}\n")
+    assert done.returncode == 0, done.stderr
+    assert "no work within it is running" in done.stdout
+    assert "nothing was there to be done" in run(home, "withdrawals", "show", "1").stdout
+
+
+def test_a_withdrawal_from_a_project_nobody_named_here_is_refused(home: Path) -> None:
+    done = run(home, "consents", "withdraw", "--unknown-here", "--project", "Pneu", said=f"{PATIENT_ID}\n")
+
+    refused(done, 4, "a project that is not known here; known are: none")
+    assert json.loads(run(home, "withdrawals", "list", "--json").stdout) == []
 
 
 @pytest.mark.parametrize("said", ["", "\n", "   \n"])
@@ -326,8 +338,28 @@ def test_terms_that_are_not_json_are_told(home: Path) -> None:
     refused(run(home, "datasets", "register", "mr", "--terms", terms, "--by", "steward"), 4, "not JSON")
 
 
+def test_terms_that_name_an_element_twice_are_refused(home: Path) -> None:
+    terms = home.parent / "terms.json"
+    terms.write_text('{"permission": "HMB", "permission": "NRES", "modifiers": []}')
+
+    refused(
+        run(home, "datasets", "register", "mr", "--terms", terms, "--by", "steward"), 4, "an element is named twice"
+    )
+
+
+def test_a_file_of_which_nothing_is_taken_is_told_from_one_that_cannot_be_read(home: Path) -> None:
+    nobodys = consent_of("A1") | {"patient": {}}
+    for text, said in ((json.dumps(nobodys), "nothing in the file was taken"), ("{", "could not be read")):
+        (home.parent / "c.json").write_text(text)
+
+        done = run(home, "consents", "load", home.parent / "c.json")
+
+        assert said in done.stderr
+        assert "source file does not count as read" in done.stderr
+
+
 def test_a_preview_of_a_withdrawal_records_nothing(home: Path) -> None:
-    done = run(home, "consents", "withdraw", "--preview", said=f"{PATIENT_ID}\n")
+    done = run(home, "consents", "withdraw", "--preview", "--unknown-here", said=f"{PATIENT_ID}\n")
 
     assert done.returncode == 0, done.stderr
     assert "studies within it: 0" in done.stdout
@@ -353,7 +385,17 @@ def test_what_the_coordinator_refused_to_hear_is_listed_with_what_to_do_and_told
 
 def test_a_withdrawal_is_listed_shown_and_confirmed_on_a_page_for_its_owner_alone(home: Path) -> None:
     page, again = home.parent / "page.html", home.parent / "again.html"
-    run(home, "consents", "withdraw", "--modality", "MR", "--confirmation", page, said=f"{PATIENT_ID}\n")
+    run(
+        home,
+        "consents",
+        "withdraw",
+        "--unknown-here",
+        "--modality",
+        "MR",
+        "--confirmation",
+        page,
+        said=f"{PATIENT_ID}\n",
+    )
 
     (listed,) = json.loads(run(home, "withdrawals", "list", "--json").stdout)
     shown = run(home, "withdrawals", "show", str(listed["number"]), "--confirmation", again)

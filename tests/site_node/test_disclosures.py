@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 import sqlalchemy as sa
 
-from consent import receipt_digest
+from consent import ENGINE, POLICY, receipt_digest
 from site_node import disclosures
 from site_node.app import create_site
 from site_node.config import SiteHome
 from site_node.disclosures_cli import as_html
 from site_node.store import dataset, eligibility, instance, open_store, participation
-from tests.site_node.hospital import NOON, PSEUDONYMS, TERMS, Hospital, consent_of
+from tests.site_node.hospital import NOON, PERMIT, PSEUDONYMS, TERMS, Hospital, consent_of
 from tests.site_node.test_cli import refused, run
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ def keep_verdicts(hospital: Hospital, rows: list[list[Any]], **opening: Any) -> 
             sa.insert(eligibility).values(
                 task=hospital.task,
                 dataset="brain-mr",
+                policy=POLICY,
+                engine=ENGINE,
                 epoch=1,
                 snapshot_at=hospital.clock.now.isoformat(),
                 evaluated_at=hospital.clock.now.isoformat(),
@@ -114,16 +116,8 @@ def test_a_study_that_left_the_catalogue_since_is_still_told(hospital: Hospital)
 
 
 def test_another_legal_basis_is_told_with_its_document(hospital: Hospital) -> None:
-    permit = {
-        "kind": "data-permit",
-        "reference": "DE-2026-17",
-        "issued_on": "2026-01-01",
-        "valid_until": "2026-12-31",
-        "purposes": ["HRESCH"],
-        "recipients": ["urn:filmroom:federation|demo"],
-    }
     with hospital.store.begin() as db:
-        db.execute(sa.update(dataset).values(terms=json.dumps(TERMS | {"legal_basis": permit})))
+        db.execute(sa.update(dataset).values(terms=json.dumps(TERMS | {"legal_basis": PERMIT})))
     hospital.ask()
 
     (one,) = of(hospital, "N0")

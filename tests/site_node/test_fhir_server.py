@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from consent import parse_consent
 from site_node import fhir_server
 from site_node.app import create_site
 from site_node.config import SiteHome
@@ -262,3 +263,22 @@ def test_a_token_is_sent_and_kept_by_its_owner_alone(home: Path, server: Server)
     assert done.returncode == 0, done.stderr
     assert set(server.tokens) == {"Bearer secret-token"}
     assert "secret-token" not in done.stdout + done.stderr
+
+
+def test_what_a_server_names_twice_in_a_consent_is_not_understood_and_elsewhere_is_no_reading(server: Server) -> None:
+    server.held = {}
+    server.put("A1", LONG_AGO)
+    sound = server.answer("?_sort=-_lastUpdated").decode()
+    twice = sound.replace('"provision": {', '"provision": {"type": "deny"}, "provision": {')
+    assert twice != sound
+
+    server.body = twice.encode()
+    with fhir_server.connect(server.address) as connected:
+        (page,) = connected.consents(None, datetime.now(UTC))
+    assert parse_consent(page[0]).record.review == "namedTwice: unknown element"
+
+    for name in ('"entry": [', '"resource": {"resourceType"'):
+        server.body = sound.replace(name, f"{name.split(':')[0]}: null, {name}").encode()
+        assert server.body != sound.encode()
+        with fhir_server.connect(server.address) as connected, pytest.raises(PeerError):
+            list(connected.consents(None, datetime.now(UTC)))

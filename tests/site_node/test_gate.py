@@ -17,7 +17,7 @@ from site_node import alarms, permissions, sources
 from site_node.errors import ConfigurationError
 from site_node.gate import Gate, Snapshot
 from site_node.store import dataset, task
-from tests.site_node.hospital import NOON, PROJECT, TERMS, Hospital, add_study, consent_of, grant
+from tests.site_node.hospital import NOON, PERMIT, PROJECT, TERMS, Hospital, add_study, consent_of, grant
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -203,16 +203,6 @@ def test_a_time_limit_ends_the_grant_before_its_own_end(
     else:
         assert isinstance(found, Snapshot)
         assert found.grants[0].expires_at == ends
-
-
-PERMIT = {
-    "kind": "data-permit",
-    "reference": "DE-2026-17",
-    "issued_on": "2026-01-01",
-    "valid_until": "2026-12-31",
-    "purposes": ["HRESCH"],
-    "recipients": ["urn:filmroom:federation|demo"],
-}
 
 
 def test_a_data_permit_stands_for_consent_and_a_withdrawal_stops_it(hospital: Hospital) -> None:

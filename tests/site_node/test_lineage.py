@@ -25,11 +25,13 @@ from consent import (
 from consent.withdrawal import AnsweredReceipt, Standing
 from coordinator.authority import Authority, create_authority
 from site_node import consents, lineage
+from site_node.audit import Audited, audit
 from site_node.errors import NotAMember, PeerError, PeerRefused
 from site_node.lineage import Notices
 from site_node.service import tell_until
 from site_node.store import frozen_set, inflight, ledger, outbox, participation, withdrawal_answer, withdrawal_notice
 from tests.site_node.hospital import NOON, Hospital, PowerCut, consent_of, lost_line
+from tests.site_node.test_audit import alter
 from tests.site_node.test_rounds import at_tick, count_ticks
 
 LATER = NOON + timedelta(days=10)
@@ -204,6 +206,45 @@ def test_the_notice_and_the_signed_answer_are_kept(hospital: Hospital) -> None:
     assert row["digest"] == answer.notice
     with pytest.raises(sa.exc.IntegrityError), hospital.store.begin() as db:
         db.execute(sa.delete(withdrawal_answer))
+
+
+ALTERED = {
+    "nothing": ("UPDATE withdrawal_notice SET run = run", set()),
+    "the word": ("UPDATE withdrawal_notice SET answer = 'retracted'", {"answered otherwise"}),
+    "the signed answer gone": ("DELETE FROM withdrawal_answer", {"no signed answer is kept for what it says"}),
+    "the answer": (
+        "UPDATE withdrawal_answer SET answer = CAST(replace(answer, 'payload', 'Payload') AS BLOB)",
+        {"its answer is not the coordinator's: malformed", "no signed answer is kept for what it says"},
+    ),
+    "the certificate": (
+        "UPDATE withdrawal_answer SET certificate = CAST('x' AS BLOB)",
+        {"its answer is not the coordinator's: malformed", "no signed answer is kept for what it says"},
+    ),
+    "the notice": (
+        "UPDATE withdrawal_answer SET notice = CAST(replace(notice, 'payload', 'Payload') AS BLOB)",
+        {"it is not signed by this site", "it was not answered to this"},
+    ),
+    "its digest": ("UPDATE withdrawal_answer SET digest = '0'", {"it was not answered to this"}),
+}
+
+
+@pytest.mark.parametrize("what", ALTERED)
+def test_the_audit_holds_what_was_answered_against_what_was_signed(hospital: Hospital, what: str) -> None:
+    statement, expected = ALTERED[what]
+    released(hospital, 1)
+    hospital.withdraw("N0")
+    coordinator = Coordinator(hospital)
+    telling = notices(hospital, coordinator)
+    telling.look()
+    telling.send()
+
+    alter(hospital, statement)
+
+    authority = coordinator.authority.certificate.read_bytes()
+    told = {one.what: one for one in audit(hospital.store, Audited(hospital.home.root, "demo", "north", authority))}
+    found = told["answers of the coordinator to withdrawals"]
+    assert found.checked > 0
+    assert {fault.split(": ", 1)[1] for fault in found.faults} == expected
 
 
 ANOTHER = tuple(AnsweredReceipt(sha256=digit * 64, standing="retracted") for digit in "0")

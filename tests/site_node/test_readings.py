@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from benchmarks.population import first_consents
 from consent import Reading, parse_consent
 from site_node import consents, readings
-from site_node.store import consent_reading, consent_record, consent_shape, open_store
+from site_node.store import consent_reading, consent_record, consent_shape, instance, open_store
 from tests.site_node.hospital import NOON, PSEUDONYMS, bundle, consent_of
 
 if TYPE_CHECKING:
@@ -97,6 +97,10 @@ def test_doubts_and_the_pseudonyms_of_studies_are_kept(store: sa.Engine, monkeyp
     named = consent_of("A1")
     study = {"reference": {"identifier": {"system": "urn:dicom:uid", "value": "urn:oid:1.2.3"}}, "meaning": "instance"}
     named["provision"]["data"] = [study]
+    with store.begin() as db:
+        here = {"StudyInstanceUID": PSEUDONYMS.uid("1.2.3"), "SeriesInstanceUID": "2.25.8", "SOPInstanceUID": "2.25.9"}
+        rest = {"SOPClassUID": "1", "Modality": "MR", "patient": "p", "path": "p", "sha256": "s"}
+        db.execute(sa.insert(instance).values(**here, **rest))
     load(store, named, consent_of("A2"))
     load(store, consent_of("A2") | {"patient": 1})
 

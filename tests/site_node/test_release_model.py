@@ -48,7 +48,7 @@ class Releases(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Have an auditor replay what happened, and remove the folder."""
-        found = audit(self.store, Audited(self.folder, "demo", "north"))
+        found = audit(self.store, Audited(self.folder, "demo", "north", b""))
         # The studies here are rows; no file is behind them.
         assert [fault for one in found if "files" not in one.what for fault in one.faults] == []
         self.store.dispose()

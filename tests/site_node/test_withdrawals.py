@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,19 @@ import sqlalchemy as sa
 from site_node import confirmation, lineage, withdrawals
 from site_node.consents import ALL, WithdrawalScope
 from site_node.errors import ConfigurationError, PeerError, PeerRefused
-from site_node.store import consent_record, metadata, participation
-from tests.site_node.hospital import NOON, PROJECT, PSEUDONYMS, Hospital, PowerCut, add_study, consent_of, lost_line
+from site_node.store import consent_record, dataset, metadata, participation
+from tests.site_node.hospital import (
+    NOON,
+    PERMIT,
+    PROJECT,
+    PSEUDONYMS,
+    TERMS,
+    Hospital,
+    PowerCut,
+    add_study,
+    consent_of,
+    lost_line,
+)
 from tests.site_node.test_lineage import Coordinator, notices
 
 if TYPE_CHECKING:
@@ -85,7 +97,6 @@ def test_a_preview_changes_nothing(hospital: Hospital) -> None:
     ("scope", "rounds_reached", "studies"),
     [
         (WithdrawalScope(projects=(PROJECT,)), [1], 1),
-        (WithdrawalScope(projects=("another",)), [], 1),
         (WithdrawalScope(modalities=("CT",)), [], 0),
         (WithdrawalScope(modalities=("MR",), first="2026-03"), [1], 1),
         (WithdrawalScope(last="2026-03-11"), [], 0),
@@ -241,6 +252,58 @@ def test_the_page_for_the_patient_tells_all_and_names_nobody(hospital: Hospital)
         consent_ids = db.execute(sa.select(consent_record.c.consent_id)).scalars().all()
     assert not [consent_id for consent_id in consent_ids if consent_id in text]
     assert not [scheme for scheme in ("http:", "https:", "src=", "url(") if scheme in text]
+
+
+def test_the_page_of_a_limited_withdrawal_tells_of_the_models_outside_it(hospital: Hospital) -> None:
+    hospital.ask()
+    hospital.clock.now += SECOND
+    scope = WithdrawalScope(projects=("another",))
+    withdrawals.record(hospital.store, PSEUDONYMS.patient("N0"), scope, hospital.clock.now)
+    (found,) = recorded(hospital)
+
+    text = confirmation.page(found, "north")
+
+    assert (found.status, found.had_no_effect, found.models) == ("completed", True, ())
+    assert "No model is known to contain what was learned from your images within what you withdrew." in text
+    assert "outside what you withdrew; they stay as they are</h2><ul><li>Run run-1, from round 1 on." in text
+    assert "Nothing was there to be done" in text
+    assert "Completed." not in text
+
+
+def still_permitted(hospital: Hospital) -> list[tuple[str, int]]:
+    patient = PSEUDONYMS.patient("N0")
+    found = withdrawals.still_permitted(hospital.store, hospital.gate, patient, hospital.clock.now)
+    return [(one.project, one.studies) for one in found]
+
+
+def test_what_a_limited_withdrawal_leaves_permitted_is_told_and_after_a_whole_one_nothing_is(
+    hospital: Hospital,
+) -> None:
+    patient = PSEUDONYMS.patient("N0")
+    withdrawals.record(hospital.store, patient, WithdrawalScope(projects=("another",)), hospital.clock.now)
+    limited = still_permitted(hospital)
+    hospital.withdraw("N0")
+
+    assert (limited, still_permitted(hospital)) == ([(PROJECT, 1)], [])
+
+
+def test_a_use_that_no_withdrawal_stops_is_told_to_the_manager_and_the_patient(hospital: Hospital) -> None:
+    lenient = TERMS | {"legal_basis": PERMIT | {"later_opt_outs": False}}
+    with hospital.store.begin() as db:
+        db.execute(sa.update(dataset).values(terms=json.dumps(lenient)))
+    hospital.withdraw("N0")
+    patient = PSEUDONYMS.patient("N0")
+    still = withdrawals.still_permitted(hospital.store, hospital.gate, patient, hospital.clock.now)
+
+    text = confirmation.page(recorded(hospital)[0], "north", still)
+
+    assert still_permitted(hospital) == [(PROJECT, 1)]
+    assert f"does not rest on your consent</h2><ul><li>Project {PROJECT}: 1 of your examinations.</li></ul>" in text
+
+
+def test_a_project_nobody_named_here_is_not_previewed(hospital: Hospital) -> None:
+    with pytest.raises(ConfigurationError, match=f"not known here; known are: .*{PROJECT}"):
+        preview(hospital, scope=WithdrawalScope(projects=(PROJECT.upper(),)))
 
 
 def test_work_given_before_is_kept_on_the_record_of_an_abstention(hospital: Hospital) -> None:

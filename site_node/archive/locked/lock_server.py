@@ -291,12 +291,12 @@ def run(server: LockServer, command: list[str]) -> None:
 
     Raises: ConfigurationError if one runs in the folder already.
     """
-    os.umask(0o077)
     running = os.open(server.folder / _RUNNING, os.O_CREAT | os.O_RDWR, 0o600)
     try:
         fcntl.flock(running, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held by the server until it ends
     except BlockingIOError:
         raise ConfigurationError(f"a lock server runs in {server.folder} already") from None
+    os.umask(0o077)
     os.ftruncate(running, 0)
     os.write(running, str(os.getpid()).encode())
     os.set_inheritable(running, True)  # noqa: FBT003 -- the standard library's own

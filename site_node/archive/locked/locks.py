@@ -32,7 +32,8 @@ class Lock:
 class Version:
     """One version of an object, or a delete marker.
 
-    `at` is when the endpoint took it, `etag` its word for the bytes; a read without a version gets the latest.
+    `at` is when the endpoint took it, `etag` its word for the bytes, `owner` whom it names; a read without a version
+    gets the latest.
     """
 
     name: str
@@ -42,3 +43,4 @@ class Version:
     is_marker: bool
     is_latest: bool = False
     etag: str = ""
+    owner: str = ""

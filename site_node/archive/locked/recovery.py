@@ -18,7 +18,7 @@ from site_node.away import SCRATCH
 from site_node.errors import EndpointRefused, LockedCopyInvalid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
     from typing import BinaryIO
@@ -54,6 +54,15 @@ def candidates(bucket: Bucket, as_of: datetime | None, name: str = "") -> dict[s
     return found
 
 
+def names(bucket: Bucket, as_of: datetime | None) -> set[str]:
+    """Return the objects that a bucket holds, or held at a moment; those that are hidden now among them."""
+    return _named(candidates(bucket, as_of), as_of)
+
+
+def _named(found: Mapping[str, Sequence[Version]], as_of: datetime | None) -> set[str]:
+    return {name for name, versions in found.items() if versions or as_of is None}
+
+
 def restore(
     bucket: Bucket,
     seal: Seal,
@@ -68,18 +77,18 @@ def restore(
     Raises: EndpointUnreachable; OSError.
     """
     found = candidates(bucket, as_of)
-    names = sorted(name for name in found if found[name] or as_of is None) if wanted is None else sorted(wanted)
+    chosen = sorted(_named(found, as_of) if wanted is None else wanted)
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
     files = size = objects = 0
     lost = []
-    for done, name in enumerate(names, start=1):
+    for done, name in enumerate(chosen, start=1):
         try:
             members = restore_one(bucket, seal, name, found.get(name, []), target)
         except (LockedCopyInvalid, EndpointRefused) as error:
             lost.append((name, str(error)))
         else:
             objects, files, size = objects + 1, files + len(members), size + sum(one.size for one in members)
-        heard(done, len(names))
+        heard(done, len(chosen))
     return Restored(objects, files, size, tuple(lost))
 
 

@@ -1,24 +1,25 @@
 """The line to S3 endpoints: the one module of the archive with a network library.
 
 What it sends is ciphertext and the digests of ciphertext, under names that are keyed digests (`worm`), and a few bytes
-of the conformance probe. It decides nothing: what an answer means is the caller's.
+of the conformance probe. From buckets that are searched (`archive.bucket`) it reads and deletes. It decides nothing:
+what an answer means is the caller's.
 Source: Amazon S3 API reference, 2006-03-01.
 """
 
 from __future__ import annotations
 
 import base64
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import boto3
 from botocore import UNSIGNED
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.httpsession import URLLib3Session
+from botocore.session import Session
 
 from site_node.archive.locked.locks import COMPLIANCE, Lock, Version
 from site_node.errors import EndpointRefused, EndpointUnreachable
@@ -57,7 +58,7 @@ class Bucket:
         self.endpoint, self.name = endpoint, name
         self._authority = authority
         # Neither a profile nor a variable of the environment: what is used is what the site's configuration names.
-        self._client = _session().client(
+        self._client = _session().create_client(
             "s3",
             aws_access_key_id=credentials.access_key if credentials else None,
             aws_secret_access_key=credentials.secret_key if credentials else None,
@@ -95,10 +96,43 @@ class Bucket:
 
     def read(self, name: str, version: str) -> Iterator[bytes]:
         """Yield the bytes of one version."""
+        with self.opened(name, version) as (_, chunks):
+            yield from chunks
+
+    @contextmanager
+    def opened(self, name: str, version: str) -> Iterator[tuple[dict[str, Any], Iterator[bytes]]]:
+        """Give what is said of one version beside its bytes (the fields of GetObject), and the bytes."""
         with self._translated():
-            body = self._client.get_object(Bucket=self.name, Key=name, VersionId=version)["Body"]
-            with body:
-                yield from body.iter_chunks(CHUNK)
+            fields = self._client.get_object(Bucket=self.name, Key=name, VersionId=version)
+        with closing(fields.pop("Body")) as body:
+            yield fields, self._chunks(body)
+
+    def _chunks(self, body: Any) -> Iterator[bytes]:  # noqa: ANN401 -- botocore ships no types
+        with self._translated():
+            yield from body.iter_chunks(CHUNK)
+
+    def tags(self, name: str, version: str) -> dict[str, str]:
+        """Return the tags of one version."""
+        with self._translated():
+            told = self._client.get_object_tagging(Bucket=self.name, Key=name, VersionId=version)
+        return {tag["Key"]: tag["Value"] for tag in told["TagSet"]}
+
+    def delete(self, name: str, version: str, **condition: str) -> None:
+        """Delete one version for good, under a condition of DeleteObject if one is given."""
+        with self._translated():
+            self._client.delete_object(Bucket=self.name, Key=name, VersionId=version, **condition)
+
+    def unfinished(self, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+        """Yield key, upload and owner of every upload in parts that was begun and not finished."""
+        marker: dict[str, str] = {}
+        while True:
+            with self._translated():
+                page = self._client.list_multipart_uploads(Bucket=self.name, Prefix=prefix, **marker)
+            for found in page.get("Uploads", ()):
+                yield found["Key"], found["UploadId"], _owner(found)
+            if not page.get("IsTruncated"):
+                return
+            marker = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
 
     def lock(self, name: str, version: str) -> Lock:
         """Return the lock of one version, as the endpoint tells it."""
@@ -142,6 +176,7 @@ class Bucket:
                     is_marker="Size" not in found,
                     is_latest=found["IsLatest"],
                     etag=found.get("ETag", ""),
+                    owner=_owner(found),
                 )
             if not page.get("IsTruncated"):
                 return
@@ -178,7 +213,7 @@ class Bucket:
             )
 
     def ask(self, operation: str, **parameters: Any) -> Answer:  # noqa: ANN401 -- an operation's own parameters
-        """Send one request of boto3's S3 client on this bucket, and return what was answered.
+        """Send one request of botocore's S3 client on this bucket, and return what was answered.
 
         Raises: EndpointUnreachable.
         """
@@ -208,9 +243,9 @@ class Bucket:
 
 
 @cache
-def _session() -> Any:  # noqa: ANN401 -- boto3 ships no types
-    """Return boto3's session; it reads its model of S3 once."""
-    return boto3.session.Session()
+def _session() -> Any:  # noqa: ANN401 -- botocore ships no types
+    """Return botocore's session; it reads its model of S3 once."""
+    return Session()
 
 
 def knock(method: str, url: str) -> int | None:
@@ -222,6 +257,11 @@ def knock(method: str, url: str) -> int | None:
         return None
     finally:
         session.close()
+
+
+def _owner(found: dict[str, Any]) -> str:
+    told = found.get("Owner", {})
+    return str(told.get("DisplayName") or told.get("ID") or "")
 
 
 def _code(error: ClientError) -> str:

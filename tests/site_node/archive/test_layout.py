@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -180,3 +182,41 @@ def test_a_reader_that_dies_or_hangs_makes_a_file_unreadable_and_no_more(tmp_pat
     with Decoder(limit_s=20) as decoder:
         assert decoder(pipe) == ""
         assert decoder(Path(str(get_testdata_file("JPEG2000.dcm")))) != ""
+
+
+def test_pixels_of_floating_point_are_judged_too(tmp_path: Path) -> None:
+    ds = mr_slice(Rows=33, Columns=32, BitsAllocated=32)
+    for keyword in ("PixelData", "BitsStored", "HighBit", "PixelRepresentation"):
+        delattr(ds, keyword)
+    ds.FloatPixelData = np.arange(33 * 32, dtype="<f4").tobytes()
+    before = digest(ds, tmp_path)
+    ds.FloatPixelData = np.arange(1, 33 * 32 + 1, dtype="<f4").tobytes()
+
+    assert before
+    assert digest(ds, tmp_path) not in {"", before}
+
+
+def test_pixels_behind_a_header_of_megabytes_are_judged_too(tmp_path: Path) -> None:
+    short, long = slice_bytes(0, 0), slice_bytes(0, 0, ICCProfile=bytes(9 << 20))
+    digests = set()
+    for number, content_ in enumerate((short, long)):
+        path = tmp_path / f"{number}.dcm"
+        path.write_bytes(content_)
+        digests.add(staged(path, tmp_path).pixels)
+
+    assert len(digests) == 1
+    assert "" not in digests
+
+
+def test_a_file_that_is_cut_off_while_it_is_read_is_told_and_ends_nobody(tmp_path: Path) -> None:
+    path = tmp_path / "a.dcm"
+    shutil.copy(str(get_testdata_file("JPEG2000.dcm")), path)
+
+    def cut_off(_path: Path) -> str:
+        os.truncate(path, 500)  # less than a second attempt needs
+        for part in tmp_path.rglob("*.raw"):
+            part.write_bytes(b"damaged")
+        return "a digest"
+
+    with pytest.raises(ArchiveError, match="changed while it was read"):
+        split(path, "originals/a.dcm", tmp_path / "staging", cut_off)

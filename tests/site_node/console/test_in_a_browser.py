@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+import sqlalchemy as sa
 
 from consent import RequestState
 from site_node import access_requests, accounts, sources
 from site_node.access_requests import Numbered
 from site_node.accounts import Role
+from site_node.store import consent_record
 from tests.coordinator.parts import free_port
 from tests.site_node.console.browser import PASSWORD, entries, outcome
 from tests.site_node.hospital import PROJECT, Hospital, bundle, consent_of, form_of
@@ -188,7 +190,10 @@ def test_two_consent_managers_decide_by_keyboard(open_hospital: Hospital, addres
     faults = ("422", "404")
     assert [said for step in seen for said in step["complaints"] if not any(fault in said for fault in faults)] == []
     confirmed = [detail for entry, detail in entries(open_hospital) if entry == "site:consent:confirmed"]
-    assert confirmed == [{"consent": "consent-N2", "by": "mara"}]
+    with open_hospital.store.connect() as db:
+        held = sa.select(consent_record.c.number).where(consent_record.c.consent_id == "consent-N2")
+        doubted = db.scalars(held.where(consent_record.c.doubt.is_not(None))).one()
+    assert confirmed == [{"record": doubted, "by": "mara"}]
     (refused,) = [step["text"] for step in seen if "Not done" in step["text"] and step["address"] != "/nowhere"]
     assert "who approved it first cannot confirm it: another person must" in refused
     with open_hospital.store.connect() as db:

@@ -117,8 +117,12 @@ def test_a_form_that_says_too_little_or_two_things_is_asked_again(
 
 
 def test_a_withdrawal_of_somebody_unknown_is_doubted_and_taken(hospital: Hospital, manager: Browser) -> None:
-    page = preview(manager, "never-seen")
-    assert "holds no consent of that patient" in said(page)
+    doubted = preview(manager, "never-seen")
+    assert (doubted.status_code, "Neither an image nor a consent" in said(doubted)) == (422, True)
+    assert 'name="ticket"' not in doubted.text
+
+    page = preview(manager, "never-seen", scope="all", unknown_here="yes")
+    assert "holds no image and no consent of that patient" in said(page)
 
     assert record(manager, field_of(page, "ticket")).status_code == 303
     assert [entry for entry, _ in entries(hospital)].count("site:consent:withdrawn") == 1

@@ -178,5 +178,6 @@ def test_I1_I3_I4_I6_I7_I8_I9_I10_I11_hold_whatever_happens_at_whatever_moment()
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_I1_I3_I4_I6_I7_I8_I9_I10_I11_hold_in_many_more_histories() -> None:
     _run(examples=1500, steps=20)

@@ -175,7 +175,7 @@ class Ward:
         self.during: Callable[[], object] = lambda: None
         self.committed: list[Committed] = []
         self.asked: dict[str, tuple[str, int, str, str]] = {}
-        self.versions = 0
+        self.dated = NOON
         self.studies = {study: patient for patient, study in hospital.studies.items()}
         now = World(
             self._epoch(),
@@ -223,8 +223,8 @@ class Ward:
 
     def version(self) -> str:
         """Return a moment later than that of every version before."""
-        self.versions += 1
-        return (NOON + timedelta(days=400, seconds=self.versions)).isoformat()
+        self.dated = max(self.dated, self.now) + timedelta(milliseconds=1)
+        return self.dated.isoformat()
 
     def withdrawals(self, patient: str) -> list[str]:
         """Return the ids of the patient's withdrawals that are in force."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[4]
 BEGAN_S = 240  # also on a machine that many others use
 WEED = str(Path(sys.executable).with_name("weed"))
+MOTO = ROOT / ".venv-s3" / "bin" / "python"
 
 
 @dataclass(slots=True)
@@ -127,8 +128,9 @@ def ours(folder: Path) -> Ours:
 
 def moto(folder: Path) -> tuple[Process, Credentials]:
     """Start moto's server, a double that says yes to much."""
+    assert MOTO.exists(), "run `make s3-double` first"
     port = free_ports()
-    command = [sys.executable, "-c", "from moto.server import main; main()", "-p", str(port)]
+    command = [str(MOTO), "-c", "from moto.server import main; main()", "-p", str(port)]
     process = Process(command, folder, port, folder / "moto.log")
     process.start()
     return process, Credentials("key", "secret")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import secrets
 import stat
-import subprocess
-import sys
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -14,9 +12,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from site_node.archive.locked import credentials, lock_server
+from site_node.archive.locked.lock_server import run
 from site_node.archive.locked.locks import COMPLIANCE
 from site_node.archive.locked.s3 import Bucket, knock
 from site_node.errors import ConfigurationError, EndpointError
+from site_node.locked_cli import add_member
 from tests.site_node.archive.locked import servers
 
 if TYPE_CHECKING:
@@ -26,12 +26,6 @@ if TYPE_CHECKING:
 
 VOLUMES_S = 60
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
-
-
-def command(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "site_node", "locked", *words], check=False, capture_output=True, text=True, timeout=60
-    )
 
 
 def test_every_secret_is_born_there_and_only_its_owner_reads_it(tmp_path: Path) -> None:
@@ -82,9 +76,8 @@ def test_a_member_has_two_buckets_and_can_do_nothing_elsewhere(lock_server: Ours
     other = lock_server.bucket("other-images")
     other.ask("put_object", Key="x", Body=b"x")
 
-    made = command("member", str(lock_server.server.folder), "south")
+    add_member(lock_server.server.folder, "south")
 
-    assert made.returncode == 0, made.stderr
     account = credentials.read(lock_server.server.folder / "south.ini")
     south, probe, elsewhere = (
         Bucket(lock_server.server.endpoint, "us-east-1", name, account, lock_server.server.authority)
@@ -103,14 +96,13 @@ def test_a_member_has_two_buckets_and_can_do_nothing_elsewhere(lock_server: Ours
         ("delete_bucket", {}),
     ):
         assert elsewhere.ask(operation, **fields).code == "AccessDenied", operation
-    assert command("member", str(lock_server.server.folder), "south").returncode == 4
+    with pytest.raises(ConfigurationError, match="there is an account south"):
+        add_member(lock_server.server.folder, "south")
 
 
 def test_a_second_server_in_the_folder_is_refused(lock_server: Ours) -> None:
-    again = command("serve", str(lock_server.server.folder))
-
-    assert again.returncode == 4
-    assert "already" in again.stderr
+    with pytest.raises(ConfigurationError, match="already"):
+        run(lock_server.server, ["/nothing"])
 
 
 @pytest.mark.slow

@@ -64,6 +64,7 @@ def test_our_own_server_withstands_every_check_its_back_doors_included(lock_serv
     assert probe.is_compliant(made, lock_server.server.endpoint, "probed", made.at) == Permit()
 
 
+@pytest.mark.slow
 def test_a_double_that_only_says_yes_is_not_compliant_and_the_holes_are_named(tmp_path: Path) -> None:
     process, known = servers.moto(tmp_path)
     try:

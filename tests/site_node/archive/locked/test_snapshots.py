@@ -18,7 +18,8 @@ import pytest
 from site_node.archive.locked import probe_log, rolling, sealing
 from site_node.archive.locked.locks import COMPLIANCE
 from site_node.archive.locked.probe import CHECKS, CheckResult, ProbeResult
-from site_node.archive.snapshot import Archive, Wanted
+from site_node.archive.restoring import Wanted
+from site_node.archive.snapshot import Archive
 from site_node.errors import ArchiveError, ConfigurationError, NotCompliant
 from site_node.store import open_store
 from tests.site_node.archive.locked.conftest import own_name
@@ -142,6 +143,8 @@ def test_a_snapshot_is_locked_from_birth_and_back_after_an_attack_with_every_cre
     time.sleep(SECOND_S)
     before = datetime.now(UTC)
     time.sleep(SECOND_S)
+    (locked.originals / "later").write_bytes(b"came after that moment")
+    locked.archive().take()
 
     answers = attack(locked.bucket)
 

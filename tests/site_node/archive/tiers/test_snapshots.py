@@ -40,7 +40,7 @@ def stage(model: TiersModel, folder: Path) -> tuple[tuple[int, int], list[Findin
     index = open_index(folder / "index.db")
     staging = Staging(folder / "staging", index, model.recalling())
     done = staging.update({"originals": model.folder}, Watch(1, tell))
-    staging.accept()
+    staging.accept("made")
     index.dispose()
     assert not done.problems
     return (done.files, done.read), heard

@@ -1,0 +1,55 @@
+"""How long one file may take: its reader is told to stop, and a process that does not hear that is ended."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import threading
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+_AGAIN_S = 1.0  # a library that swallowed it is told again
+_DEAF = 2  # times the limit, after which a process is ended in the middle of a call of C
+
+
+class OutOfTime(BaseException):
+    """A file has taken as long as one may; no error, so that no library takes it for one of its own."""
+
+
+@contextmanager
+def limited(seconds: float, *, deadly: bool) -> Iterator[None]:
+    """Raise OutOfTime here once `seconds` have passed; with `deadly`, end a process that does not hear it.
+
+    Only the main thread of a process can be told.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, _raise)
+    if deadly:
+        faulthandler.dump_traceback_later(_DEAF * seconds, exit=True, file=_nowhere())
+    signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if deadly:
+            faulthandler.cancel_dump_traceback_later()
+        signal.signal(signal.SIGALRM, before)
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    raise OutOfTime
+
+
+@cache
+def _nowhere() -> IO[str]:
+    return Path(os.devnull).open("w", encoding="ascii")
