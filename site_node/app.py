@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from consent import Deny
 from site_node import keys, project_keys, reidentification
-from site_node.config import CONFIG_NAME, ConsentServer, SiteConfig, SiteHome
+from site_node.config import CONFIG_NAME, OWN_FOLDERS, ConsentServer, SiteConfig, SiteHome
 from site_node.deidentify.pseudonym import Pseudonymiser
 from site_node.errors import ConfigurationError
 from site_node.fetching import Fetched, Fetcher
@@ -130,7 +130,8 @@ def open_tiering(site: Site, bar: Bar, say: Callable[[str], None]) -> Tiering:
 def tier_folder(site: Site) -> Path:
     """Return the folder whose files are moved.
 
-    Raises: ConfigurationError if the site has no tiers, or its copies cannot give what the mode demands.
+    Raises: ConfigurationError if the site has no tiers, its copies cannot give what the mode demands, or its
+        folder is one that the site keeps itself.
     """
     from site_node.archive.tiers import placement  # noqa: PLC0415 -- few commands need it
 
@@ -140,7 +141,14 @@ def tier_folder(site: Site) -> Path:
     verdict = placement.possible(tiers, site.config.locked)
     if isinstance(verdict, Deny):
         raise ConfigurationError(f"tiers.mode: {verdict.reason}")
-    return site.home.root / tiers.folder
+    folder = site.home.root / tiers.folder
+    if any(_overlap(folder.resolve(), (site.home.root / name).resolve()) for name in OWN_FOLDERS):
+        raise ConfigurationError(f"tiers.folder: what the site keeps itself must not leave: {', '.join(OWN_FOLDERS)}")
+    return folder
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    return one.is_relative_to(other) or other.is_relative_to(one)
 
 
 def open_copies(site: Site) -> list[Copy]:

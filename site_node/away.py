@@ -43,6 +43,11 @@ def mark_of(path: Path) -> Path:
     return path.with_name(path.name + SUFFIX)
 
 
+def meant(path: Path) -> Path:
+    """Return the file that a mark stands for; any other path is its own."""
+    return path.with_name(path.name.removesuffix(SUFFIX)) if path.name != SUFFIX else path
+
+
 def read(path: Path) -> Mark | None:
     """Return the mark of the file `path`; None if there is none, or it is damaged."""
     try:

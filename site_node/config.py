@@ -36,6 +36,8 @@ _TEXTS = "tuple[str, ...]"
 _NUMBERS = "Mapping[str, int]"
 LOCKED = "locked:"  # archive.repository: and the name of a copy of [[locked.copies]] that holds snapshots
 MAX_YEARS = 100  # a lock cannot be undone: a slip of the pen must not keep an image for a thousand years
+# What a site keeps of images below its own folder, beside the originals that the hospital keeps.
+OWN_FOLDERS = ("deidentified", "review", "quarantine", "outbox")
 TIER_MODES = ("second-copy", "active-archive", "failover", "production-in-cloud", "complete-cloud")
 _GB = 10**9
 _CHOICES: dict[str, type[Enum]] = {"Dates": Dates}

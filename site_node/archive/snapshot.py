@@ -27,7 +27,7 @@ from site_node.archive.repository import GOOD, SUSPECT, Repository
 from site_node.archive.restoring import Place, Restored, Wanted, restore
 from site_node.archive.staging import MANIFEST, PIXELS, STATE, Staging, digest_of
 from site_node.archive.stores import store_of
-from site_node.config import LOCKED
+from site_node.config import LOCKED, OWN_FOLDERS
 from site_node.errors import ArchiveAlarm, ArchiveError, ConfigurationError
 from site_node.keys import make_file, read_secret
 
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from site_node.archive.staging import Elsewhere
     from site_node.config import LockedCopy, SiteConfig, SiteHome
 
-# What a site keeps of images below its own folder, beside the originals that the hospital keeps.
-_OWN_FOLDERS = ("deidentified", "review", "quarantine", "outbox")
 _PASSWORD_BYTES = 32
 
 
@@ -303,7 +301,7 @@ class Archive:
             alarms.sound(db, [finding.kind for finding in findings], self._clock())
 
     def _roots(self) -> dict[str, Path]:
-        roots = {name: self._home.root / name for name in _OWN_FOLDERS if (self._home.root / name).is_dir()}
+        roots = {name: self._home.root / name for name in OWN_FOLDERS if (self._home.root / name).is_dir()}
         if self._config.originals:
             originals = (self._home.root / self._config.originals).resolve()
             if self._home.root.resolve().is_relative_to(originals):
