@@ -27,7 +27,7 @@ from consent import MAX_BYTES, Deny, Outcome, Permit, UnreadableConsent, permits
 from models import ModelsError, TaskRefused
 from models.memory import loading
 from site_node import catalogue, consents, permissions, project_keys, reidentification, sources, withdrawals
-from site_node.app import Site, create_site, fetch_consents, now, open_intake, open_site, open_vault
+from site_node.app import Recall, Site, create_site, fetch_consents, now, open_intake, open_site, open_vault
 from site_node.archive.locked.immutable import give_up_capability
 from site_node.archive_cli import archive_app
 from site_node.audit_cli import audit_site, print_log_key
@@ -54,6 +54,7 @@ from site_node.statistics_cli import show_statistics
 from site_node.store import disposition, ledger, participation
 from site_node.stray_cli import stray_app
 from site_node.terminal import By, Json, ask_patient, confirm_at_terminal, err, out
+from site_node.tiers_cli import tiers_app
 from site_node.visas_cli import make_visa
 from site_node.withdrawals_cli import (
     Confirmation,
@@ -100,6 +101,7 @@ for name, group in (
     ("requests", requests_app),
     ("tasks", tasks_app),
     ("review", review_app),
+    ("tiers", tiers_app),
     ("keys", keys_app),
     ("reidentify", reidentify_app),
     ("withdrawals", withdrawals_app),
@@ -182,7 +184,8 @@ def deidentify_folder(
             reidentification.remember(db, vault, originals)
 
     with _bar("de-identifying") as heard:
-        summary = export(folder, target, site.config.deidentify, pseudonymiser, keep, progress=heard)
+        recall = Recall(site.home.root)
+        summary = export(folder, target, site.config.deidentify, pseudonymiser, keep, progress=heard, recall=recall)
     _tell(summary, as_json=as_json)
 
 

@@ -36,6 +36,7 @@ _Settings = TypeVar(
     "DrillSettings",
     "LockedCopies",
     "LockedCopy",
+    "Tiers",
     Options,
 )
 _TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
@@ -43,6 +44,10 @@ _TEXTS = "tuple[str, ...]"
 _NUMBERS = "Mapping[str, int]"
 LOCKED = "locked:"  # archive.repository: and the name of a copy of [[locked.copies]] that holds snapshots
 MAX_YEARS = 100  # a lock cannot be undone: a slip of the pen must not keep an image for a thousand years
+# What a site keeps of images below its own folder, beside the originals that the hospital keeps.
+OWN_FOLDERS = ("deidentified", "review", "quarantine", "outbox")
+TIER_MODES = ("second-copy", "active-archive", "failover", "production-in-cloud", "complete-cloud")
+_GB = 10**9
 _CHOICES: dict[str, type[Enum]] = {"Dates": Dates}
 
 
@@ -185,6 +190,38 @@ class LockedCopies:
 
 
 @dataclass(frozen=True, slots=True)
+class Tiers:
+    """Where images lie in the course of time; without a mode all stay where they are."""
+
+    mode: str = ""
+    folder: str = ""
+    home: str = "hospital"
+    keep_days: int = 0
+    max_gb: float = 0.0
+    rest_days: int = 7
+    lock_days: int = 90
+
+    @property
+    def max_bytes(self) -> int:
+        """How much the folder may hold, in bytes; 0 is no bound."""
+        return round(self.max_gb * _GB)
+
+    def __post_init__(self) -> None:
+        """Refuse values no site may run with."""
+        if self.mode and self.mode not in TIER_MODES:
+            raise ConfigurationError(f"tiers.mode: expected one of {', '.join(TIER_MODES)}")
+        if self.mode and not self.folder:
+            raise ConfigurationError("tiers.folder: the folder of the originals must be named")
+        if not self.home.strip():
+            raise ConfigurationError("tiers.home: must not be empty")
+        for key in ("keep_days", "max_gb", "rest_days", "lock_days"):
+            if not (math.isfinite(getattr(self, key)) and getattr(self, key) >= 0):
+                raise ConfigurationError(f"tiers.{key}: must be finite and not below 0")
+        if not 1 <= self.lock_days <= MAX_YEARS * 365:
+            raise ConfigurationError("tiers.lock_days: must be from 1 to the days of a century")
+
+
+@dataclass(frozen=True, slots=True)
 class SiteConfig:
     """What the hospital decides; each field is described in docs/operating.md."""
 
@@ -204,6 +241,7 @@ class SiteConfig:
     archive: ArchiveSettings = field(default_factory=ArchiveSettings)
     drills: DrillSettings = field(default_factory=DrillSettings)
     locked: LockedCopies = field(default_factory=LockedCopies)
+    tiers: Tiers = field(default_factory=Tiers)
 
     @property
     def max_consent_age(self) -> timedelta:
@@ -315,6 +353,7 @@ class SiteHome:
             "archive": _parse(ArchiveSettings, _table(document, "archive"), "archive."),
             "drills": _parse(DrillSettings, _table(document, "drills"), "drills."),
             "locked": _parse_locked(_table(document, "locked")),
+            "tiers": _parse(Tiers, _table(document, "tiers"), "tiers."),
         }
         return _parse(SiteConfig, {**document, **tables} if "name" in document else document)
 

@@ -16,7 +16,7 @@ from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 
 from consent import Deny, Permit
-from site_node.app import Site, now, open_site
+from site_node.app import Site, archive_seal, lock_places, now, open_site
 from site_node.errors import ConfigurationError, EndpointError, LockedCopyInvalid, NotCompliant
 from site_node.terminal import By, Json, ask_patient, err, out
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from site_node.archive.locked.clock import Clock
     from site_node.archive.locked.places import Places
     from site_node.archive.locked.probe import ProbeResult
-    from site_node.archive.locked.sealing import Seal
     from site_node.archive.locked.worm import LockedObject, Locking
     from site_node.config import LockedCopy
 
@@ -125,8 +124,8 @@ def probe_copies(
     from site_node.archive.locked import probe, probe_log  # noqa: PLC0415 -- botocore is slow to import, and few commands need it
 
     site = open_site(context.obj)
-    clock, places = _clock(site), _places(site)
-    _seal(site)
+    clock, places = _clock(site), lock_places(site)
+    archive_seal(site)
     validity = timedelta(days=site.config.locked.probe_days)
     results, unreachable = [], False
     for copy in places.chosen(name):
@@ -162,6 +161,8 @@ def put(
     if not folder.is_dir():
         raise ConfigurationError(f"{folder} is not a folder")
     site = open_site(context.obj)
+    if site.config.tiers.mode and (site.home.root / site.config.tiers.folder).resolve() == folder.resolve():
+        raise ConfigurationError(f"{folder} has tiers: `filmroom-site tiers run` locks what is in it")
     locking = _locking(site)
     with _bar("reading") as heard:
         found = series.find(folder, heard)
@@ -220,7 +221,7 @@ def list_objects(
     """Show every object, until when it is locked, where, and whether it is protected; asks no endpoint."""
     site = open_site(context.obj)
     moment = _clock(site).now()
-    verdicts = _places(site).verdicts(moment)
+    verdicts = lock_places(site).verdicts(moment)
     rows = [_row(site, locked, verdicts, moment) for locked in _chosen_objects(site, names, of_patient=of_patient)]
     if as_json:
         print(json.dumps(rows))
@@ -268,7 +269,7 @@ def extend(
     from site_node.archive.locked import rolling  # noqa: PLC0415 -- few commands need it
 
     site = open_site(context.obj)
-    places, moment = _places(site), _clock(site).now()
+    places, moment = lock_places(site), _clock(site).now()
     copies = [copy for copy in places.chosen(name) if copy.snapshots]
     if not copies:
         raise ConfigurationError("no copy holds snapshots: `snapshots = true` in [[locked.copies]] says which does")
@@ -309,7 +310,7 @@ def restore(
     site = open_site(context.obj)
     seal = open_seal(site.home.root)
     moment = as_of.replace(tzinfo=UTC) if as_of else None
-    places = _places(site)
+    places = lock_places(site)
     sources = [source for source in places.chosen(copy) if not source.snapshots]
     silent: set[str] = set()
     if names or of_patient:
@@ -362,25 +363,10 @@ def _clock(site: Site) -> Clock:
     return Clock(site.store)
 
 
-def _seal(site: Site) -> Seal:
-    """Return the site's seal; a site without any locked copy is given its keys."""
-    from site_node.archive.locked import sealing  # noqa: PLC0415 -- few commands need it
-
-    if not _objects(site):
-        sealing.make_keys(site.home.root)
-    return sealing.open_seal(site.home.root)
-
-
 def _signing_key(site: Site) -> Ed25519PrivateKey:
     from site_node.archive.locked.sealing import read_signing_key  # noqa: PLC0415 -- few commands need it
 
     return read_signing_key(site.home.root)
-
-
-def _places(site: Site) -> Places:
-    from site_node.archive.locked.places import Places  # noqa: PLC0415 -- botocore is slow to import, and few commands need it
-
-    return Places(site.home.root, site.config.locked, site.store)
 
 
 def _locking(site: Site) -> Locking:
@@ -390,7 +376,7 @@ def _locking(site: Site) -> Locking:
     """
     from site_node.archive.locked.worm import Copy, Locking  # noqa: PLC0415 -- botocore is slow to import, and few commands need it
 
-    clock, places = _clock(site), _places(site)
+    clock, places = _clock(site), lock_places(site)
     verdicts = places.verdicts(clock.now())
     copies = []
     refused: dict[str, str] = {}
@@ -405,7 +391,7 @@ def _locking(site: Site) -> Locking:
         copies.append(Copy(copy, places.bucket(copy)))
     if not copies:
         raise NotCompliant("no copy is left to lock anything at")
-    return Locking(site.store, site.home.root, _seal(site), copies, clock.now, _say, refused)
+    return Locking(site.store, site.home.root, archive_seal(site), copies, clock.now, _say, refused)
 
 
 def _held(places: Places, source: LockedCopy, as_of: datetime | None, silent: set[str]) -> set[str]:
@@ -470,7 +456,7 @@ def _row(site: Site, locked: LockedObject, verdicts: dict[str, Permit | Deny], a
 def _conclude(site: Site, locking: Locking, objects: list[LockedObject], bad: int, *, as_json: bool) -> None:
     """Say how many objects are protected now, and why the others are not; the exit code tells the worst."""
     moment = locking.now()
-    verdicts = _places(site).verdicts(moment)
+    verdicts = lock_places(site).verdicts(moment)
     rows = [_row(site, locked, verdicts, moment) for locked in objects]
     protected = sum(row["state"] == "protected" for row in rows)
     reasons = sorted({row["state"] for row in rows if row["state"] != "protected"})

@@ -507,6 +507,25 @@ locked_copy = sa.Table(
     sa.Column("fault", sa.String, nullable=False),  # what the last look found; empty where all was well
 )
 
+# Which files an object stands for, so that no endpoint need be asked; sealed, since a path may name a patient.
+tier_object = sa.Table(
+    "tier_object",
+    metadata,
+    sa.Column("name", sa.String, sa.ForeignKey("locked_object.name"), primary_key=True),
+    sa.Column("study", sa.String, nullable=False, index=True),  # keyed digest of the StudyInstanceUID
+    sa.Column("members", sa.LargeBinary, nullable=False),  # sealed JSON: path, size and SHA-256 of each
+    sa.Column("came_at", sa.String, nullable=False),  # when its files came into the folder, or came back
+)
+
+# The domain that stands in for the site's folder: at most one row.
+tier_serving = sa.Table(
+    "tier_serving",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("domain", sa.String, nullable=False),
+    sa.Column("since", sa.String, nullable=False),
+)
+
 # Every result of the conformance probe, signed. Append only.
 lock_probe = sa.Table(
     "lock_probe",

@@ -31,7 +31,8 @@ from coordinator.receipt_keys import REFUSALS
 from coordinator.statistics import CHECKS as STATISTICS_CHECKS
 from coordinator.verification import CHECKS
 from models import UpdateFault, parse_task
-from site_node.config import ArchiveSettings, ConsentServer, DrillSettings, LockedCopies, LockedCopy, SiteConfig
+from site_node.archive.tiers.placement import MODES
+from site_node.config import ArchiveSettings, ConsentServer, DrillSettings, LockedCopies, LockedCopy, SiteConfig, Tiers
 from site_node.deidentify.conformance import markdown
 from site_node.deidentify.profile import Options
 from site_node.membership import Invitation
@@ -62,6 +63,7 @@ def test_the_readme_lists_exactly_what_leaves_the_hospital() -> None:
         ("### site.toml, [drills]", DrillSettings),
         ("### site.toml, [locked]", LockedCopies),
         ("### site.toml, [[locked.copies]]", LockedCopy),
+        ("### site.toml, [tiers]", Tiers),
         ("### coordinator.toml", CoordinatorConfig),
     ],
 )
@@ -75,6 +77,7 @@ def test_every_configuration_key_is_documented_with_its_default(
         | DrillSettings
         | LockedCopies
         | LockedCopy
+        | Tiers
         | CoordinatorConfig
     ],
 ) -> None:
@@ -87,6 +90,23 @@ def test_every_configuration_key_is_documented_with_its_default(
             str(default), str(getattr(default, "value", default))
         )
         assert told.strip('" ') in {meant, "required", "table"}
+
+
+def test_the_table_of_the_tiers_is_that_of_the_code() -> None:
+    rows = re.findall(r"^\| `([\w-]+)` \|(.+)\|$", _section("docs/tiers.md", "## The modes"), re.MULTILINE)
+    told = {mode: tuple(cell.strip() for cell in cells.split("|")) for mode, cells in rows if cells.count("|") == 5}
+
+    assert told == {
+        name: (
+            mode.primary,
+            mode.leaves.value,
+            ", ".join(sorted(role.value for role in mode.demands)),
+            str(mode.domains),
+            ", ".join(role.value for role in mode.reads),
+            "yes" if mode.stands_in else "no",
+        )
+        for name, mode in MODES.items()
+    }
 
 
 def test_the_conformance_statement_is_that_of_the_code() -> None:

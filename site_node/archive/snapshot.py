@@ -27,7 +27,7 @@ from site_node.archive.repository import GOOD, SUSPECT, Repository
 from site_node.archive.restoring import Place, Restored, Wanted, restore
 from site_node.archive.staging import MANIFEST, PIXELS, STATE, Staging, digest_of
 from site_node.archive.stores import store_of
-from site_node.config import LOCKED
+from site_node.config import LOCKED, OWN_FOLDERS
 from site_node.errors import ArchiveAlarm, ArchiveError, ConfigurationError
 from site_node.keys import make_file, read_secret
 
@@ -38,10 +38,9 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from site_node.archive.locked.rolling import Extended
+    from site_node.archive.staging import Elsewhere
     from site_node.config import LockedCopy, SiteConfig, SiteHome
 
-# What a site keeps of images below its own folder, beside the originals that the hospital keeps.
-_OWN_FOLDERS = ("deidentified", "review", "quarantine", "outbox")
 _PASSWORD_BYTES = 32
 
 
@@ -70,8 +69,10 @@ class Archive:
         store: sa.Engine,
         clock: Callable[[], datetime],
         as_of: datetime | None = None,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self._home = home
+        self._elsewhere = elsewhere
         self._config = config.archive
         self._store = store
         self._clock = clock
@@ -128,7 +129,7 @@ class Archive:
         """
         read_secret(self.repository.password_file)
         with self._alone() as repository, self._index() as index:
-            stage = Staging(self.staging, index)
+            stage = Staging(self.staging, index, self._elsewhere)
             self._recall(stage)
             state.stage(self._home, stage, self.recovery_key())
             done = stage.update(self._roots(), self._watch(), read_all=read_all, progress=staging)
@@ -186,7 +187,7 @@ class Archive:
     def look(self) -> tuple[Finding, ...]:
         """Take the quick look at the originals, which reads no pixels, and sound the alarm if it is one."""
         with self._alone(), self._index() as index:
-            stage = Staging(self.staging, index)
+            stage = Staging(self.staging, index, self._elsewhere)
             self._recall(stage)
             return stage.look(self._roots(), self._watch())
 
@@ -301,7 +302,7 @@ class Archive:
             alarms.sound(db, [finding.kind for finding in findings], self._clock())
 
     def _roots(self) -> dict[str, Path]:
-        roots = {name: self._home.root / name for name in _OWN_FOLDERS if (self._home.root / name).is_dir()}
+        roots = {name: self._home.root / name for name in OWN_FOLDERS if (self._home.root / name).is_dir()}
         if self._config.originals:
             originals = (self._home.root / self._config.originals).resolve()
             if self._home.root.resolve().is_relative_to(originals):

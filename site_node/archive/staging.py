@@ -20,7 +20,7 @@ from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import sqlalchemy as sa
 
@@ -29,6 +29,7 @@ from site_node.archive.decoding import Decoder
 from site_node.archive.index import baseline, good, original, staged
 from site_node.archive.index import study as study_table
 from site_node.archive.layout import Entry, Grid, Part, split, write
+from site_node.away import SCRATCH, SUFFIX
 from site_node.errors import ArchiveError
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def _stat(told: os.stat_result) -> Stat:
 def walk(roots: Mapping[str, Path]) -> Iterator[tuple[str, Path, Stat]]:
     """Yield every regular file below the roots: its name (that of its root first), its path, what is told of it.
 
+    Marks of files that are away are no files of the hospital.
     Raises: ArchiveError if a folder cannot be read.
     """
     for root, top in sorted(roots.items()):
@@ -104,18 +106,33 @@ def _walk(name: str, folder: Path) -> Iterator[tuple[str, Path, Stat]]:
         raise ArchiveError(f"a folder of the originals cannot be read: {error.strerror}") from error
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
-            yield from _walk(f"{name}/{entry.name}", folder / entry.name)
-        elif entry.is_file(follow_symlinks=False):
+            if entry.name != SCRATCH:
+                yield from _walk(f"{name}/{entry.name}", folder / entry.name)
+        elif entry.is_file(follow_symlinks=False) and not entry.name.endswith(SUFFIX):
             with suppress(FileNotFoundError):  # deleted this moment
                 yield f"{name}/{entry.name}", folder / entry.name, _stat(entry.stat(follow_symlinks=False))
 
 
-class Staging:
-    """A staging folder and its index."""
+class Elsewhere(Protocol):
+    """The files that lie at the site's locked copies and not in its folder."""
 
-    def __init__(self, folder: Path, index: sa.Engine) -> None:
+    def proven(self) -> Collection[Path]:
+        """Return the files that are away and whose marks are the site's own."""
+
+    def recall(self, path: Path) -> None:
+        """Bring a file back.
+
+        Raises: OSError if it cannot be had.
+        """
+
+
+class Staging:
+    """A staging folder and its index; `elsewhere` tells, at a site with tiers, which files are away."""
+
+    def __init__(self, folder: Path, index: sa.Engine, elsewhere: Elsewhere | None = None) -> None:
         self.folder = folder
         self._index = index
+        self._elsewhere = elsewhere
 
     def update(
         self,
@@ -131,6 +148,7 @@ class Staging:
         """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._distrust(read_all=read_all)
+        self._recall_unread(roots)
         found, todo, gone = self._compare(roots)
         watch.look(self._index, _seen(found, todo), gone)
         problems: list[tuple[str, str]] = []
@@ -168,7 +186,31 @@ class Staging:
         found = {name: (path, told) for name, path, told in walk(roots)}
         known = self._known()
         todo = [name for name, (_, told) in found.items() if known.get(name) != told]
-        return found, todo, [name for name in known if name not in found]
+        is_away = self._away(roots)
+        return found, todo, [name for name in known if name not in found and name not in is_away]
+
+    def _recall_unread(self, roots: Mapping[str, Path]) -> None:
+        """Bring back the files that are away and were never staged, or have to be staged anew."""
+        known = self._known()
+        for name, path in self._away(roots).items():
+            if (name not in known or known[name].size < 0) and self._elsewhere is not None:
+                try:
+                    self._elsewhere.recall(path)
+                except OSError as error:
+                    if error.errno in _NO_ROOM:
+                        raise
+                    raise ArchiveError("a file that is away and was not staged cannot be recalled") from error
+
+    def _away(self, roots: Mapping[str, Path]) -> dict[str, Path]:
+        """Return the files below the roots that are away, by name."""
+        proven = self._elsewhere.proven() if self._elsewhere is not None else ()
+        tops = {root: top.resolve() for root, top in roots.items()}
+        return {
+            f"{root}/{path.relative_to(top)}": path
+            for path in proven
+            for root, top in tops.items()
+            if path.is_relative_to(top)
+        }
 
     def put_state(self, files: Iterable[tuple[str, bytes]]) -> None:
         """Keep the files of the site's state, each if it is another than the one kept, and forget all others."""

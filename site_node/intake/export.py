@@ -13,6 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from site_node import away
 from site_node.deidentify.instance import FACE
 from site_node.errors import ConfigurationError
 from site_node.intake import heads
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
+    from site_node.away import Recall
     from site_node.deidentify.profile import Options
     from site_node.deidentify.pseudonym import Known, Pseudonymiser
 
@@ -63,6 +65,7 @@ def export(
     progress: Callable[[int, int], None] | None = None,
     processes: int | None = None,
     max_bytes: int = MAX_BYTES,
+    recall: Recall = away.nowhere,
 ) -> IngestSummary:
     """De-identify every file below `folder` into `target` and return what became of them.
 
@@ -78,7 +81,7 @@ def export(
     with alone_in(incoming):
         reported = _reported(target / REPORT)
         known, taken = Reported(frozenset(reported)), {path for path in reported.values() if path}
-        settings = Settings(incoming, options, pseudonymiser, max_bytes, known, keep_originals=False)
+        settings = Settings(incoming, options, pseudonymiser, max_bytes, known, keep_originals=False, recall=recall)
         processes = processes or os.cpu_count() or 1
         batch: list[Verdict] = []
         seen: set[str] = set()
@@ -111,7 +114,7 @@ def _first_time(verdict: Verdict, seen: set[str]) -> Verdict:
 
 def _heads(members: list[tuple[Path, Verdict]], settings: Settings, processes: int) -> list[Verdict]:
     """Return the verdicts on the sections of a series with a head, judged together."""
-    jobs = heads.jobs([heads.Section(path, verdict.boxes) for path, verdict in members])
+    jobs = heads.jobs([heads.Section(path, verdict.boxes) for path, verdict in members], settings.recall)
     if isinstance(jobs, str):
         return [replace(verdict, reason=jobs) for _, verdict in members]
     return [verdict for _, verdict in judge_all(jobs, settings, processes)]

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
+from site_node import away
 from site_node.deidentify.instance import FACE, PIPELINE
 from site_node.deidentify.picture import Box
 from site_node.errors import ConfigurationError
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from datetime import datetime
 
+    from site_node.away import Recall
     from site_node.deidentify.profile import Options
     from site_node.deidentify.pseudonym import Pseudonymiser
     from site_node.reidentification import Vault
@@ -104,6 +106,7 @@ class Intake:
     options: Options
     vault: Vault
     max_bytes: int = MAX_BYTES
+    recall: Recall = away.nowhere
 
     @property
     def incoming(self) -> Path:
@@ -114,7 +117,7 @@ class Intake:
     def settings(self) -> Settings:
         """What a process needs to judge files for this site."""
         known = OnRecord(Path(str(self.store.url.database)))
-        return Settings(self.incoming, self.options, self.pseudonymiser, self.max_bytes, known)
+        return Settings(self.incoming, self.options, self.pseudonymiser, self.max_bytes, known, recall=self.recall)
 
     def commit(self, batch: Iterable[tuple[Path, Verdict]], at: datetime, *, again: bool = False) -> list[Verdict]:
         """Put the kept forms at their places and record them; return the verdicts as recorded.
@@ -155,7 +158,7 @@ class Intake:
             return Verdict(verdict.sha256, ALREADY_KNOWN)
         if verdict.row and _is_known_instance(db, verdict.row["SOPInstanceUID"]):
             verdict.part.unlink()
-            with source(path) as content:
+            with source(path, self.recall) as content:
                 return Judge(self.settings).original(content, Verdict(verdict.sha256, QUARANTINED, DUPLICATE))
         return verdict
 
@@ -280,10 +283,8 @@ def alone_in(incoming: Path) -> Iterator[None]:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Yield every regular file below `folder`, always in the same order."""
-    for parent, folders, names in os.walk(folder):
-        folders.sort()
-        yield from (path for name in sorted(names) if (path := Path(parent, name)).is_file())
+    """Yield every regular file below `folder`, those that are away included, always in the same order."""
+    yield from (path for path in away.below(folder) if path.is_file() or away.is_away(path))
 
 
 def _kept_as(db: sa.Connection, verdict: Verdict) -> set[str]:

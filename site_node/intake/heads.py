@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from site_node import away
 from site_node.deidentify import faces
 from site_node.deidentify.defacing import Refused, deface
 from site_node.deidentify.instance import FACE, Decision, header, pixels_of
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from site_node.away import Recall
 
 
 LATE = "face-sections-came-after-their-series"
@@ -46,11 +49,16 @@ class _Place:
     frame: int
 
 
-def jobs(sections: Sequence[Section]) -> list[Job] | str:
+def jobs(sections: Sequence[Section], recall: Recall = away.nowhere) -> list[Job] | str:
     """Return the jobs that let the files of one series in, or why a person has to look at all of them.
+
+    Sections that are away are recalled first.
 
     Source: PS3.15 E.3.2 (Clean Recognizable Visual Features Option).
     """
+    for section in sections:
+        if away.is_away(section.path):
+            recall(section.path)
     try:
         decided = _judge_series(sections)
     except UnreadableInstance as fault:

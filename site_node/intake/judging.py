@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
+from site_node import away
 from site_node.deidentify.instance import About, Accepted, Cleaner, Decision, Held
 from site_node.deidentify.transcoding import FAULTS, quiet
 from site_node.errors import UnreadableInstance
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from site_node.away import Recall
     from site_node.deidentify.picture import Box
     from site_node.deidentify.profile import Options
     from site_node.deidentify.pseudonym import Known, Pseudonymiser
@@ -77,6 +79,7 @@ class Settings:
     max_bytes: int
     is_known: Callable[[str], bool]
     keep_originals: bool = True  # held and quarantined files are copied
+    recall: Recall = away.nowhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +137,7 @@ def _alone(job: Job, settings: Settings) -> Verdict:
         with _pool(1, settings) as pool:
             return pool.submit(_judge_here, job).result()
     except BrokenProcessPool:
-        with source(job.path) as content:
+        with source(job.path, settings.recall) as content:
             sha256 = hashlib.sha256(content).hexdigest()
             return Judge(settings).original(content, Verdict(sha256, QUARANTINED, KILLS_ITS_READER))
 
@@ -170,7 +173,10 @@ class Judge:
     def __call__(self, job: Job) -> Verdict:
         """Return the verdict on a file, its kept form written and flushed."""
         try:
-            with source(job.path) as content:
+            mark = away.read(job.path) if job.decision is None and away.is_away(job.path) else None
+            if mark is not None and self._settings.is_known(mark.sha256):
+                return Verdict(mark.sha256, ALREADY_KNOWN)
+            with source(job.path, self._settings.recall) as content:
                 verdict = self._of(content, job.decision)
                 if verdict.outcome == ALREADY_KNOWN:
                     return verdict
@@ -267,11 +273,13 @@ def _name(about: About) -> str:
 
 
 @contextmanager
-def source(path: Path) -> Iterator[memoryview]:
-    """Give the bytes of a file: read if it is small, mapped if it is large.
+def source(path: Path, recall: Recall = away.nowhere) -> Iterator[memoryview]:
+    """Give the bytes of a file: read if it is small, mapped if it is large; one that is away is recalled.
 
-    Raises: OSError with the file's name if the operating system will not open or read it.
+    Raises: OSError with the file's name if the operating system will not open or read it, or it cannot be recalled.
     """
+    if away.is_away(path):
+        recall(path)
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         try:

@@ -12,6 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from site_node import away
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
@@ -20,6 +22,7 @@ READ_WHOLE = 32 * 1024**2  # below, a file is read, so that nobody can shorten i
 UNREADABLE = "cannot be opened"
 NOT_A_FILE = "not a regular file"
 LINK = "a link, not followed"
+AWAY = "away, at the locked copies"
 
 
 class NotGiven(OSError):
@@ -76,7 +79,7 @@ class Origin(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A folder; links are told and not followed, and of `without` nothing is told."""
+    """A folder; links are told and not followed, as is what is away; of `without` nothing is told."""
 
     root: Path
     without: tuple[Path, ...] = ()
@@ -99,8 +102,10 @@ class Folder:
         yield from (Item(os.path.relpath(os.fsdecode(t.filename), self.root), 0, "", "", UNREADABLE) for t in troubles)
 
     def _item(self, path: Path) -> Item:
-        key = str(path.relative_to(self.root))
+        key, meant = str(path.relative_to(self.root)), away.meant(path)
         try:
+            if meant != path and away.is_away(meant):
+                return Item(str(meant.relative_to(self.root)), 0, "", "", AWAY)
             status = path.lstat()
         except OSError:
             return Item(key, 0, "", "", UNREADABLE)

@@ -24,7 +24,7 @@ from site_node.deidentify.profile import Options
 from site_node.deidentify.pseudonym import Pseudonymiser
 from site_node.errors import PeerError
 from site_node.gate import Gate, research_purpose
-from site_node.intake.folder import Intake
+from site_node.intake.folder import MAX_BYTES, Intake
 from site_node.link import Incoming
 from site_node.reidentification import Vault
 from site_node.rounds import Rounds
@@ -61,9 +61,11 @@ PERMIT = {
 TASK_DOCUMENT = json.dumps(TASK).encode()
 
 
-def intake_of(root: Path, store: sa.Engine, pseudonymiser: Pseudonymiser = PSEUDONYMS, **settings: int) -> Intake:
+def intake_of(
+    root: Path, store: sa.Engine, pseudonymiser: Pseudonymiser = PSEUDONYMS, max_bytes: int = MAX_BYTES
+) -> Intake:
     """Return where a site takes images in, by the rules that are as by default."""
-    return Intake(root, store, pseudonymiser, Options(), Vault(bytes(32), pseudonymiser), **settings)
+    return Intake(root, store, pseudonymiser, Options(), Vault(bytes(32), pseudonymiser), max_bytes)
 
 
 def consent_of(patient_id: str, kind: str = "permit", **elements: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from site_node.archive.locked.sealing import read_members
 from site_node.archive.locked.worm import PREFIX
+from site_node.away import SCRATCH
 from site_node.errors import EndpointRefused, LockedCopyInvalid
 
 if TYPE_CHECKING:
@@ -24,9 +25,7 @@ if TYPE_CHECKING:
 
     from site_node.archive.locked.locks import Version
     from site_node.archive.locked.s3 import Bucket
-    from site_node.archive.locked.sealing import Seal
-
-_PART = ".filmroom-restore"
+    from site_node.archive.locked.sealing import Member, Seal
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +38,13 @@ class Restored:
     lost: tuple[tuple[str, str], ...]  # name and reason
 
 
-def candidates(bucket: Bucket, as_of: datetime | None) -> dict[str, list[Version]]:
-    """Return the versions of every object, newest first, by name; those after `as_of` and delete markers left out."""
+def candidates(bucket: Bucket, as_of: datetime | None, name: str = "") -> dict[str, list[Version]]:
+    """Return the versions of every object, newest first, by name; those after `as_of` and delete markers left out.
+
+    With `name`, only of objects whose names begin so.
+    """
     found: dict[str, list[Version]] = defaultdict(list)
-    for version in bucket.versions(PREFIX):
+    for version in bucket.versions(PREFIX + name):
         name = version.name.removeprefix(PREFIX)
         found.setdefault(name, [])
         if not version.is_marker and (as_of is None or version.at <= as_of):
@@ -81,19 +83,22 @@ def restore(
     lost = []
     for done, name in enumerate(chosen, start=1):
         try:
-            sizes = _restore_one(bucket, seal, name, found.get(name, []), target)
+            members = restore_one(bucket, seal, name, found.get(name, []), target)
         except (LockedCopyInvalid, EndpointRefused) as error:
             lost.append((name, str(error)))
         else:
-            objects, files, size = objects + 1, files + len(sizes), size + sum(sizes)
+            objects, files, size = objects + 1, files + len(members), size + sum(one.size for one in members)
         heard(done, len(chosen))
     return Restored(objects, files, size, tuple(lost))
 
 
-def _restore_one(bucket: Bucket, seal: Seal, name: str, versions: Iterable[Version], target: Path) -> list[int]:
-    """Bring the newest good version of one object back, and return the sizes of its files."""
+def restore_one(bucket: Bucket, seal: Seal, name: str, versions: Iterable[Version], target: Path) -> list[Member]:
+    """Bring the newest good version of one object back into `target`, and return its files.
+
+    Raises: LockedCopyInvalid if there is none, or a file of another content stands in the way; EndpointError; OSError.
+    """
     for version in versions:
-        part = target / _PART
+        part = target / SCRATCH
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(mode=0o700)
         try:
@@ -106,7 +111,7 @@ def _restore_one(bucket: Bucket, seal: Seal, name: str, versions: Iterable[Versi
                     continue
             if seal.name(members) == name:
                 _move(part / "files", target, [member.path for member in members])
-                return [member.size for member in members]
+                return members
         finally:
             shutil.rmtree(part, ignore_errors=True)
     raise LockedCopyInvalid("no version holds what its name stands for")

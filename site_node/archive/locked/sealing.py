@@ -91,6 +91,22 @@ class Seal:
                 raise (reader.failed or writer.failed or error) from error
             raise LockedCopyInvalid("not sealed by this site, or damaged") from error
 
+    def seal_bytes(self, content: bytes) -> bytes:
+        """Return a small content, sealed."""
+        sealed: bytes = pyrage.encrypt(content, [self._identity.to_public()])
+        return sealed
+
+    def open_bytes(self, sealed: bytes) -> bytes:
+        """Return what `seal_bytes` sealed.
+
+        Raises: LockedCopyInvalid if it was not sealed for this site, or is damaged.
+        """
+        try:
+            content: bytes = pyrage.decrypt(sealed, [self._identity])
+        except pyrage.DecryptError as error:
+            raise LockedCopyInvalid("not sealed by this site, or damaged") from error
+        return content
+
     def _digest(self, domain: str, content: bytes) -> bytes:
         return hmac.digest(self._naming, domain.encode() + b"\0" + content, hashlib.sha256)
 

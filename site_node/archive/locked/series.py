@@ -15,16 +15,17 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 
 from site_node.archive.locked.sealing import Member
+from site_node.away import below
 from site_node.deidentify.transcoding import quiet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from site_node.config import LockedCopies
 
 PART_BYTES = 4 * 2**30  # of files in one object; S3 takes 5 GiB in one request
-_TAGS = ["SeriesInstanceUID", "PatientID", "Modality", "StudyDate"]
+_TAGS = ["SeriesInstanceUID", "PatientID", "Modality", "StudyDate", "StudyInstanceUID"]
 _CHUNK = 1 << 20
 
 
@@ -37,6 +38,7 @@ class Series:
     Modality: str
     study_date: date | None
     members: tuple[Member, ...]
+    StudyInstanceUID: str = ""
 
     @property
     def size(self) -> int:
@@ -72,12 +74,17 @@ def term(series: Series, settings: LockedCopies, at: datetime) -> Term:
     return Term(from_now if known else None, max(from_now, least))
 
 
-def find(folder: Path, heard: Callable[[int, int], None] = lambda _done, _total: None) -> Found:
-    """Return the series in `folder` and below, in the order of their files.
+def find(
+    folder: Path,
+    heard: Callable[[int, int], None] = lambda _done, _total: None,
+    *,
+    without: Collection[Path] = (),
+) -> Found:
+    """Return the series in `folder` and below, in the order of their files; those that are away are no part of it.
 
     Raises: OSError if a file cannot be read.
     """
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    paths = [path for path in below(folder) if path not in without and path.is_file() and not path.is_symlink()]
     members: dict[tuple[str, str], list[Member]] = defaultdict(list)
     facts: dict[tuple[str, str], Mapping[str, str]] = {}
     passed_over = []
@@ -93,7 +100,7 @@ def find(folder: Path, heard: Callable[[int, int], None] = lambda _done, _total:
             facts.setdefault(key, header)
         heard(done, len(paths))
     series = [
-        Series(*key, facts[key]["Modality"], _day(facts[key]["StudyDate"]), part)
+        Series(*key, facts[key]["Modality"], _day(facts[key]["StudyDate"]), part, facts[key]["StudyInstanceUID"])
         for key, files in members.items()
         for part in _parts(files)
     ]

@@ -212,8 +212,7 @@ class Locking:
             )  # fmt: skip
             self._record(known)
         elif term.by_study is not None and term.by_study > known.until:
-            later = replace(known, until=term.by_study)
-            known = self._change(later, self.now(), "site:locked:extended", until=f"{term.by_study}")
+            known = self._later(known, term.by_study)
         if any(self._is_due(known, copy) for copy in self.copies) and not self._has_bytes(known):
             self._spool(name, folder, series.members)
         self.secure(known)
@@ -233,6 +232,13 @@ class Locking:
         changed = self._change(replace(locked, hold=on), self.now(), entry, by=by, reason=reason)
         self.secure(changed)
         return changed
+
+    def prolong(self, locked: LockedObject, until: datetime) -> LockedObject:
+        """Lock an object for longer at every copy, never for shorter; what a copy misses now, `finish` brings it."""
+        if until > locked.until:
+            locked = self._later(locked, until)
+        self.secure(locked)
+        return locked
 
     def secure(self, locked: LockedObject) -> None:
         """Bring an object to every copy that lacks it or locks it for too short."""
@@ -450,6 +456,9 @@ class Locking:
                 )
             )
             ledger.write(db, at, "site:locked:sealed", object=locked.name, files=locked.files, until=f"{locked.until}")
+
+    def _later(self, locked: LockedObject, until: datetime) -> LockedObject:
+        return self._change(replace(locked, until=until), self.now(), "site:locked:extended", until=f"{until}")
 
     def _change(self, changed: LockedObject, at: datetime, entry: str, **detail: str) -> LockedObject:
         """Put a later date or another hold on record, with an entry for auditors."""

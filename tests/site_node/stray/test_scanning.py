@@ -16,7 +16,7 @@ import pytest
 import sqlalchemy as sa
 from typer.testing import CliRunner
 
-from site_node import consents
+from site_node import away, consents
 from site_node.cli import app
 from site_node.errors import ConfigurationError
 from site_node.intake.folder import ingest
@@ -26,7 +26,7 @@ from site_node.stray.dictionary import entries
 from site_node.stray.digests import Keyer
 from site_node.stray.inspection import TOO_LONG
 from site_node.stray.learning import patients
-from site_node.stray.origin import LINK, Folder
+from site_node.stray.origin import AWAY, LINK, Folder
 from site_node.stray.records import Keys
 from site_node.stray.report import page
 from site_node.stray.scanning import KILLS_ITS_READER, TOO_LARGE, UNREADABLE, scan
@@ -244,6 +244,18 @@ def test_what_cannot_be_looked_into_is_told(place: Path, store: sa.Engine) -> No
 
     assert summary.faults == {LINK: 1, "not a regular file": 1, TOO_LARGE: 1}
     assert summary.not_scanned == 3
+
+
+def test_a_file_that_is_away_is_told_as_not_looked_at(place: Path, store: sa.Engine) -> None:
+    before = _scan(place, store)
+    away.put((place / name, away.Mark("0" * 64, 1, "0" * 64)) for name in ("list.csv", "scan.dcm"))
+    (place / "list.csv").unlink()
+
+    summary = _scan(place, store)
+
+    assert before.faults == {}
+    assert summary.faults == {AWAY: 1}
+    assert summary.not_scanned == 1
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from site_node.config import LockedCopy
 from site_node.errors import EndpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 ROOT = Path(__file__).parents[4]
 BEGAN_S = 240  # also on a machine that many others use
@@ -175,3 +176,47 @@ def free_ports() -> int:
         if not any(map(answers, wanted)):
             return port
     raise AssertionError("no port is free")
+
+
+class Wire:
+    """A line to a server that can be cut: bytes pass until so many went towards the client."""
+
+    def __init__(self, port: int) -> None:
+        self.cut_after: int | None = None
+        self._server = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self) -> None:
+        """Take no more connections."""
+        self._listener.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._join, args=(client,), daemon=True).start()
+
+    def _join(self, client: socket.socket) -> None:
+        with client, socket.create_connection(("127.0.0.1", self._server)) as server:
+            sending = threading.Thread(target=self._pump, args=(client, server, None), daemon=True)
+            sending.start()
+            self._pump(server, client, self._passes)
+            sending.join()
+
+    def _passes(self, size: int) -> bool:
+        if self.cut_after is not None:
+            self.cut_after -= size
+        return self.cut_after is None or self.cut_after >= 0
+
+    @staticmethod
+    def _pump(source: socket.socket, target: socket.socket, passes: Callable[[int], bool] | None) -> None:
+        with suppress(OSError):
+            while (content := source.recv(1 << 16)) and (passes is None or passes(len(content))):
+                target.sendall(content)
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
