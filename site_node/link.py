@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import ssl
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
@@ -62,6 +63,8 @@ TIMEOUT_S = 40.0
 # A part of a model is half of this at most; a larger one is not used.
 MAX_OBJECT_BYTES = 16 * 2**20
 MAX_OBJECTS = 4096
+# A message may be announced before its parts are stored (found, not available): they are awaited for so long.
+STORING_S = 60.0
 PUSH_ATTEMPTS = 5
 # What putting the parts of a message together raises.
 NO_MESSAGE = (
@@ -174,10 +177,18 @@ class Link:
                         raise PeerError("the coordinator did not keep a part of the reply")
 
     def _pull(self, run_id: int, object_id: str) -> bytes:
+        request = PullObjectRequest(node=self._node, run_id=run_id, object_id=object_id)
+        end, pause = time.monotonic() + STORING_S, 0.05
         with _translated("fetching a message"):
-            answer = self._client.PullObject(PullObjectRequest(node=self._node, run_id=run_id, object_id=object_id))
-        if not (answer.object_found and answer.object_available):
+            answer = self._client.PullObject(request)
+            while answer.object_found and not answer.object_available and time.monotonic() < end:
+                threading.Event().wait(pause)
+                pause = min(2 * pause, 1.0)
+                answer = self._client.PullObject(request)
+        if not answer.object_found:
             raise PeerError("the coordinator no longer has a part of the message")
+        if not answer.object_available:
+            raise PeerError("the coordinator announced a message and did not store a part of it")
         if len(answer.object_content) > MAX_OBJECT_BYTES:
             raise PeerError(f"a part of the message is larger than {MAX_OBJECT_BYTES} bytes")
         return answer.object_content

@@ -7,7 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import numpy as np
@@ -18,8 +18,10 @@ from flwr.common.serde import message_to_proto
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest, PushMessagesRequest
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree, PushObjectRequest
 from flwr.proto.node_pb2 import Node
+from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
 from flwr.supercore.inflatable.inflatable_object import get_object_tree
 from flwr.supercore.primitives.asymmetric import bytes_to_public_key, public_key_to_bytes
+from flwr.supernode.fleet_http_client import FleetHttpClient
 
 from coordinator.authority import create_authority
 from coordinator.errors import ConfigurationError
@@ -38,6 +40,8 @@ from tests.coordinator.parts import (
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from flwr.proto.message_pb2 import PullObjectRequest, PullObjectResponse
 
     from coordinator.fleet import Fleet, LinkStateGrid
     from site_node.link import Link
@@ -214,6 +218,35 @@ def test_thirty_megabytes_go_to_two_nodes_and_come_back_bit_for_bit(consortium: 
     assert {reply.metadata.src_node_id for reply in replies} == {identity.node_id for identity in identities}
     for reply in replies:
         np.testing.assert_array_equal(reply.content.array_records["arrays"]["float32"].numpy(), big)
+
+
+def test_a_part_that_is_stored_after_its_message_was_announced_is_awaited(
+    consortium: Consortium, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identity = consortium.member(fleet, "north")
+    asked, pull, store = threading.Event(), FleetHttpClient.PullObject, SqlLinkState.store_object
+
+    def pull_and_tell(client: FleetHttpClient, request: PullObjectRequest) -> PullObjectResponse:
+        response = pull(client, request)
+        asked.set()
+        return response
+
+    def store_late(state: SqlLinkState, *arguments: Any) -> bool:
+        assert asked.wait(20)
+        return store(state, *arguments)
+
+    monkeypatch.setattr(FleetHttpClient, "PullObject", pull_and_tell)
+    monkeypatch.setattr(SqlLinkState, "store_object", store_late)
+    with (
+        fleet.open_run("tissue", DIGEST) as grid,
+        connect(consortium.address, identity) as link,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        done = pool.submit(answer, link)
+        replies = list(grid.send_and_receive([question(identity.node_id, float32=np.ones(9, np.float32))], timeout=30))
+
+        assert done.result().content.array_records["arrays"]["float32"].numpy().sum() == 9.0
+    assert [reply.metadata.src_node_id for reply in replies] == [identity.node_id]
 
 
 def test_contents_of_a_finished_run_leave_the_disk(consortium: Consortium, fleet: Fleet) -> None:
