@@ -107,8 +107,19 @@ def copy_here(
     if not folder.is_dir():
         raise ConfigurationError(f"{folder} is not a folder")
     with _bar("copying") as heard:
-        new = immutable.copy(folder, target, heard)
-    out.print(f"{new} new local copies in {target}; they are not compliant", soft_wrap=True)
+        copied = immutable.copy(folder, target, heard)
+    out.print(f"{copied.new} new local copies in {target}; they are not compliant", soft_wrap=True)
+    if copied.differing:
+        out.print(
+            f"{copied.differing} files are not what their copies are; the copies stay as they were", soft_wrap=True
+        )
+    if copied.away:
+        out.print(
+            f"{copied.away} files are away and have no local copy: `filmroom-site tiers recall` brings them back",
+            soft_wrap=True,
+        )
+    if copied.differing or copied.away:
+        raise typer.Exit(1)
 
 
 @locked_app.command("probe")

@@ -13,8 +13,10 @@ import fcntl
 import hashlib
 import os
 import shutil
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from site_node import away
 from site_node.errors import ConfigurationError, LockedCopyInvalid
 
 if TYPE_CHECKING:
@@ -29,18 +31,31 @@ _CAPABILITY_VERSION_3 = 0x20080522
 _CAPABILITY_WORDS = 6  # effective, permitted, inheritable; twice
 
 
-def copy(source: Path, target: Path, heard: Callable[[int, int], None] = lambda _done, _total: None) -> int:
-    """Copy every file of `source` into `target`, make each copy immutable, and return how many are new.
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """How many copies are new, how many files are not what their copy is, and how many are away."""
 
-    A copy that is there, immutable and the same is left; read back, each copy's digest is compared.
-    Raises: ConfigurationError if the disk or the user cannot; LockedCopyInvalid if a copy differs; OSError.
+    new: int
+    differing: int
+    away: int
+
+
+def copy(source: Path, target: Path, heard: Callable[[int, int], None] = lambda _done, _total: None) -> Copied:
+    """Copy every file of `source` into `target` and make each copy immutable.
+
+    A copy that is there stays as it is, whatever its file is now; read back, each copy's digest is compared.
+    Raises: ConfigurationError if the disk or the user cannot; OSError.
     """
-    paths = sorted(path for path in source.rglob("*") if path.is_file() and not path.is_symlink())
-    new = 0
-    for done, path in enumerate(paths, start=1):
-        new += _copy_one(path, target / path.relative_to(source))
-        heard(done, len(paths))
-    return new
+    paths = [path for path in away.below(source) if not path.is_symlink()]
+    here = [path for path in paths if path.is_file()]
+    new = differing = 0
+    for done, path in enumerate(here, start=1):
+        try:
+            new += _copy_one(path, target / path.relative_to(source))
+        except LockedCopyInvalid:
+            differing += 1
+        heard(done, len(here))
+    return Copied(new, differing, sum(away.is_away(path) for path in paths))
 
 
 def is_immutable(path: Path) -> bool:

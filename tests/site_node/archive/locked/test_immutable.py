@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from site_node import away
 from site_node.archive.locked import immutable
-from site_node.errors import ConfigurationError, LockedCopyInvalid
+from site_node.archive.locked.immutable import Copied
+from site_node.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,11 +72,12 @@ def test_a_node_that_gave_the_capability_up_cannot_lift_it_nor_can_what_it_start
     assert (kept / "a").read_bytes() == b"pixels"
 
 
-def test_copying_again_is_nothing_new_and_a_changed_source_is_told(kept: Path) -> None:
+def test_copying_again_is_nothing_new_and_what_changed_or_is_away_is_told(kept: Path) -> None:
     source = kept.parent / "source"
 
-    assert immutable.copy(source, kept) == 0
+    assert immutable.copy(source, kept) == Copied(new=0, differing=0, away=0)
     (source / "a").write_bytes(b"encrypted")
-    with pytest.raises(LockedCopyInvalid):
-        immutable.copy(source, kept)
-    assert (kept / "a").read_bytes() == b"pixels"
+    (source / "b").write_bytes(b"more pixels")
+    away.put([(source / "c", away.Mark("0" * 64, 6, "0" * 64))])
+    assert immutable.copy(source, kept) == Copied(new=1, differing=1, away=1)
+    assert {path.name: path.read_bytes() for path in kept.iterdir()} == {"a": b"pixels", "b": b"more pixels"}
