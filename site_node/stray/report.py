@@ -30,6 +30,8 @@ MOST = 200  # files that are drawn
 _UNREAD, _DECIDED, _SCANS = 500, 200, 30
 _WIDTH, _HEIGHT, _LEFT, _FOOT, _HEAD = 560, 150, 40, 22, 10
 _WORDS = tuple(risk.word for risk in sorted(Risk, reverse=True))
+_COUNTS = {**{word: word for word in _WORDS}, "not_scanned": "not looked at"}
+"""What is drawn of a scan, and its name: few findings say little where many files were not looked at."""
 
 
 def page(db: sa.Connection, site: str, at: datetime) -> str:
@@ -111,13 +113,13 @@ def _by_source(scans: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any
 def _trend(rows: list[Mapping[str, Any]]) -> dict[str, Any]:
     change = ""
     if len(rows) > 1:
-        change = ", ".join(f"{rows[-1][word] - rows[-2][word]:+d} {word}" for word in _WORDS)
+        change = ", ".join(f"{rows[-1][word] - rows[-2][word]:+d} {name}" for word, name in _COUNTS.items())
     return {"place": rows[-1]["place"], "rows": list(reversed(rows)), "change": change, "plot": plot(rows)}
 
 
 def plot(rows: Sequence[Mapping[str, Any]]) -> Markup:
-    """Return files with open findings, scan by scan, as SVG."""
-    highest = max(1, *(row[word] for row in rows for word in _WORDS))
+    """Return files with open findings, and those not looked at, scan by scan, as SVG."""
+    highest = max(1, *(row[word] for row in rows for word in _COUNTS))
     step = (_WIDTH - _LEFT - 20) / max(1, len(rows) - 1)
     floor = _HEIGHT - _FOOT
     parts = [Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="Trend">').format(_WIDTH, _HEIGHT)]
@@ -129,7 +131,7 @@ def plot(rows: Sequence[Mapping[str, Any]]) -> Markup:
         parts.append(
             Markup('<text class="tick" x="{}" y="{:.0f}" text-anchor="end">{}</text>').format(_LEFT - 5, y + 4, value)
         )
-    for word in _WORDS:
+    for word in _COUNTS:
         points = [(_LEFT + 8 + step * i, floor - row[word] / highest * (floor - _HEAD)) for i, row in enumerate(rows)]
         line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         parts.append(Markup('<polyline class="line {}" points="{}"/>').format(word, line))

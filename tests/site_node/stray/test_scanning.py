@@ -426,8 +426,8 @@ def test_the_report_is_one_page_with_a_strict_policy_and_the_trend(place: Path, 
         drawn = page(db, "north", NOON)
 
     assert "default-src 'none'; img-src data:; style-src 'sha256-" in drawn
-    assert "-1 high, +0 medium, +0 low" in drawn
-    assert drawn.count("<polyline") == 3
+    assert "-1 high, +0 medium, +0 low, +0 not looked at" in drawn
+    assert drawn.count("<polyline") == 4
     assert "<script" not in drawn
     assert "http" not in drawn.replace("http-equiv", "")
 
