@@ -178,6 +178,8 @@ def _tell(report: DrillReport, *, as_json: bool) -> None:
         out.print(table)
         for problem in report.problems:
             err.print(f"  {problem}", soft_wrap=True)
+        for digest in report.refused:
+            err.print(f"  the PACS cannot read the file with the SHA-256 {digest}", soft_wrap=True)
     if not report.passed:
         raise DrillFailed(f"the drill failed: {report.problems[0]}")
 
@@ -191,7 +193,7 @@ def _rows(report: DrillReport) -> Iterator[tuple[str, str]]:
     yield "studies", f"{studies.drawn} of {studies.total}"
     if report.passed and studies.drawn < studies.total:
         yield "with 95 % confidence lost", f"at most {studies.may_be_lost} of {studies.total}"
-    for name in ("proved", "digest_only", "missing", "bad"):
+    for name in ("proved", "digest_only", "refused", "missing", "bad"):
         yield f"files {name.replace('_', ' ')}", f"{getattr(files, name)} of {files.archived}"
     if report.rebuilt is not None:
         proofs = report.rebuilt.model_dump()

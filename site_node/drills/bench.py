@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from site_node.drills.rebuilt import Running
     from site_node.drills.report import Rebuilt
 
-_KEPT = ("snapshot", "done", "catalogued", "files", "stages", "problems", "alarms")
+_KEPT = ("snapshot", "done", "catalogued", "files", "refused", "stages", "problems", "alarms")
 
 
 @dataclass(slots=True)
@@ -40,6 +40,8 @@ class Notes:
     done: int = 0
     """Studies that are behind it: a full drill that was stopped goes on from here."""
     files: Counter[str] = field(default_factory=Counter)
+    refused: list[str] = field(default_factory=list)
+    """Digests (SHA-256) of files that the PACS cannot read."""
     catalogued: int = 0
     """Files that came back as the rebuilt catalogue names them."""
     stages: Counter[str] = field(default_factory=Counter)
@@ -132,5 +134,5 @@ def resume(notes: Notes, kept: dict[str, Any], snapshot: str) -> bool:
         return False
     notes.done, notes.catalogued = told["done"], told["catalogued"]
     notes.files, notes.stages = Counter(told["files"]), Counter(told["stages"])
-    notes.problems, notes.alarms = list(told["problems"]), list(told["alarms"])
+    notes.problems, notes.alarms, notes.refused = (list(told[name]) for name in ("problems", "alarms", "refused"))
     return True

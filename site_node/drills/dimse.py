@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import socket
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,11 +35,15 @@ if TYPE_CHECKING:
 
 CALLING = "FILMROOMDRILL"
 SUCCESS = 0x0000
+BROKEN = -1
+"""No status of DICOM: the peer broke the association off whenever it was sent this file, and lives."""
+_UNFIT = (range(0xA900, 0xAA00), range(0xC000, 0xD000))
+"""What a peer says of the file: it does not match its SOP class, or cannot be understood (PS3.4 table B.2-1)."""
 _PENDING = (0xFF00, 0xFF01)
 HOST = "127.0.0.1"
 _PDU = 131072
 _TIMEOUT_S = 30.0
-_ATTEMPTS = 3  # an association that stalls is begun anew; storing twice what is the same changes nothing
+_ATTEMPTS = 2  # an association that stalls is begun anew; storing twice what is the same changes nothing
 _CONTEXTS = 120  # an association has 128 (PS3.8 9.3.2.2), some of which the query needs
 _config.STORE_SEND_CHUNKED_DATASET = True  # a file is sent as it lies, and never whole in memory
 
@@ -79,16 +84,27 @@ def echoes(peer: Peer) -> bool:
 def store(peer: Peer, files: Sequence[Path], forms: Sequence[Form], sent: Callable[[], None]) -> dict[Path, int | None]:
     """Send files, all of few enough forms for one association; return the status of each, None if not to be agreed on.
 
-    Raises: ArchiveError if the peer ends the association.
+    A file at which the peer breaks off each association is BROKEN, and the others are sent all the same.
+    Raises: ArchiveError if the peer no longer answers.
     """
     statuses: dict[Path, int | None] = {}
-    for left in reversed(range(_ATTEMPTS)):
+    broken: Counter[Path] = Counter()
+    while left := [one for one in zip(files, forms, strict=True) if one[0] not in statuses]:
         try:
-            _store(peer, [one for one in zip(files, forms, strict=True) if one[0] not in statuses], statuses, sent)
+            _store(peer, left, statuses, sent)
         except ArchiveError:
-            if not left:
+            if not echoes(peer):
                 raise
+            at = next(path for path, _ in left if path not in statuses)
+            broken[at] += 1
+            if broken[at] == _ATTEMPTS:
+                statuses[at] = BROKEN
     return statuses
+
+
+def is_unfit(status: int) -> bool:
+    """Return whether a peer that did not take a file says so of the file, and not of itself."""
+    return status == BROKEN or any(status in those for those in _UNFIT)
 
 
 def _store(

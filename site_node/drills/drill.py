@@ -41,7 +41,7 @@ KINDS: Mapping[Mode, Callable[[Bench], None]] = {
     Mode.FAILOVER: failover.failover,
 }
 _TEXT = 256
-_FILES = ("archived", "proved", "digest_only", "missing", "bad", "size")
+_FILES = ("archived", "proved", "digest_only", "refused", "missing", "bad", "size")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +140,7 @@ class Drills:
                 may_be_lost=sampling.undetected(notes.total, notes.drawn),
             ),
             files=Files(**{name: notes.files[name] for name in _FILES}),
+            refused=tuple(notes.refused[:MAX_PROBLEMS]),
             rebuilt=notes.rebuilt,
             problems=tuple(problem[:_TEXT] for problem in notes.problems[:MAX_PROBLEMS]),
             software=SOFTWARE,
@@ -170,6 +171,8 @@ def _missed(bench: Bench, mode: Mode, rpo: timedelta, rto: timedelta) -> Iterato
         yield "what came back is not what was archived"
     if not files["proved"]:
         yield "no image was proved"
+    if files["refused"] > files["proved"]:
+        yield "the PACS refuses more images than it takes"
     accounted = sum(files[name] for name in _FILES[1:-1])
     if accounted != files["archived"]:
         yield f"{files['archived'] - accounted} files are not accounted for"

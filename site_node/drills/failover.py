@@ -52,7 +52,6 @@ def failover(bench: Bench) -> None:
     credential, port = Credential.make(bench.scratch / "key"), free_port()
     first, second = (Pacs(bench.scratch / name, credential, showing.AE_TITLE, port) for name in ("first", "second"))
     forms = {*shown.values(), _new_form()}
-    wanted = {file.entry.StudyInstanceUID for file in shown}
     try:
         with bench.notes.stage("fill the first"):
             first.start()
@@ -61,6 +60,7 @@ def failover(bench: Bench) -> None:
         with bench.notes.stage("take over"):
             second.start()
         taken = showing.send(bench, second.peer, shown)
+        wanted = {file.entry.StudyInstanceUID for file in taken}
         with bench.notes.stage("take over"):
             if not wanted <= set(dimse.find_studies(second.peer, "")):
                 bench.notes.problem("the second PACS does not find every study")

@@ -59,13 +59,14 @@ class Files(Claim):
 
     `proved`: header and decoded pixels came out of the PACS as archived. `digest_only`: restored to the byte, and not
     to be shown: no DICOM, damaged or of no known codec when it was archived, or of a transfer syntax the PACS does not
-    take.
+    take. `refused`: restored to the byte, and the PACS says that it cannot read it, or breaks off at it.
     `missing`: not restored, or lost by the PACS. `bad`: came out as another than was archived. `size` is in bytes.
     """
 
     archived: Count
     proved: Count
     digest_only: Count
+    refused: Count
     missing: Count
     bad: Count
     size: Count
@@ -104,6 +105,8 @@ class DrillReport(Claim):
     stages: tuple[Stage, ...]
     studies: Studies
     files: Files
+    refused: Annotated[tuple[Sha256, ...], Field(max_length=MAX_PROBLEMS)]
+    """Digests of files that the PACS cannot read: a real recovery needs another way for them."""
     rebuilt: Rebuilt | None
     problems: Annotated[tuple[Text, ...], Field(max_length=MAX_PROBLEMS)]
     software: Text
@@ -117,7 +120,7 @@ class DrillReport(Claim):
     def _says_what_it_counts(self) -> Self:
         """Refuse a report that hides what its own counts tell."""
         files = self.files
-        accounted = files.proved + files.digest_only + files.missing + files.bad
+        accounted = files.proved + files.digest_only + files.refused + files.missing + files.bad
         if self.passed and (files.missing or files.bad or accounted != files.archived):
             raise ValueError("files are missing, bad or not accounted for, and no problem is told")
         if self.rto_ms != sum(stage.ms for stage in self.stages):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from site_node.drills.dimse import Peer
 
 AE_TITLE = "FILMROOM"
-PROVED, DIGEST_ONLY, MISSING, BAD = "proved", "digest_only", "missing", "bad"
+PROVED, DIGEST_ONLY, REFUSED, MISSING, BAD = "proved", "digest_only", "refused", "missing", "bad"
 _COUNTED = {
     Verdict.PROVED: PROVED,
     Verdict.OTHER_HEADER: BAD,
@@ -54,7 +54,7 @@ def show(bench: Bench, files: Sequence[File]) -> None:
 
 
 def send(bench: Bench, peer: Peer, shown: Mapping[File, Form]) -> list[File]:
-    """Send files; return those the PACS took. What it cannot take by its syntax stays proved by its digest alone."""
+    """Send files; return those the PACS took. What it cannot take or read stays proved by its digest alone."""
     notes, taken = bench.notes, []
     with notes.stage("store"):
         for chunk in _chunks(shown):
@@ -65,6 +65,9 @@ def send(bench: Bench, peer: Peer, shown: Mapping[File, Form]) -> list[File]:
                     taken.append(paths[path])
                 elif status is None:
                     notes.files[DIGEST_ONLY] += 1
+                elif dimse.is_unfit(status):
+                    notes.files[REFUSED] += 1
+                    notes.refused.append(paths[path].entry.sha256)
                 else:
                     notes.files[MISSING] += 1
                     notes.problem(f"the PACS refused an instance with status {status:#06x}")
@@ -121,7 +124,7 @@ def _best(entry: Entry, paths: Sequence[Path], decode: Decoder) -> Verdict | Non
 
 
 def _accounted(bench: Bench) -> int:
-    return sum(bench.notes.files[name] for name in (PROVED, DIGEST_ONLY, MISSING, BAD))
+    return sum(bench.notes.files[name] for name in (PROVED, DIGEST_ONLY, REFUSED, MISSING, BAD))
 
 
 def _form(file: File) -> Form | None:

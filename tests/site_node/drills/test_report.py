@@ -13,7 +13,7 @@ from consent import generate_signing_key
 from site_node.drills.report import DrillReport, Files, Mode, ReportInvalid, Stage, Studies, open_report, sign_report
 
 NOW = datetime(2026, 3, 12, 12, tzinfo=UTC)
-FILES = {"archived": 3, "proved": 2, "digest_only": 1, "missing": 0, "bad": 0, "size": 9}
+FILES = {"archived": 3, "proved": 2, "digest_only": 1, "refused": 0, "missing": 0, "bad": 0, "size": 9}
 
 
 def report(files: dict[str, int] = FILES, **changed: Any) -> DrillReport:
@@ -31,6 +31,7 @@ def report(files: dict[str, int] = FILES, **changed: Any) -> DrillReport:
         "stages": (Stage(name="restore", ms=3), Stage(name="store", ms=4)),
         "studies": Studies(total=5, drawn=2, nonce="word", may_be_lost=3),
         "files": Files(**files),
+        "refused": (),
         "rebuilt": None,
         "problems": (),
         "software": "filmroom",
