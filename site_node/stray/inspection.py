@@ -153,9 +153,9 @@ class _Look:
             elif len(self._faults) < _MAX_FAULTS:
                 self._faults[part.trail, part.reason] = None
 
-    def _take(self, piece: Piece) -> tuple[Match, ...]:
+    def _take(self, piece: Piece) -> list[Match]:
         label = piece.label[-_MAX_LABEL:]
-        found = tuple(match for part in parted(piece.text) for match in self._detector.find(part, label, piece.sort))
+        found = [match for part in parted(piece.text) for match in self._detector.find(part, label, piece.sort)]
         for match in found:
             if match.person:
                 self._persons.add(match.person)
@@ -211,6 +211,8 @@ class _Look:
 
     def _hidden(self, text: str) -> str:
         """Return `text` without the words of any value that was found in the file."""
+        if not self._words:
+            return text
         return _WORD.sub(lambda match: "▒▒▒" if self._tells(fold(match[0])) else match[0], text)
 
     def _tells(self, word: str) -> bool:

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from site_node.deidentify.vocabulary import Mark, contexts, vocabulary
-from site_node.deidentify.wording import Verdict, tokens_of
+from site_node.deidentify.wording import TOKEN, Verdict, tokens_of
 from site_node.stray import lexicon
 from site_node.stray.finding import Confidence, Kind, Match
 
@@ -35,11 +35,14 @@ _AROUND = re.compile(
 )
 _MIN_LETTERS = 3
 _LONGEST = 4  # words of a name
+# Two words beside each other that begin with capitals, or more that may be some.
+_CAPITAL = rf"[^\W\d_a-z\u00df-\u00f6\u00f8-\u00ff](?:{TOKEN.pattern}|)"
+_PAIR = re.compile(rf"(?<![^\W_])({_CAPITAL})(?:  ?|, ?|\^|\. ?)(?=({_CAPITAL}))")
 
 
 def names(text: str) -> Iterator[Match]:
     """Yield what names somebody in `text`; nothing of a line of credits."""
-    if not any(map(str.isupper, text)) or _AROUND.search(text):
+    if not _may_name(text) or _AROUND.search(text):
         return
     tokens = tokens_of(text, [], _NOTHING)
     taken = -1
@@ -58,6 +61,12 @@ def names(text: str) -> Iterator[Match]:
         elif _is_pair(one, other, between) and not _is_medical(tokens, i):
             taken = _last(tokens, i + 1, text)
             yield _match(Kind.NAME, "given-name-and-surname", text, one.start, tokens[taken].end)
+
+
+def _may_name(text: str) -> bool:
+    """Return whether two words stand beside each other that can be a name: most texts have none, and cost little."""
+    pairs = (tokens_of(" ".join(pair), [], _NOTHING) for pair in _PAIR.findall(text))
+    return any(token.given or token.word in _TITLES for pair in pairs for token in pair)
 
 
 def _match(kind: Kind, rule: str, text: str, start: int, end: int) -> Match:

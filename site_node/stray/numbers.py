@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from site_node.stray.finding import Confidence, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _ALWAYS: Callable[[str], bool] = bool
 
@@ -159,3 +159,19 @@ SHAPES = (
         lambda text: 8 <= len(_digits(text)) <= 15,  # noqa: PLR2004 -- ITU-T E.164: 15 at most
     ),
 )
+# Where one of the shapes stands, found in one pass; letters before the first digit are six at most.
+_ANY = re.compile(
+    rf"(?<![\w.-])(?=[A-Za-z]{{0,6}}\d|[+(]\d)(?=(?:{'|'.join(shape.pattern.pattern for shape in SHAPES)}))"
+)
+
+
+def shaped(text: str) -> Iterator[tuple[Shape, re.Match[str]]]:
+    """Yield what has the shape of a number and holds as one; none of a shape overlaps another of it."""
+    starts = [match.start() for match in _ANY.finditer(text)]
+    for shape in SHAPES if starts else ():
+        end = 0
+        for start in starts:
+            if start >= end and (match := shape.pattern.match(text, start)):
+                end = match.end()
+                if shape.holds(match[0]):
+                    yield shape, match

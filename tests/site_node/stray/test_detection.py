@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import re
 from datetime import date
 
 import pytest
@@ -11,6 +13,8 @@ from site_node.stray.dictionary import Dictionary, Patient, Table, entries
 from site_node.stray.digests import Keyer
 from site_node.stray.finding import Confidence, Kind, Sort
 from site_node.stray.labels import announces
+from site_node.stray.numbers import SHAPES, shaped
+from site_node.stray.texts import _wide
 
 KEYER = Keyer(bytes(range(32)))
 PATIENT = Patient("MRN-77304412", ("Quixotevan^Dorothea",), date(1961, 4, 17))
@@ -162,3 +166,50 @@ def test_a_label_of_a_physician_is_no_patients() -> None:
     assert announces("PerformingPhysicianName") is Kind.STAFF
     assert announces("patient's name") is Kind.NAME
     assert announces("series_description") is None
+
+
+PARTS = (
+    *("943 476 5919", "078-05-1120", "A123456780", "756.1234.5678.97", "7569217076985", "1 85 05 78 006 084 91"),
+    *("RSSMRA85T10A562S", "131052-308T", "811218-9876", "44051401359", "529.982.247-25", "12345678Z", "1EG4-TE5-MK73"),
+    *("DE89 3704 0044 0532 0130 00", "GB29NWBK60161331926819", "+49 89 1234567", "(555) 123-4567", "x", "12", "no "),
+    *(".", "-", "+", "(", " ", ",", "A"),
+)
+
+
+def test_one_pass_over_a_text_finds_what_each_shape_finds_by_itself() -> None:
+    rng = random.Random(7)  # noqa: S311 -- a test
+    found = []
+    for _ in range(2000):
+        text = "".join(rng.choice(PARTS) + rng.choice(("", " ", ", ")) for _ in range(rng.randint(1, 6)))
+        alone = [(s.rule, m.span()) for s in SHAPES for m in s.pattern.finditer(text) if s.holds(m[0])]
+
+        assert [(shape.rule, match.span()) for shape, match in shaped(text)] == alone
+        found += alone
+
+    assert {rule for rule, _ in found} >= {shape.rule for shape in SHAPES}
+
+
+def test_letters_of_two_bytes_are_those_that_an_expression_finds() -> None:
+    rng = random.Random(7)  # noqa: S311 -- a test
+    runs = re.compile(rb"(?:[\x20-\x7e]\x00){6,}")
+    parts = (b"A\0", b"A\0", b"b\0", b"\0", b"A", b"\x80\0", b"A\0B\0C\0D\0E\0F\0")
+    windows = [b"".join(rng.choices(parts, k=rng.randint(0, 40))) for _ in range(2000)]
+    expected = [[(run.start(), run[0].decode("utf-16-le")) for run in runs.finditer(window)] for window in windows]
+
+    assert [list(_wide(window)) for window in windows] == expected
+    assert sum(map(len, expected)) > 1000
+
+
+@pytest.mark.parametrize("before", ["", "\u0130\u0130 ", "\u1e9e\ufb01 "])
+def test_a_label_in_a_text_is_read_as_it_is_written_and_its_value_where_it_stands(before: str) -> None:
+    text = f"{before}PatientName: Huber"
+    found = [text[one.start : one.end] for one in BY_SHAPE.find(text) if one.rule == "label-in-text"]
+
+    assert found == ["Huber"]
+
+
+@pytest.mark.parametrize(
+    "street", ["Hauptstra\u00dfe 5", "12 RUE Victor Hugo, 3", "wohnhaft Am Bach, 12", "5 High Rd."]
+)
+def test_a_street_is_found_however_its_word_is_written(street: str) -> None:
+    assert "street-and-number" in {one.rule for one in BY_SHAPE.find(street)}

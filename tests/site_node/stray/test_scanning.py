@@ -26,17 +26,17 @@ from site_node.stray.dictionary import entries
 from site_node.stray.digests import Keyer
 from site_node.stray.inspection import TOO_LONG
 from site_node.stray.learning import patients
-from site_node.stray.origin import AWAY, LINK, Folder
+from site_node.stray.origin import AWAY, LINK, Folder, Item
 from site_node.stray.records import Keys
 from site_node.stray.report import page
-from site_node.stray.scanning import KILLS_ITS_READER, TOO_LARGE, UNREADABLE, scan
+from site_node.stray.scanning import KILLS_ITS_READER, TOO_LARGE, UNREADABLE, _Job, _parcels, scan
 from tests.site_node.hospital import PSEUDONYMS, bundle, consent_of, intake_of
 from tests.site_node.second_look.files import ADDRESS, BORN, GIVEN, NAME, NUMBER, original, written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from site_node.stray.origin import Item, Opened
+    from site_node.stray.origin import Opened
     from site_node.stray.records import File
     from site_node.stray.scanning import Summary
 
@@ -262,6 +262,7 @@ def test_a_file_that_is_away_is_told_as_not_looked_at(place: Path, store: sa.Eng
 @pytest.mark.parametrize(
     ("what", "reason", "processes"),
     [
+        ("os.kill(os.getpid(), 9)", KILLS_ITS_READER, 1),
         ("os.kill(os.getpid(), 9)", KILLS_ITS_READER, 2),
         # A call of C that keeps the interpreter and hears no signal, as a library's endless loop does not.
         ("signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM]) or ctypes.PyDLL(None).sleep(120)", TOO_LONG, 1),
@@ -272,7 +273,7 @@ def test_a_file_that_is_away_is_told_as_not_looked_at(place: Path, store: sa.Eng
 def test_a_file_that_kills_or_holds_its_reader_is_told_and_the_others_go_on(
     place: Path, store: sa.Engine, monkeypatch: pytest.MonkeyPatch, what: str, reason: str, processes: int
 ) -> None:
-    for number in range(10):
+    for number in range(40):
         (place / f"more-{number}.txt").write_text("nothing")
     (place / "murderer.json").write_text('{"a": 1}')
     monkeypatch.setenv("PYTHONPATH", f"{place.parent}:{os.environ.get('PYTHONPATH', '')}")
@@ -287,7 +288,46 @@ def test_a_file_that_kills_or_holds_its_reader_is_told_and_the_others_go_on(
     summary = scan(Folder(place), store, KEYS, _now, pictures="none", processes=processes, most_s=10)
 
     assert summary.faults == {reason: 1}
-    assert summary.files == 15
+    assert (summary.files, summary.read) == (45, 45)
+
+
+def test_files_go_to_a_process_in_their_order_and_large_ones_alone() -> None:
+    sizes = [*[10] * 20, 5 << 20, 10, 3 << 20, 3 << 20, 10]
+    jobs = [_Job(str(number), Item(str(number), size, "", "")) for number, size in enumerate(sizes)]
+    parcels = list(_parcels(jobs))
+
+    assert [job for parcel in parcels for job in parcel] == jobs
+    assert [len(parcel) for parcel in parcels] == [16, 4, 1, 2, 2]
+    assert list(_parcels([])) == []
+
+
+@pytest.mark.parametrize(
+    ("then", "code"),
+    [
+        ("time.sleep(1.5)", 1),  # nobody told it that there is nothing to look through
+        ("time_limit.rest(); time.sleep(1.5)", 0),
+        # The second file keeps the interpreter, and no new end was set for it.
+        ("hold(time.sleep)", 0),
+        ("hold(ctypes.PyDLL(None).sleep)", 1),
+    ],
+)
+def test_a_process_that_hears_nothing_is_ended_and_one_that_waits_for_work_is_not(then: str, code: int) -> None:
+    program = f"""
+import ctypes, signal, time
+from site_node.stray import time_limit
+def hold(how):
+    try:
+        with time_limit.limited(0.4, deadly=True):
+            how(3)
+    except time_limit.OutOfTime:
+        time_limit.rest()
+with time_limit.limited(0.4, deadly=True):
+    pass
+if "PyDLL" in {then!r}:
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+{then}
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == code
 
 
 @pytest.mark.slow
