@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import rfc8785
+import typer.main
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from securesystemslib.dsse import Envelope
 from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined] # public name, listed without __all__
@@ -32,6 +33,7 @@ from coordinator.statistics import CHECKS as STATISTICS_CHECKS
 from coordinator.verification import CHECKS
 from models import UpdateFault, parse_task
 from site_node.archive.tiers.placement import MODES
+from site_node.cli import app as filmroom_site
 from site_node.config import ArchiveSettings, ConsentServer, DrillSettings, LockedCopies, LockedCopy, SiteConfig, Tiers
 from site_node.deidentify.conformance import markdown
 from site_node.deidentify.profile import Options
@@ -90,6 +92,16 @@ def test_every_configuration_key_is_documented_with_its_default(
             str(default), str(getattr(default, "value", default))
         )
         assert told.strip('" ') in {meant, "required", "table"}
+
+
+def test_every_command_of_the_timers_is_one_with_these_options() -> None:
+    lines = re.findall(r"\$FS (\w+) (\w+)([^\n]*)", _section("docs/operating.md", "## By a timer"))
+    groups = typer.main.get_command(filmroom_site).commands  # type: ignore[attr-defined]
+
+    assert len(lines) == 10
+    for group, verb, rest in lines:
+        known = {option for parameter in groups[group].commands[verb].params for option in parameter.opts}
+        assert set(re.findall(r"(?<=\s)--[\w-]+", rest)) <= known, (group, verb)
 
 
 def test_the_table_of_the_tiers_is_that_of_the_code() -> None:
