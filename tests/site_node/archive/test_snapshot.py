@@ -97,6 +97,27 @@ def test_a_study_a_patient_or_a_day_comes_back_alone(archived: Place, tmp_path: 
         assert below(tmp_path / str(number) / "originals") == here
 
 
+def test_a_restore_loads_neither_a_reader_of_dicom_nor_a_client_of_s3(archived: Place, tmp_path: Path) -> None:
+    """They take as long to load as a study of hundred slices to restore."""
+    command: list[str | Path] = [
+        sys.executable,
+        "-X",
+        "importtime",
+        "-m",
+        "site_node",
+        "--home",
+        archived.home.root,
+        "archive",
+    ]
+    done = subprocess.run(
+        [*command, "restore", tmp_path / "back", "--everything"], capture_output=True, text=True, check=True
+    )
+
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "imagecodecs" in loaded
+    assert not {"pydicom", "botocore"} & loaded
+
+
 @pytest.mark.slow
 def test_the_commands_of_a_restore_end_as_their_help_says(place: Place, tmp_path: Path) -> None:
     place.archive.create()
