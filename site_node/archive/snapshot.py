@@ -26,6 +26,7 @@ from site_node.archive.locked.places import Places
 from site_node.archive.locked.rolling import extend
 from site_node.archive.repository import GOOD, SUSPECT, Repository
 from site_node.archive.restoring import Place, Restored, Wanted, restore
+from site_node.archive.staging import Staging
 from site_node.archive.stores import store_of
 from site_node.config import LOCKED, OWN_FOLDERS
 from site_node.errors import ArchiveAlarm, ArchiveError, ConfigurationError
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from site_node.archive.locked.rolling import Extended
-    from site_node.archive.staging import Elsewhere, Staging
+    from site_node.archive.staging import Elsewhere
     from site_node.config import LockedCopy, SiteConfig, SiteHome
 
 _PASSWORD_BYTES = 32
@@ -129,7 +130,7 @@ class Archive:
         """
         read_secret(self.repository.password_file)
         with self._alone() as repository, self._index() as index:
-            stage = self._staging(index)
+            stage = Staging(self.staging, index, self._elsewhere)
             self._recall(stage)
             state.stage(self._home, stage, self.recovery_key())
             done = stage.update(self._roots(), self._watch(), read_all=read_all, progress=staging)
@@ -187,7 +188,7 @@ class Archive:
     def look(self) -> tuple[Finding, ...]:
         """Take the quick look at the originals, which reads no pixels, and sound the alarm if it is one."""
         with self._alone(), self._index() as index:
-            stage = self._staging(index)
+            stage = Staging(self.staging, index, self._elsewhere)
             self._recall(stage)
             return stage.look(self._roots(), self._watch())
 
@@ -203,7 +204,7 @@ class Archive:
                 number = alarms.clear(db, by, reason, self._clock())
                 last = alarms.last_good(db)
             if accept:
-                self._staging(index).accept(last)
+                Staging(self.staging, index).accept(last)
         return number
 
     def restore(
@@ -285,11 +286,6 @@ class Archive:
         if snapshot and len(fits) > 1:
             raise ConfigurationError(f"{snapshot} begins the ids of {len(fits)} snapshots")
         return fits[-1]
-
-    def _staging(self, index: sa.Engine) -> Staging:
-        from site_node.archive.staging import Staging  # noqa: PLC0415 -- it brings pydicom, which a restore has no need of
-
-        return Staging(self.staging, index, self._elsewhere)
 
     def _watch(self) -> Watch:
         return Watch(self._config.mass_files, self._sound)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import defaultdict
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import sqlalchemy as sa
 
 from site_node.archive import anomaly
-from site_node.archive.decoding import Decoder
 from site_node.archive.index import baseline, good, original, staged
 from site_node.archive.index import study as study_table
 from site_node.archive.lists import (
@@ -34,12 +33,11 @@ from site_node.archive.lists import (
     write_changed,
     write_lists,
 )
-from site_node.archive.splitting import split
 from site_node.away import SCRATCH, SUFFIX
 from site_node.errors import ArchiveError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 
     from site_node.archive.layout import Entry
 
@@ -159,17 +157,12 @@ class Staging:
         watch.look(self._index, _seen(found, todo), gone)
         problems: list[tuple[str, str]] = []
         batch = _Batch()
-        with Decoder() as decoder:
-            for done, name in enumerate(todo, 1):
-                path, told = found[name]
-                try:
-                    batch.add(split(path, name, self.folder, decoder), told)
-                except ArchiveError as error:
-                    problems.append((name, str(error)))
-                except OSError as error:
-                    if error.errno in _NO_ROOM:
-                        raise
-                    problems.append((name, "cannot be read"))  # the system's own words name the path
+        with closing(self._split({name: found[name][0] for name in todo})) as pieces:
+            for done, (name, made) in enumerate(pieces, 1):
+                if isinstance(made, str):
+                    problems.append((name, made))
+                else:
+                    batch.add(made, found[name][1])
                 if batch.is_full:
                     self._commit(batch, watch)
                     batch = _Batch()
@@ -181,6 +174,26 @@ class Staging:
             findings = watch.judge(db)
             files = db.execute(sa.select(sa.func.count()).select_from(original)).scalar_one()
         return Staged(files, len(todo) - len(problems), len(gone), tuple(problems), findings)
+
+    def _split(self, paths: Mapping[str, Path]) -> Generator[tuple[str, Entry | str]]:
+        """Stage files, and yield the name of each with what it is, or why it could not be staged."""
+        if not paths:
+            return
+        # They bring pydicom, which is slow to import; mostly nothing has changed.
+        from site_node.archive.decoding import Decoder  # noqa: PLC0415
+        from site_node.archive.splitting import split  # noqa: PLC0415
+
+        with Decoder() as decoder:
+            for name, path in paths.items():
+                try:
+                    made: Entry | str = split(path, name, self.folder, decoder)
+                except ArchiveError as error:
+                    made = str(error)
+                except OSError as error:
+                    if error.errno in _NO_ROOM:
+                        raise
+                    made = "cannot be read"  # the system's own words name the path
+                yield name, made
 
     def look(self, roots: Mapping[str, Path], watch: anomaly.Watch) -> tuple[anomaly.Finding, ...]:
         """Return what a quick look at the originals finds, without reading pixels and without staging anything."""
