@@ -16,6 +16,7 @@ from rich.table import Table
 
 from site_node import alarms
 from site_node.app import open_archive, open_site
+from site_node.archive.restoring import Wanted
 from site_node.drill_cli import tell_drills
 from site_node.errors import ArchiveAlarm, ArchiveError, ClockRefused, EndpointError, NotCompliant
 from site_node.terminal import By, Json, ask_patient, confirm_at_terminal, err, out
@@ -96,8 +97,6 @@ def restore_files(
 
     One that was cut off goes on when it is given again.
     """
-    from site_node.archive.restoring import Wanted  # noqa: PLC0415 -- it brings pydicom, which is slow to import
-
     if everything == bool(study or patient or day):
         raise typer.BadParameter("say what: --study, --patient, --day, or --everything")
     archive = _archive(context, as_of)

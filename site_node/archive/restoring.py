@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from site_node.archive.layout import rebuild, write
-from site_node.archive.staging import INSTANCES, MANIFEST, PIXELS, digest_of, read_lists, read_manifest
+from site_node.archive.lists import INSTANCES, MANIFEST, PIXELS, digest_of, read_lists, read_manifest
 from site_node.errors import ArchiveError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ class Place:
         self.fetched = target / _SCRATCH / _FETCHED
         self._unfinished = target / _SCRATCH / _UNFINISHED
         self._mark = target / _SCRATCH / _MARK
+        self._ready: Path | None = None
 
     def begin(self, choose: Callable[[], str], snapshot: str) -> tuple[str, bool]:
         """Return the snapshot to restore, and whether a restore of it was cut off here; `choose` names it if not.
@@ -98,9 +99,8 @@ class Place:
     def put(self, folder: Path, entry: Entry) -> bool:
         """Write one file, built from what was fetched of its study, to its place, if it is what was archived."""
         path = self.target / entry.path
-        if not path.resolve().is_relative_to(self.target.resolve()):
+        if not self._is_ready(path.parent):
             return False
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         unfinished = self._unfinished / hashlib.sha256(os.fsencode(entry.path)).hexdigest()
         digest = hashlib.sha256()
         try:
@@ -109,12 +109,23 @@ class Place:
                 for chunk in rebuild(entry, folder):
                     digest.update(chunk)
                     out.write(chunk)
+                out.flush()
+                os.posix_fadvise(out.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # the disk begins, while others are built
         except ArchiveError:
             return False
         if digest.hexdigest() != entry.sha256:
             return False
         os.utime(unfinished, (entry.mtime, entry.mtime))
         unfinished.replace(path)
+        return True
+
+    def _is_ready(self, folder: Path) -> bool:
+        """Return whether a folder lies in the target, and is there, made if need be."""
+        if folder != self._ready:  # the files of a study mostly lie together
+            if not folder.resolve().is_relative_to(self.target.resolve()):
+                return False
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._ready = folder
         return True
 
     def holds(self, entry: Entry) -> bool:

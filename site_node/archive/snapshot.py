@@ -20,12 +20,13 @@ from site_node import alarms, ledger
 from site_node.archive import state
 from site_node.archive.anomaly import ORIGINALS, Finding, Watch
 from site_node.archive.index import open_index
+from site_node.archive.lists import MANIFEST, PIXELS, STATE, digest_of
 from site_node.archive.locked.clock import Clock
 from site_node.archive.locked.places import Places
 from site_node.archive.locked.rolling import extend
 from site_node.archive.repository import GOOD, SUSPECT, Repository
 from site_node.archive.restoring import Place, Restored, Wanted, restore
-from site_node.archive.staging import MANIFEST, PIXELS, STATE, Staging, digest_of
+from site_node.archive.staging import Staging
 from site_node.archive.stores import store_of
 from site_node.config import LOCKED, OWN_FOLDERS
 from site_node.errors import ArchiveAlarm, ArchiveError, ConfigurationError

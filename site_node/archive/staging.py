@@ -1,23 +1,16 @@
 """The staging folder: what the next snapshot will hold, kept beside the originals and brought up to date.
 
-    manifest.jsonl                 one line per study: its identifiers, how many files, the digests of its two lists
-    studies/ab/<digest>/instances.jsonl   one line per file: path, digest, header
-    studies/ab/<digest>/pixels.jsonl      one line per file: parts, and the digest of the decoded pixels
-    studies/ab/<digest>/px/               the parts
-
-An edited header changes the first list alone. `index.db` beside the folder remembers of each file what the operating
-system told of it (size, times, inode): what has not changed is not read. It is a cache: without it everything is read
-once. The staged files are remembered likewise, and a study in which one of them was touched is staged anew.
+What lies in it: `lists`. `index.db` beside it remembers of each file what the operating system told of it (size, times,
+inode): what has not changed is not read. It is a cache: without it everything is read once. The staged files are
+remembered likewise, and a study in which one of them was touched is staged anew.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
 import os
 from collections import defaultdict
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -25,18 +18,29 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import sqlalchemy as sa
 
 from site_node.archive import anomaly
-from site_node.archive.decoding import Decoder
 from site_node.archive.index import baseline, good, original, staged
 from site_node.archive.index import study as study_table
-from site_node.archive.layout import Entry, Grid, Part, split, write
+from site_node.archive.lists import (
+    INSTANCES,
+    MANIFEST,
+    PIXELS,
+    STATE,
+    digest_of,
+    read_lines,
+    read_lists,
+    read_manifest,
+    study_line,
+    write_changed,
+    write_lists,
+)
 from site_node.away import SCRATCH, SUFFIX
 from site_node.errors import ArchiveError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 
-INSTANCES, PIXELS, MANIFEST = "instances.jsonl", "pixels.jsonl", "manifest.jsonl"
-STATE = "state"
+    from site_node.archive.layout import Entry
+
 _BATCH = 256
 _BATCH_BYTES = 64 << 20
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
@@ -153,17 +157,12 @@ class Staging:
         watch.look(self._index, _seen(found, todo), gone)
         problems: list[tuple[str, str]] = []
         batch = _Batch()
-        with Decoder() as decoder:
-            for done, name in enumerate(todo, 1):
-                path, told = found[name]
-                try:
-                    batch.add(split(path, name, self.folder, decoder), told)
-                except ArchiveError as error:
-                    problems.append((name, str(error)))
-                except OSError as error:
-                    if error.errno in _NO_ROOM:
-                        raise
-                    problems.append((name, "cannot be read"))  # the system's own words name the path
+        with closing(self._split({name: found[name][0] for name in todo})) as pieces:
+            for done, (name, made) in enumerate(pieces, 1):
+                if isinstance(made, str):
+                    problems.append((name, made))
+                else:
+                    batch.add(made, found[name][1])
                 if batch.is_full:
                     self._commit(batch, watch)
                     batch = _Batch()
@@ -175,6 +174,26 @@ class Staging:
             findings = watch.judge(db)
             files = db.execute(sa.select(sa.func.count()).select_from(original)).scalar_one()
         return Staged(files, len(todo) - len(problems), len(gone), tuple(problems), findings)
+
+    def _split(self, paths: Mapping[str, Path]) -> Generator[tuple[str, Entry | str]]:
+        """Stage files, and yield the name of each with what it is, or why it could not be staged."""
+        if not paths:
+            return
+        # They bring pydicom, which is slow to import; mostly nothing has changed.
+        from site_node.archive.decoding import Decoder  # noqa: PLC0415
+        from site_node.archive.splitting import split  # noqa: PLC0415
+
+        with Decoder() as decoder:
+            for name, path in paths.items():
+                try:
+                    made: Entry | str = split(path, name, self.folder, decoder)
+                except ArchiveError as error:
+                    made = str(error)
+                except OSError as error:
+                    if error.errno in _NO_ROOM:
+                        raise
+                    made = "cannot be read"  # the system's own words name the path
+                yield name, made
 
     def look(self, roots: Mapping[str, Path], watch: anomaly.Watch) -> tuple[anomaly.Finding, ...]:
         """Return what a quick look at the originals finds, without reading pixels and without staging anything."""
@@ -220,7 +239,7 @@ class Staging:
             target = folder / name
             kept.add(target)
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _write_changed(target, content)
+            write_changed(target, content)
         for path in _files(folder):
             if path not in kept:
                 path.unlink()
@@ -250,7 +269,7 @@ class Staging:
                     raise ArchiveError(
                         "the last good snapshot is damaged: a list of pixels is not the one it was made with"
                     )
-                rows = [_good(told) for told in _lines(listed) if anomaly.is_judged(told)]
+                rows = [_good(told) for told in read_lines(listed) if anomaly.is_judged(told)]
                 if rows:
                     db.execute(sa.insert(good), rows)
             _compare_with(db, snapshot)
@@ -309,7 +328,7 @@ class Staging:
         if entries:
             write_lists(folder, [entries[path] for path in sorted(entries)])
             kept |= {INSTANCES, PIXELS}
-            line = _line(_of_study(folder, study, entries.values()))
+            line = study_line(folder, study, entries.values())
             db.execute(sa.insert(study_table).values(study=study, line=line))
         for path in _files(folder):
             if str(path.relative_to(folder)) not in kept:
@@ -325,103 +344,11 @@ class Staging:
     def _write_manifest(self) -> None:
         with self._index.connect() as db:
             lines = db.scalars(sa.select(study_table.c.line).order_by(study_table.c.study))
-            _write_changed(self.folder / MANIFEST, b"".join(lines))
+            write_changed(self.folder / MANIFEST, b"".join(lines))
 
 
 def _seen(found: Mapping[str, tuple[Path, Stat]], names: Iterable[str]) -> dict[str, anomaly.Seen]:
     return {name: anomaly.Seen(found[name][0], found[name][1].inode) for name in names}
-
-
-def write_lists(folder: Path, entries: Iterable[Entry]) -> None:
-    """Write the two lists of a study; one that would be the same is left as it is."""
-    entries = list(entries)
-    for name, of in ((INSTANCES, _instance), (PIXELS, _pixels)):
-        _write_changed(folder / name, b"".join(_line(of(entry)) for entry in entries))
-
-
-def _write_changed(path: Path, content: bytes) -> None:
-    if not path.exists() or path.read_bytes() != content:
-        write(path, (content,))
-
-
-def read_lists(folder: Path) -> list[Entry]:
-    """Return the files of a study from its two lists, in the order of their paths; none if there are no lists.
-
-    Raises: ArchiveError if they do not fit each other.
-    """
-    if not (folder / INSTANCES).exists():
-        return []
-    try:
-        pixels = {told["path"]: told for told in _lines(folder / PIXELS)}
-        return [_entry(told, pixels[told["path"]]) for told in _lines(folder / INSTANCES)]
-    except (KeyError, ValueError, TypeError, OSError) as error:
-        raise ArchiveError("a study's lists are damaged") from error
-
-
-def read_manifest(folder: Path) -> list[dict[str, Any]]:
-    """Return the studies of a staging folder, or of a restored one.
-
-    Raises: ArchiveError if the manifest is not there or cannot be read.
-    """
-    try:
-        return list(_lines(folder / MANIFEST))
-    except (ValueError, OSError) as error:
-        raise ArchiveError("the snapshot's manifest is missing or damaged") from error
-
-
-def digest_of(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _of_study(folder: Path, study: str, entries: Collection[Entry]) -> dict[str, Any]:
-    return {
-        "study": study,
-        "StudyInstanceUID": next(iter(entries)).StudyInstanceUID,
-        "PatientID": sorted({entry.PatientID for entry in entries}),
-        "StudyDate": sorted({entry.StudyDate for entry in entries}),
-        "files": len(entries),
-        INSTANCES: digest_of(folder / INSTANCES),
-        PIXELS: digest_of(folder / PIXELS),
-    }
-
-
-def _instance(entry: Entry) -> dict[str, Any]:
-    # Latin-1: each byte a character, so that a person can read the header, and it costs little beside its neighbours.
-    return {
-        "path": entry.path,
-        "sha256": entry.sha256,
-        "mtime": entry.mtime,
-        "StudyInstanceUID": entry.StudyInstanceUID,
-        "PatientID": entry.PatientID,
-        "StudyDate": entry.StudyDate,
-        "prefix": entry.prefix.decode("latin-1"),
-    }
-
-
-def _pixels(entry: Entry) -> dict[str, Any]:
-    return {
-        "path": entry.path,
-        "SOPInstanceUID": entry.SOPInstanceUID,
-        "grid": entry.grid,
-        "parts": entry.parts,
-        "pixels": entry.pixels,
-        "is_dicom": entry.is_dicom,
-    }
-
-
-def _entry(instance: dict[str, Any], pixels: dict[str, Any]) -> Entry:
-    told = {key: value for key, value in instance.items() if key != "prefix"}
-    return Entry(
-        **told,
-        prefix=instance["prefix"].encode("latin-1"),
-        SOPInstanceUID=pixels["SOPInstanceUID"],
-        parts=tuple(Part(*part) for part in pixels["parts"]),
-        grid=Grid(*pixels["grid"]) if pixels["grid"] else None,
-        pixels=pixels["pixels"],
-        is_dicom=pixels["is_dicom"],
-    )
 
 
 def _good(pixels: Mapping[str, Any]) -> dict[str, Any]:
@@ -442,17 +369,6 @@ def _row(entry: Entry, told: Stat) -> dict[str, Any]:
         "pixels": entry.pixels,
         "is_dicom": entry.is_dicom,
     }
-
-
-# A name that is no UTF-8 keeps its bytes, in the lists too.
-def _line(told: dict[str, Any]) -> bytes:
-    return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogateescape") + b"\n"
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open("rb") as file:
-        for line in file:
-            yield json.loads(line.decode("utf-8", "surrogateescape"))
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -19,7 +19,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 from site_node.archive.layout import write
-from site_node.archive.staging import STATE
+from site_node.archive.lists import STATE
 from site_node.config import CONFIG_NAME
 from site_node.errors import ArchiveError
 

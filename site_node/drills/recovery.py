@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from site_node.archive import state
-from site_node.archive.staging import STATE
+from site_node.archive.lists import STATE
 from site_node.drills import rebuilt, restoring, sampling, showing
 from site_node.drills.bench import Journal, resume
 from site_node.errors import ArchiveError, ConfigurationError

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from site_node import alarms
 from site_node.archive.layout import rebuild
-from site_node.archive.staging import INSTANCES, MANIFEST, PIXELS, digest_of, read_lists, read_manifest
+from site_node.archive.lists import INSTANCES, MANIFEST, PIXELS, digest_of, read_lists, read_manifest
 from site_node.errors import ArchiveError
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from consent import Deny, Permit
 from site_node.archive.locked import credentials, probe_log, sealing
 from site_node.archive.locked.probe import Target
-from site_node.archive.locked.s3 import Bucket
 from site_node.errors import ConfigurationError, EndpointRefused, NotCompliant
 
 if TYPE_CHECKING:
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from site_node.archive.locked.credentials import Credentials
+    from site_node.archive.locked.s3 import Bucket
     from site_node.config import LockedCopies, LockedCopy
 
 
@@ -49,6 +49,8 @@ class Places:
 
         Raises: ConfigurationError if a file of it is missing or none.
         """
+        from site_node.archive.locked.s3 import Bucket  # noqa: PLC0415 -- botocore is slow to import, and snapshots elsewhere need none
+
         known = None if anonymous else self.credentials(copy)
         return Bucket(copy.endpoint, copy.region, name or copy.bucket, known, self.authority(copy))
 

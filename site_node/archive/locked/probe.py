@@ -20,7 +20,6 @@ from consent import Deny, Permit
 from consent.errors import StatementInvalid
 from consent.statement import Claim, StatementForm, Text
 from site_node.archive.locked.locks import COMPLIANCE, GOVERNANCE
-from site_node.archive.locked.s3 import knock
 from site_node.errors import EndpointRefused
 
 if TYPE_CHECKING:
@@ -536,6 +535,8 @@ def _clock(probing: Probing) -> None:
 
 
 def _back_doors(probing: Probing) -> None:
+    from site_node.archive.locked.s3 import knock  # noqa: PLC0415 -- botocore is slow to import, and verdicts need none
+
     locked = probing.locked()
     bucket = probing.scratch.name
     for door in probing.target.back_doors:

@@ -17,8 +17,9 @@ from pydicom.uid import ImplicitVRLittleEndian
 
 from benchmarks.attacks import BENIGN
 from site_node.archive.decoding import Decoder, coded_digest
-from site_node.archive.layout import Entry, rebuild, split, study_folder
-from site_node.archive.staging import read_lists, write_lists
+from site_node.archive.layout import Entry, rebuild, study_folder
+from site_node.archive.lists import read_lists, write_lists
+from site_node.archive.splitting import split
 from site_node.errors import ArchiveError
 from tests.site_node.archive.conftest import slice_bytes
 from tests.site_node.dicom_files import file_bytes, mr_slice

@@ -97,6 +97,21 @@ def test_a_study_a_patient_or_a_day_comes_back_alone(archived: Place, tmp_path: 
         assert below(tmp_path / str(number) / "originals") == here
 
 
+def test_a_restore_and_a_snapshot_of_the_unchanged_load_no_reader_of_dicom_and_no_client_of_s3(
+    archived: Place, tmp_path: Path
+) -> None:
+    """They take as long to load as hundreds of slices to restore."""
+    start: list[str | Path] = [sys.executable, "-X", "importtime", "-m", "site_node", "--home", archived.home.root]
+    restore: list[str | Path] = ["restore", tmp_path / "back", "--everything"]
+
+    for arguments, builds in ((restore, True), (["snapshot"], False)):
+        done = subprocess.run([*start, "archive", *arguments], capture_output=True, text=True, check=True)
+        loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import ")}
+
+        assert not {"pydicom", "botocore"} & loaded
+        assert ("imagecodecs" in loaded) is builds
+
+
 @pytest.mark.slow
 def test_the_commands_of_a_restore_end_as_their_help_says(place: Place, tmp_path: Path) -> None:
     place.archive.create()

@@ -18,8 +18,8 @@ from pydicom.data import get_testdata_file
 
 from site_node import alarms
 from site_node.archive import anomaly
+from site_node.archive.lists import MANIFEST, digest_of
 from site_node.archive.repository import GOOD
-from site_node.archive.staging import MANIFEST, digest_of
 from site_node.drills import record
 from site_node.drills.report import Mode
 from tests.site_node.drills.conftest import UNREACHABLE, Drilled, drills_of

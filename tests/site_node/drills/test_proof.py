@@ -11,7 +11,7 @@ import pytest
 from pydicom import dcmread
 
 from site_node.archive.decoding import coded_digest
-from site_node.archive.layout import split
+from site_node.archive.splitting import split
 from site_node.drills import dimse
 from site_node.drills.pacs import Credential, Pacs
 from site_node.drills.proof import Verdict, header_of, judge
