@@ -188,8 +188,14 @@ def clear_alarm(
 
 def _take(context: typer.Context, *, read_all: bool = False, as_json: bool = False) -> None:
     archive = _archive(context)
-    with _bars() as (staging, storing):
-        taken = archive.take(read_all=read_all, staging=staging, storing=storing, complain=_complain)
+    try:
+        with _bars() as (staging, storing):
+            taken = archive.take(read_all=read_all, staging=staging, storing=storing, complain=_complain)
+    except ArchiveError as error:
+        if _open_alarm(context) is not None:
+            err.print(f"no snapshot: {error}", soft_wrap=True, markup=False)
+            _alarm(context)
+        raise
     if not as_json:
         out.print(f"snapshot {taken.id[:12]}: {taken.files} files; {taken.read} read, {taken.gone} gone")
     extended, not_locked = _lock(archive)

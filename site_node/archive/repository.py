@@ -206,6 +206,6 @@ def _judge(verb: str, code: int, complaints: list[str]) -> None:
     """Raise what restic died of, or else complained of last, unless it ended well."""
     if code == 0:
         return
-    fatal = [line for line in complaints if line.startswith(_FATAL)]
+    fatal = [line for line in complaints if line.startswith(_FATAL) or _LOCKED in line]
     reason = next(iter(fatal or complaints[-1:]), "no reason given")
     raise ArchiveError(f"restic {verb} failed ({code}): {reason.removeprefix('Fatal: ')}")

@@ -25,7 +25,7 @@ from site_node.archive.locked.places import Places
 from site_node.archive.locked.rolling import extend
 from site_node.archive.repository import GOOD, SUSPECT, Repository
 from site_node.archive.restoring import Place, Restored, Wanted, restore
-from site_node.archive.staging import MANIFEST, PIXELS, STATE, Staging, digest_of
+from site_node.archive.staging import MANIFEST, MARKED, PIXELS, STATE, Staging, digest_of
 from site_node.archive.stores import store_of
 from site_node.config import LOCKED, OWN_FOLDERS
 from site_node.errors import ArchiveAlarm, ArchiveError, ConfigurationError
@@ -60,7 +60,10 @@ class Taken:
 
 
 class Archive:
-    """The archive of one site; with `as_of` its repository is read as it was then, and nothing is written to it."""
+    """The archive of one site; with `as_of` its repository is read as it was then, and nothing is written to it.
+
+    `elsewhere` is asked by what compares with the originals alone: tiers that cannot be used are in no restore's way.
+    """
 
     def __init__(
         self,
@@ -69,7 +72,7 @@ class Archive:
         store: sa.Engine,
         clock: Callable[[], datetime],
         as_of: datetime | None = None,
-        elsewhere: Elsewhere | None = None,
+        elsewhere: Callable[[], Elsewhere | None] = lambda: None,
     ) -> None:
         self._home = home
         self._elsewhere = elsewhere
@@ -129,7 +132,7 @@ class Archive:
         """
         read_secret(self.repository.password_file)
         with self._alone() as repository, self._index() as index:
-            stage = Staging(self.staging, index, self._elsewhere)
+            stage = Staging(self.staging, index, self._elsewhere())
             self._recall(stage)
             state.stage(self._home, stage, self.recovery_key())
             done = stage.update(self._roots(), self._watch(), read_all=read_all, progress=staging)
@@ -185,11 +188,18 @@ class Archive:
         return extend(self._places.bucket(copy), at, timedelta(days=copy.rolling_days), heard)
 
     def look(self) -> tuple[Finding, ...]:
-        """Take the quick look at the originals, which reads no pixels, and sound the alarm if it is one."""
+        """Take the quick look at the originals, which reads no pixels, and sound the alarm if it is one.
+
+        Raises: ArchiveError if it is none, and files are away as their marks say, which no tiers know.
+        """
         with self._alone(), self._index() as index:
-            stage = Staging(self.staging, index, self._elsewhere)
+            stage = Staging(self.staging, index, self._elsewhere())
             self._recall(stage)
-            return stage.look(self._roots(), self._watch())
+            found, unknown = stage.look(self._roots(), self._watch())
+        with self._store.connect() as db:
+            if unknown and alarms.open_alarm(db) is None:
+                raise ArchiveError(f"{unknown} files are not there: {MARKED}")
+        return found
 
     def findings(self) -> tuple[Finding, ...]:
         """Return which images are not as the last good snapshot holds them, as they were staged last."""

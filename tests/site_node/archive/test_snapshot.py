@@ -21,7 +21,8 @@ import pytest
 from pydicom.data import get_testdata_file
 
 from benchmarks.attacks import encrypt
-from site_node import alarms
+from site_node import alarms, away
+from site_node.app import open_archive, open_site
 from site_node.archive.anomaly import Kind
 from site_node.archive.restoring import Wanted
 from site_node.archive.snapshot import Archive
@@ -397,6 +398,30 @@ def test_a_site_without_a_repository_has_no_archive(place: Place) -> None:
         Archive(place.home, SiteConfig("north"), place.store, lambda: datetime.now(UTC))
 
 
+def test_tiers_that_cannot_be_used_stop_snapshots_and_no_restore(archived: Place, tmp_path: Path) -> None:
+    with (archived.home.root / "site.toml").open("a") as toml:
+        toml.write(f'[tiers]\nmode = "complete-cloud"\nfolder = "{archived.originals}"\n')
+    archive = open_archive(open_site(archived.home.root))
+
+    with pytest.raises(ConfigurationError, match="complete-cloud demands a copy"):
+        archive.take()
+    archive.restore(tmp_path / "back", Wanted())
+
+    assert below(tmp_path / "back" / "originals") == below(archived.originals)
+
+
+def test_a_look_does_not_call_good_what_is_away_and_no_tiers_know(archived: Place) -> None:
+    path = archived.originals / "study-0" / "0.dcm"
+    away.put([(path, away.Mark("f" * 64, path.stat().st_size, "0" * 64))])
+    path.unlink()
+
+    for look in (archived.archive.look, archived.archive.take):
+        with pytest.raises(ArchiveError, match=r"\[tiers\] of site.toml does not know it"):
+            look()
+    with archived.store.connect() as db:
+        assert alarms.open_alarm(db) is None
+
+
 @pytest.mark.slow
 def test_images_are_compared_with_the_last_good_snapshot_though_the_index_is_gone(archived: Place) -> None:
     index = archived.home.root / "archive" / "index.db"
@@ -487,6 +512,22 @@ def test_a_restore_needs_no_lock_and_nothing_written(archived: Place, tmp_path: 
     assert below(tmp_path / "repo") == before
     # And a snapshot takes away the lock that nobody holds any more.
     assert archived.archive.take().is_good
+
+
+def test_a_lock_that_a_killed_snapshot_left_stops_neither_check_nor_forget(place: Place, tmp_path: Path) -> None:
+    place.archive.create()
+    password = place.home.root / "archive" / "password"
+    start: list[str | Path] = ["restic", "-r", tmp_path / "repo", "--password-file", password, "backup", "--stdin"]
+    locks = tmp_path / "repo" / "locks"
+    for work in (place.archive.check, place.archive.forget):
+        with subprocess.Popen(start, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+            while not list(locks.glob("?" * 64)):  # under another name while it is written
+                time.sleep(0.01)
+            process.kill()
+
+        work()
+
+        assert not list(locks.glob("?" * 64))
 
 
 @pytest.mark.slow
