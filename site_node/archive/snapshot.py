@@ -140,8 +140,11 @@ class Archive:
                 name, why = done.problems[0]
                 place = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
                 raise ArchiveError(f"{len(done.problems)} files could not be staged; the first ({place}): {why}")
-            with self._store.connect() as db:
+            manifest = digest_of(self.staging / MANIFEST)
+            with self._store.begin() as db:
                 is_good = alarms.open_alarm(db) is None and not done.findings
+                if is_good:
+                    alarms.begin(db, manifest)
             short = repository.backup(self.staging, GOOD if is_good else SUSPECT, storing, complain)
             listed = [one.id for one in repository.snapshots()]
             made = next((one for one in listed if short and one.startswith(short)), None)
@@ -152,7 +155,6 @@ class Archive:
                 lost = "" if last in listed else last
                 if lost:
                     ledger.write(db, self._clock(), "site:archive:snapshot-gone", snapshot=lost)
-                manifest = digest_of(self.staging / MANIFEST)
                 alarms.record(db, made, done.files, manifest, self._clock(), is_good=is_good)
             if is_good:
                 stage.accept(made)

@@ -11,6 +11,7 @@ from site_node import away
 from site_node.archive.anomaly import Watch
 from site_node.archive.index import open_index
 from site_node.archive.staging import MARKED, Staged, Staging
+from site_node.errors import ConfigurationError
 from tests.site_node.archive.tiers.test_tiers_model import TiersModel
 
 if TYPE_CHECKING:
@@ -120,3 +121,21 @@ def test_a_file_that_comes_back_while_a_snapshot_looks_is_not_gone(model: TiersM
     done, heard = staged(model.folder, Moving(model), tmp_path)
 
     assert (done.files, done.gone, heard) == (6, 0, [])
+
+
+def test_a_folder_that_is_not_mounted_is_not_called_well(model: TiersModel) -> None:
+    model.tiering().run()
+    hidden = model.folder.with_name("hidden")
+    model.folder.rename(hidden)
+    tiering = model.tiering()
+
+    for work in (tiering.run, tiering.plan, tiering.recallable):
+        with pytest.raises(ConfigurationError, match="is it mounted"):
+            work()
+    model.folder.mkdir()
+    with pytest.raises(ConfigurationError, match="holds nothing of 2 objects that are on record; is it mounted"):
+        tiering.run()
+
+    model.folder.rmdir()
+    hidden.rename(model.folder)
+    assert model.tiering().run().away == 2
