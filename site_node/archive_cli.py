@@ -125,6 +125,13 @@ def check_repository(
     out.print(f"what was read ({subset or 'everything'}) is as it was written")
 
 
+@archive_app.command("rebuild-index")
+def rebuild_index(context: typer.Context) -> None:
+    """Make the repository's index anew from its packs, after a file of it was lost or damaged; then run `check`."""
+    _archive(context).rebuild_index()
+    out.print("the index is made anew; run `archive check`")
+
+
 @archive_app.command("forget")
 def forget_snapshots(context: typer.Context) -> None:
     """Forget snapshots beyond the schedule of site.toml, and free their space; not while an alarm is open."""

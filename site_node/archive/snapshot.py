@@ -263,6 +263,16 @@ class Archive:
         with self._store.begin() as db:
             ledger.write(db, self._clock(), "site:archive:checked", subset=subset)
 
+    def rebuild_index(self) -> None:
+        """Make the repository's index anew from its packs.
+
+        Raises: ArchiveError.
+        """
+        with self._alone() as repository:
+            repository.rebuild_index()
+            with self._store.begin() as db:
+                ledger.write(db, self._clock(), "site:archive:index-rebuilt")
+
     def forget(self) -> None:
         """Forget snapshots beyond the schedule; those that an alarm of its days named as the last good one stay.
 

@@ -514,6 +514,22 @@ def test_a_restore_needs_no_lock_and_nothing_written(archived: Place, tmp_path: 
     assert archived.archive.take().is_good
 
 
+@pytest.mark.slow
+def test_an_index_that_was_lost_is_made_anew_and_everything_comes_back(archived: Place, tmp_path: Path) -> None:
+    for path in (tmp_path / "repo" / "index").iterdir():
+        path.unlink()
+    shutil.rmtree(archived.home.root / "archive" / "cache")
+    for broken in (archived.archive.check, lambda: archived.archive.restore(tmp_path / "back", Wanted())):
+        with pytest.raises(ArchiveError, match="is lost: try `archive rebuild-index`"):
+            broken()
+
+    archived.archive.rebuild_index()
+
+    archived.archive.check()
+    archived.archive.restore(tmp_path / "back", Wanted())
+    assert below(tmp_path / "back" / "originals") == below(archived.originals)
+
+
 def test_a_lock_that_a_killed_snapshot_left_stops_neither_check_nor_forget(place: Place, tmp_path: Path) -> None:
     place.archive.create()
     password = place.home.root / "archive" / "password"
