@@ -11,7 +11,7 @@ import os
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,11 +25,12 @@ from site_node.archive.locked.places import Places
 from site_node.archive.locked.rolling import extend
 from site_node.archive.repository import GOOD, SUSPECT, Repository
 from site_node.archive.restoring import Place, Restored, Wanted, restore
-from site_node.archive.staging import MANIFEST, MARKED, PIXELS, STATE, Staging, digest_of
+from site_node.archive.staging import MANIFEST, MARKED, PIXELS, STATE, Staging, digest_of, read_manifest
 from site_node.archive.stores import store_of
-from site_node.config import LOCKED, OWN_FOLDERS
+from site_node.config import LOCKED, OWN_FOLDERS, SiteHome
 from site_node.errors import ArchiveAlarm, ArchiveError, ConfigurationError
 from site_node.keys import make_file, read_secret
+from site_node.store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     from site_node.archive.locked.rolling import Extended
     from site_node.archive.staging import Elsewhere
-    from site_node.config import LockedCopy, SiteConfig, SiteHome
+    from site_node.config import LockedCopy, SiteConfig
 
 _PASSWORD_BYTES = 32
 
@@ -242,12 +243,23 @@ class Archive:
             if not (place.fetched / STATE).exists():
                 fetch(STATE)
             state.restore(place.fetched, target / "site", self.recovery_key())
+            self._record_in(SiteHome(target / "site"), chosen, place.fetched)
         if not restored.missing:
             place.end()
         with self._store.begin() as db:
             counts = {"files": restored.files, "missing": restored.missing}
             ledger.write(db, self._clock(), "site:archive:restored", snapshot=chosen, **counts)
         return restored
+
+    def _record_in(self, home: SiteHome, snapshot: str, fetched: Path) -> None:
+        """Put the snapshot that a site is rebuilt from on the rebuilt record, which was made before it was taken."""
+        listed = next(one for one in self.repository.snapshots() if one.id == snapshot)
+        files = sum(study["files"] for study in read_manifest(fetched))
+        store = open_store(home.database)
+        with store.begin() as db:
+            manifest = digest_of(fetched / MANIFEST)
+            alarms.record(db, snapshot, files, manifest, listed.at.astimezone(UTC), is_good=listed.is_good)
+        store.dispose()
 
     def check(self, subset: str = "") -> None:
         """Verify the repository, reading its data.

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 MISSING, BAD = "missing", "bad"
 NOT_OURS = (
-    "the newest good snapshot is not on this site's record: somebody else made it, or this site was rebuilt from it "
-    "and took none since"
+    "the newest good snapshot is not on this site's record: somebody else made it, "
+    "or the site's database is older than that"
 )
 
 
