@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from site_node import ledger
 from site_node.errors import ConfigurationError
-from site_node.store import archive_alarm, archive_snapshot
+from site_node.store import archive_alarm, archive_begun, archive_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -93,9 +93,20 @@ def named_since(db: sa.Connection, moment: datetime) -> frozenset[str]:
     return frozenset(db.execute(query).scalars())
 
 
+def begin(db: sa.Connection, manifest: str) -> None:
+    """Put a good snapshot on the record before restic makes it: killed before its end, it is still this site's own."""
+    db.execute(sa.insert(archive_begun).prefix_with("OR IGNORE").values(manifest=manifest))
+
+
+def was_begun(db: sa.Connection, manifest: str) -> bool:
+    """Return whether a snapshot with this manifest was begun here since the last one that is on the record."""
+    return db.execute(sa.select(archive_begun).where(archive_begun.c.manifest == manifest)).first() is not None
+
+
 def record(db: sa.Connection, made: str, files: int, manifest: str, at: datetime, *, is_good: bool) -> None:
     """Put a snapshot on the record, which restic has ended and its list shows."""
     values = {"id": made, "at": at.isoformat(), "files": files, "manifest": manifest, "is_good": is_good}
     db.execute(sa.insert(archive_snapshot).values(values))
+    db.execute(sa.delete(archive_begun))
     entry = "site:archive:snapshot-taken" if is_good else "site:archive:suspect-snapshot-taken"
     ledger.write(db, at, entry, snapshot=made, files=files, manifest=manifest)

@@ -174,7 +174,9 @@ def open_archive(site: Site, as_of: datetime | None = None) -> Archive:
     """
     from site_node.archive.snapshot import Archive  # noqa: PLC0415 -- as above
 
-    elsewhere = open_recalling(site, lambda _line: None) if site.config.tiers.mode else None
+    def elsewhere() -> Recalling | None:
+        return open_recalling(site, lambda _line: None) if site.config.tiers.mode else None
+
     return Archive(site.home, site.config, site.store, now, as_of, elsewhere)
 
 

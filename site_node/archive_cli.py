@@ -124,6 +124,13 @@ def check_repository(
     out.print(f"what was read ({subset or 'everything'}) is as it was written")
 
 
+@archive_app.command("rebuild-index")
+def rebuild_index(context: typer.Context) -> None:
+    """Make the repository's index anew from its packs, after a file of it was lost or damaged; then run `check`."""
+    _archive(context).rebuild_index()
+    out.print("the index is made anew; run `archive check`")
+
+
 @archive_app.command("forget")
 def forget_snapshots(context: typer.Context) -> None:
     """Forget snapshots beyond the schedule of site.toml, and free their space; not while an alarm is open."""
@@ -187,8 +194,14 @@ def clear_alarm(
 
 def _take(context: typer.Context, *, read_all: bool = False, as_json: bool = False) -> None:
     archive = _archive(context)
-    with _bars() as (staging, storing):
-        taken = archive.take(read_all=read_all, staging=staging, storing=storing, complain=_complain)
+    try:
+        with _bars() as (staging, storing):
+            taken = archive.take(read_all=read_all, staging=staging, storing=storing, complain=_complain)
+    except ArchiveError as error:
+        if _open_alarm(context) is not None:
+            err.print(f"no snapshot: {error}", soft_wrap=True, markup=False)
+            _alarm(context)
+        raise
     if not as_json:
         out.print(f"snapshot {taken.id[:12]}: {taken.files} files; {taken.read} read, {taken.gone} gone")
     extended, not_locked = _lock(archive)

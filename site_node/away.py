@@ -101,17 +101,26 @@ def below(folder: Path) -> Iterator[Path]:
     """Yield every file of `folder` and below, those that are away included, always in the same order.
 
     Marks, symbolic links to folders and what a killed run left are passed over.
+    Raises: OSError if a folder cannot be read: nobody shall take the rest for all.
     """
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=_raise):
         folders[:] = sorted(set(folders) - {SCRATCH})
         files = {name.removesuffix(SUFFIX) for name in names if not name.endswith(_PART)}
         yield from (Path(parent, name) for name in sorted(files))
 
 
 def marked(folder: Path) -> Iterator[Path]:
-    """Yield every file of `folder` and below that has a mark, here or away."""
-    for parent, _, names in os.walk(folder):
+    """Yield every file of `folder` and below that has a mark, here or away.
+
+    Raises: OSError as `below`.
+    """
+    for parent, _, names in os.walk(folder, onerror=_raise):
         yield from (Path(parent, name.removesuffix(SUFFIX)) for name in sorted(names) if name.endswith(SUFFIX))
+
+
+def _raise(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):  # it went this moment
+        raise error
 
 
 def flush(folders: Iterable[Path]) -> None:

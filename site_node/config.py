@@ -273,11 +273,20 @@ class SiteConfig:
                 raise ConfigurationError(f"{key}: must be a reference, {' or '.join(KEY_SCHEMES)}")
         self._check_witnesses()
         self._check_repository()
+        self._check_domains()
 
     def _check_repository(self) -> None:
         name = self.archive.repository.removeprefix(LOCKED)
         if name != self.archive.repository and name not in {copy.name for copy in self.locked.copies if copy.snapshots}:
             raise ConfigurationError(f"archive.repository: no copy {name!r} with snapshots = true in [[locked.copies]]")
+
+    def _check_domains(self) -> None:
+        """Refuse one domain in two spellings: it would count as two, or the hospital's own as a cloud."""
+        domains = {copy.domain for copy in self.locked.copies} | ({self.tiers.home} if self.tiers.mode else set())
+        if len({domain.strip().casefold() for domain in domains}) < len(domains):
+            raise ConfigurationError(
+                "locked.copies.domain, tiers.home: two differ in case or blanks alone: are they one?"
+            )
 
     def _check_witnesses(self) -> None:
         try:

@@ -449,6 +449,13 @@ archive_snapshot = sa.Table(
     sa.Column("is_good", sa.Boolean, nullable=False),  # taken without an alarm
 )
 
+# Good snapshots that were begun since the last one on record, by the digest of their manifest (SHA-256).
+archive_begun = sa.Table(
+    "archive_begun",
+    metadata,
+    sa.Column("manifest", sa.String, primary_key=True),
+)
+
 # Images of the archive changed as none may. While a row is not cleared, nothing is trained on.
 archive_alarm = sa.Table(
     "archive_alarm",

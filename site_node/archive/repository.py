@@ -32,6 +32,8 @@ _PASSED_ON = re.compile(
 )
 _LOCKED = "repository is already locked"
 _FATAL = ("Fatal: ", "panic: ")
+_TRACE = re.compile(r"\S+\.(go|s):\d+|(github\.com/|main\.|runtime\.)\S+")  # where in its program restic stopped
+_NO_INDEX = re.compile(r"unknown blob|not found in (repository|index)", re.IGNORECASE)
 _AT_ONCE = 500  # so that a command line stays within the system's bounds
 
 
@@ -131,6 +133,13 @@ class Repository:
         how = f"--read-data-subset={subset}" if subset else "--read-data"
         self._locking(partial(self._run, "check", how))
 
+    def rebuild_index(self) -> None:
+        """Make the index anew from the packs, after a file of it was lost or damaged.
+
+        Raises: ArchiveError.
+        """
+        self._locking(partial(self._run, "rebuild-index"))
+
     def forget(self, keep: Mapping[str, int], spared: Collection[str]) -> None:
         """Forget good snapshots beyond the schedule, and suspect ones that are older than its days; free their space.
 
@@ -206,6 +215,9 @@ def _judge(verb: str, code: int, complaints: list[str]) -> None:
     """Raise what restic died of, or else complained of last, unless it ended well."""
     if code == 0:
         return
-    fatal = [line for line in complaints if line.startswith(_FATAL)]
-    reason = next(iter(fatal or complaints[-1:]), "no reason given")
-    raise ArchiveError(f"restic {verb} failed ({code}): {reason.removeprefix('Fatal: ')}")
+    fatal = [line for line in complaints if line.startswith(_FATAL) or _LOCKED in line]
+    words = fatal or [line for line in complaints if not _TRACE.fullmatch(line)][-1:]
+    reason = next(iter(words), "no reason given").removeprefix("Fatal: ")
+    if any(_NO_INDEX.search(line) for line in complaints):
+        reason += "; its index or a pack is lost: try `archive rebuild-index`"
+    raise ArchiveError(f"restic {verb} failed ({code}): {reason}")

@@ -11,7 +11,7 @@ import os
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,17 +20,18 @@ from site_node import alarms, ledger
 from site_node.archive import state
 from site_node.archive.anomaly import ORIGINALS, Finding, Watch
 from site_node.archive.index import open_index
-from site_node.archive.lists import MANIFEST, PIXELS, STATE, digest_of
+from site_node.archive.lists import MANIFEST, PIXELS, STATE, digest_of, read_manifest
 from site_node.archive.locked.clock import Clock
 from site_node.archive.locked.places import Places
 from site_node.archive.locked.rolling import extend
 from site_node.archive.repository import GOOD, SUSPECT, Repository
 from site_node.archive.restoring import Place, Restored, Wanted, restore
-from site_node.archive.staging import Staging
+from site_node.archive.staging import MARKED, Staging
 from site_node.archive.stores import store_of
-from site_node.config import LOCKED, OWN_FOLDERS
+from site_node.config import LOCKED, OWN_FOLDERS, SiteHome
 from site_node.errors import ArchiveAlarm, ArchiveError, ConfigurationError
 from site_node.keys import make_file, read_secret
+from site_node.store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
     from site_node.archive.locked.rolling import Extended
     from site_node.archive.staging import Elsewhere
-    from site_node.config import LockedCopy, SiteConfig, SiteHome
+    from site_node.config import LockedCopy, SiteConfig
 
 _PASSWORD_BYTES = 32
 
@@ -61,7 +62,10 @@ class Taken:
 
 
 class Archive:
-    """The archive of one site; with `as_of` its repository is read as it was then, and nothing is written to it."""
+    """The archive of one site; with `as_of` its repository is read as it was then, and nothing is written to it.
+
+    `elsewhere` is asked by what compares with the originals alone: tiers that cannot be used are in no restore's way.
+    """
 
     def __init__(
         self,
@@ -70,7 +74,7 @@ class Archive:
         store: sa.Engine,
         clock: Callable[[], datetime],
         as_of: datetime | None = None,
-        elsewhere: Elsewhere | None = None,
+        elsewhere: Callable[[], Elsewhere | None] = lambda: None,
     ) -> None:
         self._home = home
         self._elsewhere = elsewhere
@@ -130,7 +134,7 @@ class Archive:
         """
         read_secret(self.repository.password_file)
         with self._alone() as repository, self._index() as index:
-            stage = Staging(self.staging, index, self._elsewhere)
+            stage = Staging(self.staging, index, self._elsewhere())
             self._recall(stage)
             state.stage(self._home, stage, self.recovery_key())
             done = stage.update(self._roots(), self._watch(), read_all=read_all, progress=staging)
@@ -138,8 +142,11 @@ class Archive:
                 name, why = done.problems[0]
                 place = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
                 raise ArchiveError(f"{len(done.problems)} files could not be staged; the first ({place}): {why}")
-            with self._store.connect() as db:
+            manifest = digest_of(self.staging / MANIFEST)
+            with self._store.begin() as db:
                 is_good = alarms.open_alarm(db) is None and not done.findings
+                if is_good:
+                    alarms.begin(db, manifest)
             short = repository.backup(self.staging, GOOD if is_good else SUSPECT, storing, complain)
             listed = [one.id for one in repository.snapshots()]
             made = next((one for one in listed if short and one.startswith(short)), None)
@@ -150,7 +157,6 @@ class Archive:
                 lost = "" if last in listed else last
                 if lost:
                     ledger.write(db, self._clock(), "site:archive:snapshot-gone", snapshot=lost)
-                manifest = digest_of(self.staging / MANIFEST)
                 alarms.record(db, made, done.files, manifest, self._clock(), is_good=is_good)
             if is_good:
                 stage.accept(made)
@@ -186,11 +192,18 @@ class Archive:
         return extend(self._places.bucket(copy), at, timedelta(days=copy.rolling_days), heard)
 
     def look(self) -> tuple[Finding, ...]:
-        """Take the quick look at the originals, which reads no pixels, and sound the alarm if it is one."""
+        """Take the quick look at the originals, which reads no pixels, and sound the alarm if it is one.
+
+        Raises: ArchiveError if it is none, and files are away as their marks say, which no tiers know.
+        """
         with self._alone(), self._index() as index:
-            stage = Staging(self.staging, index, self._elsewhere)
+            stage = Staging(self.staging, index, self._elsewhere())
             self._recall(stage)
-            return stage.look(self._roots(), self._watch())
+            found, unknown = stage.look(self._roots(), self._watch())
+        with self._store.connect() as db:
+            if unknown and alarms.open_alarm(db) is None:
+                raise ArchiveError(f"{unknown} files are not there: {MARKED}")
+        return found
 
     def findings(self) -> tuple[Finding, ...]:
         """Return which images are not as the last good snapshot holds them, as they were staged last."""
@@ -231,12 +244,23 @@ class Archive:
             if not (place.fetched / STATE).exists():
                 fetch(STATE)
             state.restore(place.fetched, target / "site", self.recovery_key())
+            self._record_in(SiteHome(target / "site"), chosen, place.fetched)
         if not restored.missing:
             place.end()
         with self._store.begin() as db:
             counts = {"files": restored.files, "missing": restored.missing}
             ledger.write(db, self._clock(), "site:archive:restored", snapshot=chosen, **counts)
         return restored
+
+    def _record_in(self, home: SiteHome, snapshot: str, fetched: Path) -> None:
+        """Put the snapshot that a site is rebuilt from on the rebuilt record, which was made before it was taken."""
+        listed = next(one for one in self.repository.snapshots() if one.id == snapshot)
+        files = sum(study["files"] for study in read_manifest(fetched))
+        store = open_store(home.database)
+        with store.begin() as db:
+            manifest = digest_of(fetched / MANIFEST)
+            alarms.record(db, snapshot, files, manifest, listed.at.astimezone(UTC), is_good=listed.is_good)
+        store.dispose()
 
     def check(self, subset: str = "") -> None:
         """Verify the repository, reading its data.
@@ -251,6 +275,16 @@ class Archive:
             raise
         with self._store.begin() as db:
             ledger.write(db, self._clock(), "site:archive:checked", subset=subset)
+
+    def rebuild_index(self) -> None:
+        """Make the repository's index anew from its packs.
+
+        Raises: ArchiveError.
+        """
+        with self._alone() as repository:
+            repository.rebuild_index()
+            with self._store.begin() as db:
+                ledger.write(db, self._clock(), "site:archive:index-rebuilt")
 
     def forget(self) -> None:
         """Forget snapshots beyond the schedule; those that an alarm of its days named as the last good one stay.

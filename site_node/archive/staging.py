@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from site_node.archive.layout import Entry
 
+MARKED = "its mark says that it is away, and [tiers] of site.toml does not know it"
 _BATCH = 256
 _BATCH_BYTES = 64 << 20
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
@@ -95,7 +96,6 @@ def _stat(told: os.stat_result) -> Stat:
 def walk(roots: Mapping[str, Path]) -> Iterator[tuple[str, Path, Stat]]:
     """Yield every regular file below the roots: its name (that of its root first), its path, what is told of it.
 
-    Marks of files that are away are no files of the hospital.
     Raises: ArchiveError if a folder cannot be read.
     """
     for root, top in sorted(roots.items()):
@@ -112,7 +112,7 @@ def _walk(name: str, folder: Path) -> Iterator[tuple[str, Path, Stat]]:
         if entry.is_dir(follow_symlinks=False):
             if entry.name != SCRATCH:
                 yield from _walk(f"{name}/{entry.name}", folder / entry.name)
-        elif entry.is_file(follow_symlinks=False) and not entry.name.endswith(SUFFIX):
+        elif entry.is_file(follow_symlinks=False):
             with suppress(FileNotFoundError):  # deleted this moment
                 yield f"{name}/{entry.name}", folder / entry.name, _stat(entry.stat(follow_symlinks=False))
 
@@ -153,9 +153,9 @@ class Staging:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._distrust(read_all=read_all)
         self._recall_unread(roots)
-        found, todo, gone = self._compare(roots)
+        found, todo, gone, unknown = self._compare(roots)
         watch.look(self._index, _seen(found, todo), gone)
-        problems: list[tuple[str, str]] = []
+        problems = [(name, MARKED) for name in sorted(unknown)]
         batch = _Batch()
         with closing(self._split({name: found[name][0] for name in todo})) as pieces:
             for done, (name, made) in enumerate(pieces, 1):
@@ -167,13 +167,13 @@ class Staging:
                     self._commit(batch, watch)
                     batch = _Batch()
                 progress(done, len(todo))
-        batch.gone = gone
+        batch.gone = [name for name in gone if name not in unknown]  # what is staged of these may be all there is
         self._commit(batch, watch)
         self._write_manifest()
         with self._index.connect() as db:
             findings = watch.judge(db)
             files = db.execute(sa.select(sa.func.count()).select_from(original)).scalar_one()
-        return Staged(files, len(todo) - len(problems), len(gone), tuple(problems), findings)
+        return Staged(files, len(todo) - len(problems) + len(unknown), len(gone), tuple(problems), findings)
 
     def _split(self, paths: Mapping[str, Path]) -> Generator[tuple[str, Entry | str]]:
         """Stage files, and yield the name of each with what it is, or why it could not be staged."""
@@ -195,18 +195,31 @@ class Staging:
                     made = "cannot be read"  # the system's own words name the path
                 yield name, made
 
-    def look(self, roots: Mapping[str, Path], watch: anomaly.Watch) -> tuple[anomaly.Finding, ...]:
-        """Return what a quick look at the originals finds, without reading pixels and without staging anything."""
-        found, todo, gone = self._compare(roots)
-        return watch.look(self._index, _seen(found, todo), gone)
+    def look(self, roots: Mapping[str, Path], watch: anomaly.Watch) -> tuple[tuple[anomaly.Finding, ...], int]:
+        """Return what a quick look at the originals finds, without reading pixels and without staging anything.
 
-    def _compare(self, roots: Mapping[str, Path]) -> tuple[dict[str, tuple[Path, Stat]], list[str], list[str]]:
-        """Return the files below the roots, which of them are new or changed, and which known ones are gone."""
+        The number is that of files which only a mark speaks for, and no tiers know.
+        """
+        found, todo, gone, unknown = self._compare(roots)
+        return watch.look(self._index, _seen(found, todo), gone), len(unknown)
+
+    def _compare(
+        self, roots: Mapping[str, Path]
+    ) -> tuple[dict[str, tuple[Path, Stat]], list[str], list[str], frozenset[str]]:
+        """Return the files below the roots, which of them are new or changed, and which known ones are gone.
+
+        The last are names with a mark and no file that are not proven to be away: the mark is forged or damaged, or
+        `[tiers]` does not name its folder.
+        """
+        is_away = set(self._away(roots))
         found = {name: (path, told) for name, path, told in walk(roots)}
+        marked = {name.removesuffix(SUFFIX) for name in found if name.endswith(SUFFIX)}
+        found = {name: each for name, each in found.items() if not name.endswith(SUFFIX)}
+        is_away |= set(self._away(roots))  # files leave and come back meanwhile
         known = self._known()
         todo = [name for name, (_, told) in found.items() if known.get(name) != told]
-        is_away = self._away(roots)
-        return found, todo, [name for name in known if name not in found and name not in is_away]
+        gone = [name for name in known if name not in found and name not in is_away]
+        return found, todo, gone, frozenset(marked - found.keys() - is_away)
 
     def _recall_unread(self, roots: Mapping[str, Path]) -> None:
         """Bring back the files that are away and were never staged, or have to be staged anew."""

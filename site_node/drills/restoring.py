@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from site_node.drills.bench import Bench
 
 MISSING, BAD = "missing", "bad"
+NOT_OURS = (
+    "the newest good snapshot is not on this site's record: somebody else made it, "
+    "or the site's database is older than that"
+)
 
 
 class File(NamedTuple):
@@ -36,18 +40,19 @@ class File(NamedTuple):
 def locate(bench: Bench) -> tuple[str, list[dict[str, Any]]]:
     """Return the last good snapshot, which a restore would take, and its studies; its manifest is the one on record.
 
-    That a newer one is there as a good one, on no record, is told too.
+    That a newer one is there as a good one, which this site neither recorded nor began, is told too.
     Raises: ArchiveError if there is none, it is gone or on no record, or its manifest is another.
     """
     notes = bench.notes
     with notes.stage("locate"):
         chosen = bench.archive.chosen()
         good = {one.id: one.at for one in bench.archive.repository.snapshots() if one.is_good}
+        newest = next(reversed(good), chosen)
         with bench.running.store.connect() as db:
-            recorded, newest = (alarms.manifest(db, one) for one in (chosen, next(reversed(good), chosen)))
-        if not newest:
+            recorded, is_ours = alarms.manifest(db, chosen), bool(alarms.manifest(db, newest))
+        if not is_ours and not _was_begun(bench, newest):
             notes.bad("snapshot-not-on-record")
-            notes.problem("the newest good snapshot is not on this site's record: somebody else made it")
+            notes.problem(NOT_OURS)
         if not recorded:
             raise ArchiveError("no good snapshot is on this site's record")
         notes.snapshot, notes.manifest = chosen, recorded
@@ -62,6 +67,14 @@ def locate(bench: Bench) -> tuple[str, list[dict[str, Any]]]:
         studies = read_manifest(bench.scratch)
         notes.total = len(studies)
     return chosen, studies
+
+
+def _was_begun(bench: Bench, snapshot: str) -> bool:
+    """Return whether this site began a snapshot and was stopped before it was on the record."""
+    folder = bench.scratch / "newest"
+    bench.archive.repository.restore(snapshot, folder, MANIFEST)
+    with bench.running.store.connect() as db:
+        return (folder / MANIFEST).is_file() and alarms.was_begun(db, digest_of(folder / MANIFEST))
 
 
 def restore(bench: Bench, chosen: str, studies: Sequence[Mapping[str, Any]]) -> list[File]:

@@ -122,8 +122,10 @@ class Tiering:
         """Return what a run would do with each object; asks no endpoint and changes nothing.
 
         A copy that was read back within `verify_days` counts here; the run reads it again.
+        Raises: ConfigurationError if the folder is not there.
         """
         at = self.locking.now()
+        self._require_folder()
         groups = self._groups()
         with self.bar("reading") as heard:
             found = series.find(self.folder, heard, without=self._rest(groups))
@@ -155,7 +157,8 @@ class Tiering:
     def run(self) -> Done:
         """Copy what is missing, read back, and take out of the folder what may leave.
 
-        Raises: ConfigurationError if another run is under way; OSError.
+        Raises: ConfigurationError if another run is under way, or the folder is not there, or empty without a reason;
+            OSError.
         """
         try:
             with alone(self.root, _RUN_LOCK, wait=False):
@@ -167,6 +170,8 @@ class Tiering:
         started = self.locking.now()
         groups = self.settle()
         objects, members = self._copy(groups)
+        if not objects and not groups:
+            self._require_new()
         self._keep_up(groups)
         left = freed = 0
         protected = sum(isinstance(self._standing(one), Permit) for one in objects.values())
@@ -188,7 +193,11 @@ class Tiering:
             return [name for name in names_of(db, study=study, patient=patient) if name in groups]
 
     def settle(self) -> dict[str, Group]:
-        """Bring what a killed run left to a state with a name, and return the objects that are away."""
+        """Bring what a killed run left to a state with a name, and return the objects that are away.
+
+        Raises: ConfigurationError if the folder is not there.
+        """
+        self._require_folder()
         with alone(self.root):
             away.clear(self.folder)
             groups = self._groups(complain=True)
@@ -200,6 +209,19 @@ class Tiering:
                 elif not group.is_whole:
                     groups[name] = self._mended(group)
         return groups
+
+    def _require_folder(self) -> None:
+        if not self.folder.is_dir():
+            raise ConfigurationError("tiers.folder: no folder is there; is it mounted?")
+
+    def _require_new(self) -> None:
+        """Refuse to call a folder well that has neither files nor marks, where objects are on record."""
+        with self.store.connect() as db:
+            known = len(names_of(db))
+        if known:
+            raise ConfigurationError(
+                f"tiers.folder: holds nothing of {known} objects that are on record; is it mounted?"
+            )
 
     def _copy(self, groups: Mapping[str, Group]) -> tuple[dict[str, LockedObject], dict[str, tuple[Member, ...]]]:
         """Bring every series of the folder to every copy that can be had; what stays here, and why, is said."""

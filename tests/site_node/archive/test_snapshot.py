@@ -21,7 +21,8 @@ import pytest
 from pydicom.data import get_testdata_file
 
 from benchmarks.attacks import encrypt
-from site_node import alarms
+from site_node import alarms, away
+from site_node.app import open_archive, open_site
 from site_node.archive.anomaly import Kind
 from site_node.archive.restoring import Wanted
 from site_node.archive.snapshot import Archive
@@ -201,11 +202,13 @@ def test_a_change_that_was_meant_is_accepted_and_one_that_was_not_alarms_again(p
 @pytest.mark.slow
 def test_the_site_itself_comes_back_with_its_keys_wrapped(place: Place, tmp_path: Path) -> None:
     place.archive.create()
-    place.archive.take()
+    made = place.archive.take().id
 
     place.archive.restore(tmp_path / "back", Wanted(), with_state=True)
 
     back = SiteHome(tmp_path / "back" / "site")
+    with closing(sqlite3.connect(back.database)) as db:  # what a restore at the rebuilt site takes is the newest
+        assert db.execute("SELECT id, files, is_good FROM archive_snapshot").fetchall() == [(made, 5, 1)]
     assert back.pseudonym_key.read_bytes() == place.home.pseudonym_key.read_bytes()
     assert back.pseudonym_key.stat().st_mode & 0o777 == 0o600
     assert (back.root / "site.toml").read_bytes() == (place.home.root / "site.toml").read_bytes()
@@ -412,6 +415,30 @@ def test_a_site_without_a_repository_has_no_archive(place: Place) -> None:
         Archive(place.home, SiteConfig("north"), place.store, lambda: datetime.now(UTC))
 
 
+def test_tiers_that_cannot_be_used_stop_snapshots_and_no_restore(archived: Place, tmp_path: Path) -> None:
+    with (archived.home.root / "site.toml").open("a") as toml:
+        toml.write(f'[tiers]\nmode = "complete-cloud"\nfolder = "{archived.originals}"\n')
+    archive = open_archive(open_site(archived.home.root))
+
+    with pytest.raises(ConfigurationError, match="complete-cloud demands a copy"):
+        archive.take()
+    archive.restore(tmp_path / "back", Wanted())
+
+    assert below(tmp_path / "back" / "originals") == below(archived.originals)
+
+
+def test_a_look_does_not_call_good_what_is_away_and_no_tiers_know(archived: Place) -> None:
+    path = archived.originals / "study-0" / "0.dcm"
+    away.put([(path, away.Mark("f" * 64, path.stat().st_size, "0" * 64))])
+    path.unlink()
+
+    for look in (archived.archive.look, archived.archive.take):
+        with pytest.raises(ArchiveError, match=r"\[tiers\] of site.toml does not know it"):
+            look()
+    with archived.store.connect() as db:
+        assert alarms.open_alarm(db) is None
+
+
 @pytest.mark.slow
 def test_images_are_compared_with_the_last_good_snapshot_though_the_index_is_gone(archived: Place) -> None:
     index = archived.home.root / "archive" / "index.db"
@@ -502,6 +529,38 @@ def test_a_restore_needs_no_lock_and_nothing_written(archived: Place, tmp_path: 
     assert below(tmp_path / "repo") == before
     # And a snapshot takes away the lock that nobody holds any more.
     assert archived.archive.take().is_good
+
+
+@pytest.mark.slow
+def test_an_index_that_was_lost_is_made_anew_and_everything_comes_back(archived: Place, tmp_path: Path) -> None:
+    for path in (tmp_path / "repo" / "index").iterdir():
+        path.unlink()
+    shutil.rmtree(archived.home.root / "archive" / "cache")
+    for broken in (archived.archive.check, lambda: archived.archive.restore(tmp_path / "back", Wanted())):
+        with pytest.raises(ArchiveError, match="is lost: try `archive rebuild-index`"):
+            broken()
+
+    archived.archive.rebuild_index()
+
+    archived.archive.check()
+    archived.archive.restore(tmp_path / "back", Wanted())
+    assert below(tmp_path / "back" / "originals") == below(archived.originals)
+
+
+def test_a_lock_that_a_killed_snapshot_left_stops_neither_check_nor_forget(place: Place, tmp_path: Path) -> None:
+    place.archive.create()
+    password = place.home.root / "archive" / "password"
+    start: list[str | Path] = ["restic", "-r", tmp_path / "repo", "--password-file", password, "backup", "--stdin"]
+    locks = tmp_path / "repo" / "locks"
+    for work in (place.archive.check, place.archive.forget):
+        with subprocess.Popen(start, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+            while not list(locks.glob("?" * 64)):  # under another name while it is written
+                time.sleep(0.01)
+            process.kill()
+
+        work()
+
+        assert not list(locks.glob("?" * 64))
 
 
 @pytest.mark.slow

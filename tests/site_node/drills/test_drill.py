@@ -22,6 +22,7 @@ from site_node.archive.lists import MANIFEST, digest_of
 from site_node.archive.repository import GOOD
 from site_node.drills import record
 from site_node.drills.report import Mode
+from site_node.drills.restoring import NOT_OURS
 from tests.site_node.drills.conftest import UNREACHABLE, Drilled, drills_of
 
 if TYPE_CHECKING:
@@ -164,9 +165,23 @@ def test_a_snapshot_that_somebody_else_made_is_an_alarm(drilled: Drilled) -> Non
 
     done = drilled.run()
 
-    assert "the newest good snapshot is not on this site's record: somebody else made it" in done.report.problems
+    assert NOT_OURS in done.report.problems
     assert drilled.alarm is not None
     assert done.report.files.proved == 4
+
+
+@pytest.mark.slow
+def test_a_snapshot_that_was_killed_before_it_was_on_the_record_is_nobody_elses(drilled: Drilled) -> None:
+    with drilled.place.store.begin() as db:
+        alarms.begin(db, digest_of(drilled.place.archive.staging / MANIFEST))
+    backup(drilled)  # and then the process was killed
+
+    assert drilled.problems() == []
+    assert drilled.alarm is None
+
+    drilled.place.archive.take()
+    backup(drilled)
+    assert NOT_OURS in drilled.problems()  # what was begun before the last one on record excuses nothing
 
 
 @pytest.mark.slow

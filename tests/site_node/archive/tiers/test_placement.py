@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -14,7 +15,8 @@ from consent import Deny, Permit
 from site_node.archive.locked.worm import CopyRecord, LockedObject, place_of
 from site_node.archive.tiers import placement
 from site_node.archive.tiers.placement import MODES, Here, may_leave
-from site_node.config import TIER_MODES, LockedCopies, LockedCopy, Tiers
+from site_node.config import TIER_MODES, LockedCopies, LockedCopy, SiteConfig, Tiers
+from site_node.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,6 +53,26 @@ def record(copy: LockedCopy, **changes: object) -> CopyRecord:
 def test_the_table_has_a_row_for_every_mode_of_the_configuration() -> None:
     assert tuple(MODES) == TIER_MODES
     assert set(MODES) == set(NEEDS)
+
+
+@pytest.mark.parametrize(
+    ("domains", "home", "is_one"),
+    [
+        (("south", "South "), "hospital", True),
+        (("Hospital", "south"), "hospital", True),
+        (("hospital", "hospital"), "hospital", False),
+        (("hospital", "south"), "elsewhere", False),
+    ],
+)
+def test_a_domain_in_two_spellings_is_not_taken_for_two(domains: tuple[str, str], home: str, *, is_one: bool) -> None:
+    copies = tuple(
+        LockedCopy(f"c{number}", "https://s3.example", f"b{number}", "file:k", domain)
+        for number, domain in enumerate(domains)
+    )
+    configured = {"locked": LockedCopies(copies=copies), "tiers": Tiers("second-copy", "/pacs", home=home)}
+
+    with pytest.raises(ConfigurationError, match="are they one") if is_one else nullcontext():
+        SiteConfig("north", **configured)  # type: ignore[arg-type] # each table is of its own type
 
 
 # Each makes a copy that no longer counts.
