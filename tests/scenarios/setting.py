@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 from demo.hospitals import make_inbox
 from demo.task import TASK
+from site_node.cohort import is_validation
+from site_node.deidentify.pseudonym import Pseudonymiser
 from tests.site_node.hospital import TERMS, bundle, consent_of
 
 if TYPE_CHECKING:
@@ -84,11 +87,17 @@ class Setting:
             self.consortium.site(name, *command)
 
     def ready(self, task: Mapping[str, Any], silent: int = 0) -> str:
-        """Bring coordinator and both hospitals up for the task and return its digest; `silent` as for north."""
+        """Bring coordinator and both hospitals up for the task and return its digest; `silent` as for north.
+
+        The task's seed is such that north's first patient is trained on, and does not measure the model instead.
+        """
         self.open_coordinator()
-        digest = self.submit(task)
         for name in SITES:
             self.admit(name, silent=silent if name == "north" else 0)
+        first = self.pseudonymiser("north").patient(self.patients("north")[0])
+        fraction = task["validation_fraction"]
+        digest = self.submit({**task, "seed": next(n for n in count(1) if not is_validation(first, fraction, n))})
+        for name in SITES:
             self.approve(name, digest)
         for name in SITES:
             self.consortium.start(name, until="connected")
@@ -109,6 +118,10 @@ class Setting:
         """Return what a hospital did, in order."""
         found: list[dict[str, Any]] = json.loads(self.consortium.site(name, "rounds", "--json"))
         return found
+
+    def pseudonymiser(self, name: str) -> Pseudonymiser:
+        """Return what gives a hospital's pseudonyms."""
+        return Pseudonymiser((self.consortium.home(name) / "identity" / "pseudonym.key").read_bytes())
 
     def patients(self, name: str) -> list[str]:
         """Return the hospital's PatientIDs."""

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from demo.consortium import CommandFailed
-from site_node.deidentify.pseudonym import Pseudonymiser
 from tests.scenarios.setting import counted, short_task, wait_until
 
 if TYPE_CHECKING:
@@ -22,8 +21,7 @@ RETRAIN = {"withdrawal_policy": "rollback-retrain"}
 
 
 def study_of(setting: Setting, patient: int) -> str:
-    key = (setting.consortium.home("north") / "identity" / "pseudonym.key").read_bytes()
-    return Pseudonymiser(key).uid(setting.inboxes["north"].patients[patient].StudyInstanceUID)
+    return setting.pseudonymiser("north").uid(setting.inboxes["north"].patients[patient].StudyInstanceUID)
 
 
 def worker_of(setting: Setting) -> int:

@@ -170,10 +170,14 @@ def answers(port: int) -> bool:
 
 
 def free_ports() -> int:
-    """Return a port that is free with the three above it, and each of those plus SeaweedFS's distance to gRPC."""
-    for port in range(20_000 + os.getpid() % 5_000 * 4, 50_000, 4):
-        wanted = [port + step + above for step in range(4) for above in (0, GRPC_OFFSET)]
-        if not any(map(answers, wanted)):
+    """Return a port that is free with the three above it, and each of those plus SeaweedFS's distance to gRPC.
+
+    All lie below the ports that Linux gives to connections (from 32768 on): one of those may be taken at any moment.
+    """
+    first, count = 12_000, 2_500
+    for step in range(count):
+        port = first + 4 * ((os.getpid() + step) % count)
+        if not any(answers(port + each + above) for each in range(4) for above in (0, GRPC_OFFSET)):
             return port
     raise AssertionError("no port is free")
 
