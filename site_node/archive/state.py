@@ -55,6 +55,8 @@ def restore(folder: Path, target: Path, recovery_key: bytes | None) -> None:
     """
     source = folder / STATE
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for journal in ("-wal", "-shm"):  # of a restore that was killed: it would be played on the database that comes
+        target.joinpath(_DATABASE + journal).unlink(missing_ok=True)
     try:
         wanted = json.loads((source / _SUMS).read_bytes())[_DATABASE]
         write(target / CONFIG_NAME, ((source / CONFIG_NAME).read_bytes(),))

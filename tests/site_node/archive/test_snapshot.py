@@ -23,6 +23,7 @@ from pydicom.data import get_testdata_file
 from benchmarks.attacks import encrypt
 from site_node import alarms, away
 from site_node.app import open_archive, open_site
+from site_node.archive import state
 from site_node.archive.anomaly import Kind
 from site_node.archive.restoring import Wanted
 from site_node.archive.snapshot import Archive
@@ -221,6 +222,24 @@ def test_the_site_itself_comes_back_with_its_keys_wrapped(place: Place, tmp_path
     (place.home.root / "archive" / "recovery.key").write_text("00" * 64)
     with pytest.raises(ArchiveError, match="recovery key is another"):
         place.archive.restore(tmp_path / "other", Wanted(), with_state=True)
+
+
+def test_the_journal_of_a_restore_that_was_killed_is_not_played(place: Place, tmp_path: Path) -> None:
+    place.archive.create()
+    place.archive.take()
+    target, key = tmp_path / "site", place.archive.recovery_key()
+    state.restore(place.archive.staging, target, key)
+    journal = target / "site.db-wal"
+    with closing(sqlite3.connect(target / "site.db")) as db:
+        db.execute("CREATE TABLE killed (n)")
+        db.commit()
+        left = journal.read_bytes()
+    journal.write_bytes(left)
+
+    state.restore(place.archive.staging, target, key)
+
+    with closing(sqlite3.connect(target / "site.db")) as db:
+        assert db.execute("SELECT name FROM sqlite_master WHERE name = 'killed'").fetchall() == []
 
 
 @pytest.mark.slow
