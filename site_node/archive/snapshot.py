@@ -132,8 +132,8 @@ class Archive:
         `staging` hears of files (done, total), `storing` of the part that is stored, `complain` of restic's troubles.
         Raises: ArchiveError if something could not be staged or stored: no snapshot counts then.
         """
-        read_secret(self.repository.password_file)
         with self._alone() as repository, self._index() as index:
+            read_secret(self.repository.password_file)
             stage = Staging(self.staging, index, self._elsewhere())
             self._recall(stage)
             state.stage(self._home, stage, self.recovery_key())

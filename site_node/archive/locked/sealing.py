@@ -139,6 +139,10 @@ def open_seal(root: Path) -> Seal:
     Raises: ConfigurationError if a key is missing or none.
     """
     folder = root / FOLDER
+    if not folder.is_dir():
+        raise ConfigurationError(
+            f"{folder} is missing: restore it from a backup; if nothing was locked yet, `locked probe` makes it"
+        )
     text = keys.read_secret(folder / _SEALING).decode("ascii", "replace").strip()
     try:
         identity = pyrage.x25519.Identity.from_str(text)
