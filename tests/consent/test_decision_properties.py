@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
-few = settings(max_examples=200, deadline=None)
+few = settings(max_examples=120, deadline=None)
 
 
 @few

@@ -99,6 +99,7 @@ def test_a_study_a_patient_or_a_day_comes_back_alone(archived: Place, tmp_path: 
         assert below(tmp_path / str(number) / "originals") == here
 
 
+@pytest.mark.slow
 def test_a_restore_and_a_snapshot_of_the_unchanged_load_no_reader_of_dicom_and_no_client_of_s3(
     archived: Place, tmp_path: Path
 ) -> None:
@@ -434,6 +435,7 @@ def test_a_site_without_a_repository_has_no_archive(place: Place) -> None:
         Archive(place.home, SiteConfig("north"), place.store, lambda: datetime.now(UTC))
 
 
+@pytest.mark.slow
 def test_tiers_that_cannot_be_used_stop_snapshots_and_no_restore(archived: Place, tmp_path: Path) -> None:
     with (archived.home.root / "site.toml").open("a") as toml:
         toml.write(f'[tiers]\nmode = "complete-cloud"\nfolder = "{archived.originals}"\n')
@@ -566,6 +568,7 @@ def test_an_index_that_was_lost_is_made_anew_and_everything_comes_back(archived:
     assert below(tmp_path / "back" / "originals") == below(archived.originals)
 
 
+@pytest.mark.slow
 def test_a_lock_that_a_killed_snapshot_left_stops_neither_check_nor_forget(place: Place, tmp_path: Path) -> None:
     place.archive.create()
     password = place.home.root / "archive" / "password"

@@ -114,6 +114,7 @@ class Moving:
         self._recalling.recall(path)
 
 
+@pytest.mark.slow
 def test_a_file_that_comes_back_while_a_snapshot_looks_is_not_gone(model: TiersModel, tmp_path: Path) -> None:
     stage(model, tmp_path)
     model.tiering().run()
