@@ -43,7 +43,8 @@ _PENDING = (0xFF00, 0xFF01)
 HOST = "127.0.0.1"
 _PDU = 131072
 _TIMEOUT_S = 30.0
-_ATTEMPTS = 2  # an association that stalls is begun anew; storing twice what is the same changes nothing
+_ATTEMPTS = 3  # an association that stalls is begun anew
+_BREAKS = 2  # as often, a file is taken for what the peer breaks off at; storing twice what is the same changes nothing
 _CONTEXTS = 120  # an association has 128 (PS3.8 9.3.2.2), some of which the query needs
 _config.STORE_SEND_CHUNKED_DATASET = True  # a file is sent as it lies, and never whole in memory
 
@@ -97,7 +98,7 @@ def store(peer: Peer, files: Sequence[Path], forms: Sequence[Form], sent: Callab
                 raise
             at = next(path for path, _ in left if path not in statuses)
             broken[at] += 1
-            if broken[at] == _ATTEMPTS:
+            if broken[at] == _BREAKS:
                 statuses[at] = BROKEN
     return statuses
 
